@@ -1,0 +1,1 @@
+//! Docker Engine API and OCI types, ids, references, digests, platforms, stream framing

@@ -1,0 +1,1 @@
+//! Command grammar, tables, templates, progress, exit codes

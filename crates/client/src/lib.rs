@@ -1,0 +1,1 @@
+//! Typed Docker Engine API client

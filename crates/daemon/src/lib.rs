@@ -1,0 +1,1 @@
+//! HTTP routes, versions, streams: the composition root

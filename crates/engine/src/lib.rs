@@ -1,0 +1,1 @@
+//! Containers, volumes, networks and images as one domain

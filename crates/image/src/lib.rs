@@ -1,0 +1,1 @@
+//! Content store, references, unpack, load and save

@@ -1,0 +1,1 @@
+//! Reserved host ports and the forwards that the firewall cannot carry

@@ -1,0 +1,1 @@
+//! OCI runtime over a bundle

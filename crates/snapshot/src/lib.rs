@@ -1,0 +1,1 @@
+//! Overlay snapshots; tar apply and tar stream

@@ -1,0 +1,1 @@
+//! Capabilities: names, sets of the calling thread, the bounding set.

@@ -1,0 +1,1 @@
+//! epoll, signalfd, timerfd and eventfd for single-threaded loops.

@@ -1,0 +1,1 @@
+//! Files beneath a descriptor: openat2, extended attributes, renameat2.

@@ -1,0 +1,1 @@
+//! rtnetlink: one batch of messages per call.

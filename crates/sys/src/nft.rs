@@ -1,0 +1,1 @@
+//! nf_tables: rules as data, applied as one transaction.

@@ -1,0 +1,1 @@
+//! Unix sockets: descriptors and credentials as control messages.

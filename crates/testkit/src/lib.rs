@@ -1,0 +1,1 @@
+//! Scenario builders, the engine in a private directory, the reference engine
