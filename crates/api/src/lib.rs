@@ -17,3 +17,4 @@ pub mod stream;
 pub mod system;
 pub mod time;
 pub mod volume;
+pub mod wire;
