@@ -12,6 +12,7 @@ pub mod image;
 pub mod network;
 pub mod oci;
 pub mod platform;
+pub mod port;
 pub mod reference;
 pub mod stream;
 pub mod system;

@@ -1,1 +1,21 @@
-//! Bridges, addresses, published ports, firewall rules
+//! Networks of one engine: bridges, addresses, published ports and the firewall rules that carry them.
+//!
+//! [`Stack`] holds them all. A container's way through it is `allocate` (pure: an [`Endpoint`] to put into the record),
+//! `connect` (links, addresses and routes in its [`Netns`]), `reserve_ports` and `publish`, and at its end `release`,
+//! which may be called at any time and again. Everything is synchronous. Every object made in the kernel carries the
+//! engine's id, and nothing without it is touched. Names are netd's.
+
+mod error;
+mod netns;
+pub mod resolv;
+mod stack;
+mod types;
+
+pub use error::Error;
+pub use gantry_api::port::{PortReserver, Protocol, Reservation, ReserveError};
+pub use netns::{Netns, loopback_up};
+pub use stack::Stack;
+pub use types::{
+    AddressPool, BridgeConfig, BridgeInfo, Endpoint, EndpointRequest, MacAddress, PortMapping,
+    PortRange, PublishedPort, Report, StackConfig, Warn,
+};

@@ -1,0 +1,284 @@
+//! The daemon's side: speaks to netd, starts it where none listens, and starts it again after its death.
+//!
+//! The daemon binds the socket itself and hands it to the child as standard input, so that the first request waits in
+//! the socket's queue and nobody polls. One netd per exec root is ensured by a lock that netd holds while it lives.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gantry_api::port::{PortReserver, Reservation, ReserveError};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::protocol::{self, Envelope, Reply, Request, Status};
+
+/// How long an answer may take before netd counts as unresponsive.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where netd's files lie beneath the exec root.
+pub fn socket_path(exec_root: &Path) -> PathBuf {
+    exec_root.join("netd.sock")
+}
+
+/// The directory of the lock and of one file per owner.
+pub fn state_dir(exec_root: &Path) -> PathBuf {
+    exec_root.join("netd")
+}
+
+/// How netd is started.
+#[derive(Debug, Clone)]
+pub struct SpawnOptions {
+    pub exec_root: PathBuf,
+    /// The program; `/proc/self/exe` for the running binary.
+    pub program: PathBuf,
+    /// Its arguments before `--exec-root`; `["netd"]` for the running binary.
+    pub arguments: Vec<String>,
+}
+
+impl SpawnOptions {
+    /// Starts the running binary's own `netd` role.
+    pub fn this_binary(exec_root: impl Into<PathBuf>) -> Self {
+        Self {
+            exec_root: exec_root.into(),
+            program: PathBuf::from("/proc/self/exe"),
+            arguments: vec!["netd".to_owned()],
+        }
+    }
+}
+
+/// A connection to netd that mends itself. Shared by threads; requests go one after the other.
+#[derive(Debug)]
+pub struct Client {
+    options: SpawnOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stream: Option<UnixStream>,
+    /// The netd that this process started, kept to be reaped.
+    child: Option<Child>,
+    last_id: u64,
+}
+
+impl Client {
+    /// Connects to the netd of the exec root, starting it if none lives.
+    pub fn open(options: SpawnOptions) -> io::Result<Self> {
+        let client = Self {
+            options,
+            state: Mutex::default(),
+        };
+        client.call(&Request::Hello {
+            version: protocol::VERSION,
+        })?;
+        Ok(client)
+    }
+
+    /// Asks for the counters.
+    pub fn status(&self) -> io::Result<Status> {
+        match self.call(&Request::Status)? {
+            Reply::Status(status) => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends netd and waits for its end if it is this process's child.
+    pub fn shutdown(&self) -> io::Result<()> {
+        let answer = self.call(&Request::Shutdown)?;
+        let mut state = self.lock();
+        state.stream = None;
+        if let Some(mut child) = state.child.take() {
+            child.wait()?;
+        }
+        match answer {
+            Reply::Ok => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves at worst a stream in the middle of a frame; the next failure drops it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends one request; a connection that broke is made anew once, because netd may have been killed meanwhile.
+    fn call(&self, request: &Request) -> io::Result<Reply> {
+        let mut state = self.lock();
+        let had_stream = state.stream.is_some();
+        match self.try_call(&mut state, request) {
+            Err(error) if had_stream && error.kind() != io::ErrorKind::WouldBlock => {
+                state.stream = None;
+                self.try_call(&mut state, request)
+            }
+            answer => answer,
+        }
+        .inspect_err(|_| state.stream = None)
+    }
+
+    fn try_call(&self, state: &mut State, request: &Request) -> io::Result<Reply> {
+        if state.stream.is_none() {
+            let stream = self.connect(state)?;
+            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+            stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+            state.stream = Some(stream);
+        }
+        state.last_id += 1;
+        let id = state.last_id;
+        let Some(stream) = state.stream.as_mut() else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        protocol::write(stream, &Envelope { id, body: request })?;
+        let reply: Envelope<Reply> = protocol::read(stream)?;
+        if reply.id != id {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "netd answered another request",
+            ));
+        }
+        Ok(reply.body)
+    }
+
+    fn connect(&self, state: &mut State) -> io::Result<UnixStream> {
+        let path = socket_path(&self.options.exec_root);
+        for _ in 0..50 {
+            match UnixStream::connect(&path) {
+                Ok(stream) => return Ok(stream),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    ) => {}
+                Err(error) => return Err(error),
+            }
+            if let Some(mut child) = state.child.take() {
+                // Its socket refuses, so it is dead or about to be.
+                child.wait()?;
+            }
+            if let Some(child) = spawn(&self.options)? {
+                state.child = Some(child);
+                continue;
+            }
+            // Another process is starting it or it is ending.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "netd does not listen",
+        ))
+    }
+}
+
+fn unexpected(reply: &Reply) -> io::Error {
+    match reply {
+        Reply::Error { message } => io::Error::other(message.clone()),
+        Reply::Refused { errno, .. } => io::Error::from_raw_os_error(*errno),
+        other => io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("netd answered `{other:?}`"),
+        ),
+    }
+}
+
+/// Starts netd; `None` means that one lives already or is being started.
+fn spawn(options: &SpawnOptions) -> io::Result<Option<Child>> {
+    let directory = state_dir(&options.exec_root);
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(directory.join("lock"))?;
+    if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        return if error == rustix::io::Errno::WOULDBLOCK {
+            Ok(None)
+        } else {
+            Err(error.into())
+        };
+    }
+    let path = socket_path(&options.exec_root);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    // The child inherits the open file description and with it the lock: it holds as long as the child lives.
+    let child = Command::new(&options.program)
+        .arg0("gantry-netd")
+        .args(&options.arguments)
+        .arg("--exec-root")
+        .arg(&options.exec_root)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .stdout(Stdio::from(lock))
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok(Some(child))
+}
+
+impl PortReserver for Client {
+    fn reserve(&self, owner: &str, reservations: &[Reservation]) -> Result<(), ReserveError> {
+        let request = Request::Reserve {
+            owner: owner.to_owned(),
+            reservations: reservations.to_vec(),
+        };
+        match self.call(&request).map_err(ReserveError::Unavailable)? {
+            Reply::Ok => Ok(()),
+            Reply::Refused {
+                protocol,
+                address,
+                port,
+                errno,
+            } => Err(match errno {
+                libc::EADDRINUSE => ReserveError::InUse {
+                    address,
+                    port,
+                    protocol,
+                },
+                libc::EADDRNOTAVAIL => ReserveError::NoSuchAddress {
+                    address,
+                    port,
+                    protocol,
+                },
+                errno => ReserveError::Refused {
+                    address,
+                    port,
+                    protocol,
+                    source: io::Error::from_raw_os_error(errno),
+                },
+            }),
+            other => Err(ReserveError::Unavailable(unexpected(&other))),
+        }
+    }
+
+    fn release(&self, owner: &str) -> Result<(), ReserveError> {
+        let request = Request::Release {
+            owner: owner.to_owned(),
+        };
+        match self.call(&request).map_err(ReserveError::Unavailable)? {
+            Reply::Ok => Ok(()),
+            other => Err(ReserveError::Unavailable(unexpected(&other))),
+        }
+    }
+
+    fn owners(&self) -> Result<Vec<String>, ReserveError> {
+        match self
+            .call(&Request::Owners)
+            .map_err(ReserveError::Unavailable)?
+        {
+            Reply::Owners { owners } => Ok(owners),
+            other => Err(ReserveError::Unavailable(unexpected(&other))),
+        }
+    }
+}

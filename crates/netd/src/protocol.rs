@@ -1,0 +1,190 @@
+//! The frames between the daemon and netd: a little-endian u32 length, then JSON.
+//!
+//! The protocol lasts for years: hello exchanges versions and features, unknown fields are skipped, an unknown verb is
+//! answered with [`Reply::Unknown`] and the connection goes on. A reply bears the id of its request.
+
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+
+use gantry_api::port::{Protocol, Reservation};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// This side's version. It grows when a verb changes its meaning, which new verbs and fields do not.
+pub const VERSION: u32 = 1;
+
+/// What this netd can do beyond the verbs of version 1.
+pub const FEATURES: &[&str] = &["reserve", "forward-tcp", "forward-udp"];
+
+/// Longest frame in bytes: 10,000 reservations fit.
+pub const FRAME_BYTES_MAX: u32 = 4 << 20;
+
+/// A request or reply with its number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    pub id: u64,
+    #[serde(flatten)]
+    pub body: T,
+}
+
+/// What the daemon asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+pub enum Request {
+    Hello {
+        version: u32,
+    },
+    /// Adds to what the owner holds: everything or nothing.
+    Reserve {
+        owner: String,
+        reservations: Vec<Reservation>,
+    },
+    /// Gives back all that the owner holds.
+    Release {
+        owner: String,
+    },
+    Owners,
+    Status,
+    /// Gives everything back and ends: the engine is being uninstalled or was a test.
+    Shutdown,
+}
+
+/// What netd answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    Hello {
+        version: u32,
+        features: Vec<String>,
+    },
+    Ok,
+    Owners {
+        owners: Vec<String>,
+    },
+    Status(Status),
+    /// The kernel refused one port, and nothing was kept.
+    Refused {
+        protocol: Protocol,
+        address: IpAddr,
+        port: u16,
+        errno: i32,
+    },
+    Error {
+        message: String,
+    },
+    Unknown,
+}
+
+/// Counters for the operator and for tests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub pid: u32,
+    pub owners: usize,
+    pub sockets: usize,
+    /// Connections and UDP clients that are being carried now.
+    pub forwards: usize,
+    /// Those carried since the start.
+    pub forwards_total: u64,
+    /// Those refused because the limit was reached.
+    pub forwards_refused: u64,
+}
+
+/// Gives the bytes of one frame.
+pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = u32::try_from(bytes.len() - 4)
+        .ok()
+        .filter(|&length| length <= FRAME_BYTES_MAX)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "frame too long"))?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
+/// Writes one frame.
+pub fn write<T: Serialize>(stream: &mut impl Write, message: &T) -> io::Result<()> {
+    stream.write_all(&encode(message)?)
+}
+
+/// Reads one frame; a closed stream is `UnexpectedEof`.
+pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length);
+    if length > FRAME_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+    }
+    let mut bytes = vec![0; length as usize];
+    stream.read_exact(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// Takes one whole frame off the front of `buffer`, if there is one.
+pub fn take_frame(buffer: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+    let Some(length) = buffer.first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = u32::from_le_bytes(*length);
+    if length > FRAME_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+    }
+    let end = 4 + length as usize;
+    if buffer.len() < end {
+        return Ok(None);
+    }
+    let rest = buffer.split_off(end);
+    let mut frame = std::mem::replace(buffer, rest);
+    frame.drain(..4);
+    Ok(Some(frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_survives_the_way_there_and_back() {
+        let request = Envelope {
+            id: 7,
+            body: Request::Reserve {
+                owner: "c1".to_owned(),
+                reservations: vec![Reservation {
+                    protocol: Protocol::Udp,
+                    address: "::".parse().unwrap(),
+                    port: 53,
+                    target: "172.17.0.2:53".parse().unwrap(),
+                }],
+            },
+        };
+        let mut bytes = encode(&request).unwrap();
+        assert_eq!(read::<Envelope<Request>>(&mut &bytes[..]).unwrap(), request);
+        let mut partial = bytes[..9].to_vec();
+        assert_eq!(take_frame(&mut partial).unwrap(), None);
+        bytes.extend_from_slice(b"rest");
+        let frame = take_frame(&mut bytes).unwrap().unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Envelope<Request>>(&frame).unwrap(),
+            request
+        );
+        assert_eq!(bytes, b"rest");
+    }
+
+    #[test]
+    fn a_longer_frame_than_allowed_is_refused() {
+        let bytes = (FRAME_BYTES_MAX + 1).to_le_bytes().to_vec();
+        assert!(read::<Envelope<Request>>(&mut &bytes[..]).is_err());
+        assert!(take_frame(&mut bytes.clone()).is_err());
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped() {
+        let text = r#"{"id":1,"verb":"release","owner":"a","later":true}"#;
+        let request: Envelope<Request> = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            request.body,
+            Request::Release {
+                owner: "a".to_owned()
+            }
+        );
+    }
+}

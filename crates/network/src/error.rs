@@ -1,0 +1,101 @@
+//! What can go wrong, told apart by what a caller can do about it. Texts that reach users are Docker's.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use gantry_api::error::ErrorKind;
+use gantry_api::port::{Protocol, ReserveError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another container of this engine has the port.
+    #[error("Bind for {}:{port} failed: port is already allocated", host(*.address))]
+    PortAllocated {
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+    },
+    /// A process of the host has the port.
+    #[error("failed to bind host port {}:{port}/{protocol}: address already in use", host(*.address))]
+    PortInUse {
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+    },
+    /// The host has no such address, or the kernel refused the port.
+    #[error("failed to bind host port {}:{port}/{protocol}: {reason}", host(*.address))]
+    PortRefused {
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+        reason: String,
+    },
+    /// Every port of the range is taken.
+    #[error("all ports are allocated")]
+    PortsExhausted,
+    /// The asked address belongs to another container.
+    #[error("Address already in use")]
+    AddressInUse { address: Ipv4Addr },
+    /// The network is full.
+    #[error("no available IPv4 addresses on this network's address pools: {name} ({id})")]
+    AddressesExhausted { name: String, id: String },
+    /// No subnet is left for another network.
+    #[error("all predefined address pools have been fully subnetted")]
+    PoolsExhausted,
+    /// The bridge has as many ports as the kernel allows.
+    #[error(
+        "bridge `{interface}` is full: the kernel allows 1023 containers on one bridge network; put further ones on another network"
+    )]
+    BridgeFull { interface: String },
+    #[error("network {0} not found")]
+    NetworkNotFound(String),
+    /// The request contradicts what exists; the text says how.
+    #[error("{0}")]
+    Conflict(String),
+    /// The request makes no sense; the text says why.
+    #[error("{0}")]
+    Invalid(String),
+    /// The holder of host ports cannot be reached.
+    #[error("reserve host ports")]
+    Reserver(#[source] ReserveError),
+    /// The kernel refused an operation.
+    #[error("{operation} `{object}`")]
+    Kernel {
+        operation: &'static str,
+        object: String,
+        source: io::Error,
+    },
+}
+
+/// Writes an address as Docker writes it before a colon and a port.
+fn host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+impl Error {
+    /// Says which answer of the API the error becomes.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NetworkNotFound(_) => ErrorKind::NotFound,
+            Self::Invalid(_) => ErrorKind::InvalidParameter,
+            Self::AddressInUse { .. } | Self::Conflict(_) => ErrorKind::Forbidden,
+            Self::Reserver(_) => ErrorKind::Unavailable,
+            _ => ErrorKind::System,
+        }
+    }
+
+    pub(crate) fn kernel(
+        operation: &'static str,
+        object: impl Into<String>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let object = object.into();
+        move |source| Self::Kernel {
+            operation,
+            object,
+            source,
+        }
+    }
+}
