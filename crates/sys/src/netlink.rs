@@ -1,1 +1,0 @@
-//! rtnetlink: one batch of messages per call.

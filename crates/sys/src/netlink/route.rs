@@ -1,0 +1,371 @@
+//! rtnetlink(7): links, addresses, routes and neighbours, each message added to a [`Batch`].
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::{
+    Attributes, Batch, Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, Socket,
+    str_of, u32_of,
+};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_FAST_LEAVE: u16 = 7;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+const BR_STATE_DISABLED: u8 = 0;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_TABLE: u16 = 15;
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_BOOT: u8 = 3;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RTN_UNICAST: u8 = 1;
+
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_STALE: u16 = 0x04;
+
+const AF_INET: u8 = 2;
+const AF_BRIDGE: u8 = 7;
+const IFF_UP: u32 = 1;
+
+/// A network interface as the kernel lists it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub up: bool,
+    pub mtu: u32,
+    pub master: Option<u32>,
+    pub alias: Option<String>,
+    /// `bridge`, `veth`; `None` for hardware.
+    pub kind: Option<String>,
+    pub address: Option<[u8; 6]>,
+}
+
+/// An interface's IPv4 address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    pub link: u32,
+    pub address: Ipv4Addr,
+    pub prefix_len: u8,
+}
+
+/// An IPv4 route of the main table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub destination: Ipv4Addr,
+    pub prefix_len: u8,
+    pub link: Option<u32>,
+    pub gateway: Option<Ipv4Addr>,
+    pub metric: u32,
+}
+
+/// A veth pair: one end on a bridge in the socket's namespace, the other in a container.
+#[derive(Debug, Clone)]
+pub struct VethPair<'a> {
+    pub host_name: &'a str,
+    pub bridge: u32,
+    pub mtu: u32,
+    pub peer_name: &'a str,
+    pub peer_address: [u8; 6],
+    pub peer_netns: BorrowedFd<'a>,
+}
+
+fn link_header(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[0] = family;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..16].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+/// Makes a bridge and sets it up.
+pub fn add_bridge(batch: &mut Batch, name: &str, mtu: u32, address: [u8; 6]) {
+    batch.message(
+        RTM_NEWLINK,
+        NLM_F_CREATE | NLM_F_EXCL,
+        &link_header(0, 0, IFF_UP, IFF_UP),
+    );
+    batch.attribute_str(IFLA_IFNAME, name);
+    batch.attribute_u32(IFLA_MTU, mtu);
+    batch.attribute(IFLA_ADDRESS, &address);
+    let info = batch.nest(IFLA_LINKINFO);
+    batch.attribute(IFLA_INFO_KIND, b"bridge");
+    batch.end(info);
+}
+
+/// Makes a veth pair: the host's end up and on the bridge, the peer down in its namespace. The peer must not be up
+/// yet: opening it before its other end is registered gives ENOTCONN.
+pub fn add_veth(batch: &mut Batch, pair: &VethPair<'_>) {
+    batch.message(
+        RTM_NEWLINK,
+        NLM_F_CREATE | NLM_F_EXCL,
+        &link_header(0, 0, IFF_UP, IFF_UP),
+    );
+    batch.attribute_str(IFLA_IFNAME, pair.host_name);
+    batch.attribute_u32(IFLA_MTU, pair.mtu);
+    batch.attribute_u32(IFLA_MASTER, pair.bridge);
+    // Without these the kernel makes a queue per processor.
+    batch.attribute_u32(IFLA_NUM_TX_QUEUES, 1);
+    batch.attribute_u32(IFLA_NUM_RX_QUEUES, 1);
+    let info = batch.nest(IFLA_LINKINFO);
+    batch.attribute(IFLA_INFO_KIND, b"veth");
+    let data = batch.nest(IFLA_INFO_DATA);
+    let peer = batch.nest(VETH_INFO_PEER);
+    batch.raw(&link_header(0, 0, 0, 0));
+    batch.attribute_str(IFLA_IFNAME, pair.peer_name);
+    batch.attribute_u32(IFLA_MTU, pair.mtu);
+    batch.attribute(IFLA_ADDRESS, &pair.peer_address);
+    batch.attribute_u32(IFLA_NUM_TX_QUEUES, 1);
+    batch.attribute_u32(IFLA_NUM_RX_QUEUES, 1);
+    batch.attribute_u32(IFLA_NET_NS_FD, pair.peer_netns.as_raw_fd().cast_unsigned());
+    batch.end(peer);
+    batch.end(data);
+    batch.end(info);
+}
+
+/// Sets an interface's alias, by its name.
+pub fn set_alias(batch: &mut Batch, name: &str, alias: &str) {
+    batch.message(RTM_NEWLINK, 0, &link_header(0, 0, 0, 0));
+    batch.attribute_str(IFLA_IFNAME, name);
+    batch.attribute(IFLA_IFALIAS, alias.as_bytes());
+}
+
+/// Sets an interface up.
+pub fn set_up(batch: &mut Batch, index: u32) {
+    batch.message(RTM_NEWLINK, 0, &link_header(0, index, IFF_UP, IFF_UP));
+}
+
+/// Sets an interface up, by its name.
+pub fn set_up_by_name(batch: &mut Batch, name: &str) {
+    batch.message(RTM_NEWLINK, 0, &link_header(0, 0, IFF_UP, IFF_UP));
+    batch.attribute_str(IFLA_IFNAME, name);
+}
+
+/// Sets an interface's MTU.
+pub fn set_mtu(batch: &mut Batch, index: u32, mtu: u32) {
+    batch.message(RTM_NEWLINK, 0, &link_header(0, index, 0, 0));
+    batch.attribute_u32(IFLA_MTU, mtu);
+}
+
+/// Keeps a bridge port from talking to other isolated ports; the bridge itself stays reachable.
+pub fn isolate_port(batch: &mut Batch, index: u32, isolated: bool) {
+    batch.message(RTM_NEWLINK, 0, &link_header(AF_BRIDGE, index, 0, 0));
+    let port = batch.nest(IFLA_PROTINFO);
+    batch.attribute_u8(IFLA_BRPORT_ISOLATED, isolated.into());
+    batch.attribute_u8(IFLA_BRPORT_FAST_LEAVE, 0);
+    batch.end(port);
+}
+
+/// Makes a bridge port deaf and mute. Unlike taking the interface down or off the bridge this needs no RCU grace
+/// period.
+pub fn disable_port(batch: &mut Batch, index: u32) {
+    batch.message(RTM_NEWLINK, 0, &link_header(AF_BRIDGE, index, 0, 0));
+    let port = batch.nest(IFLA_PROTINFO);
+    batch.attribute_u8(IFLA_BRPORT_STATE, BR_STATE_DISABLED);
+    batch.end(port);
+}
+
+/// Deletes an interface; a veth takes its peer along.
+pub fn delete_link(batch: &mut Batch, index: u32) {
+    batch.message(RTM_DELLINK, 0, &link_header(0, index, 0, 0));
+}
+
+/// Adds an IPv4 address with its subnet's route and broadcast address.
+pub fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, prefix_len: u8) {
+    let mut header = [0; 8];
+    header[0] = AF_INET;
+    header[1] = prefix_len;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    batch.message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &header);
+    batch.attribute(IFA_LOCAL, &address.octets());
+    batch.attribute(IFA_ADDRESS, &address.octets());
+    if prefix_len < 31 {
+        let broadcast = u32::from(address) | u32::MAX.checked_shr(prefix_len.into()).unwrap_or(0);
+        batch.attribute(IFA_BROADCAST, &broadcast.to_be_bytes());
+    }
+}
+
+/// Adds the default route.
+pub fn add_default_route(batch: &mut Batch, index: u32, gateway: Ipv4Addr) {
+    let mut header = [0; 12];
+    header[0] = AF_INET;
+    header[4] = RT_TABLE_MAIN;
+    header[5] = RTPROT_BOOT;
+    header[6] = RT_SCOPE_UNIVERSE;
+    header[7] = RTN_UNICAST;
+    batch.message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &header);
+    batch.attribute(RTA_GATEWAY, &gateway.octets());
+    batch.attribute_u32(RTA_OIF, index);
+}
+
+fn neighbour_header(index: u32, state: u16) -> [u8; 12] {
+    let mut header = [0; 12];
+    header[0] = AF_INET;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..10].copy_from_slice(&state.to_ne_bytes());
+    header
+}
+
+/// Tells the neighbour table a hardware address. The entry is stale: used at once, checked on use, aged out.
+pub fn add_neighbour(batch: &mut Batch, index: u32, address: Ipv4Addr, hardware: [u8; 6]) {
+    batch.message(
+        RTM_NEWNEIGH,
+        NLM_F_CREATE | NLM_F_REPLACE,
+        &neighbour_header(index, NUD_STALE),
+    );
+    batch.attribute(NDA_DST, &address.octets());
+    batch.attribute(NDA_LLADDR, &hardware);
+}
+
+/// Forgets a neighbour; ENOENT if there is none.
+pub fn delete_neighbour(batch: &mut Batch, index: u32, address: Ipv4Addr) {
+    batch.message(RTM_DELNEIGH, 0, &neighbour_header(index, 0));
+    batch.attribute(NDA_DST, &address.octets());
+}
+
+fn parse_link(message: &Message<'_>) -> Option<Link> {
+    let (header, attributes) = message.split(16)?;
+    let mut link = Link {
+        index: u32_of(&header[4..8])?,
+        up: u32_of(&header[8..12])? & IFF_UP != 0,
+        ..Link::default()
+    };
+    for (kind, value) in attributes {
+        match kind {
+            IFLA_IFNAME => link.name = str_of(value),
+            IFLA_MTU => link.mtu = u32_of(value)?,
+            IFLA_MASTER => link.master = u32_of(value),
+            IFLA_IFALIAS => link.alias = Some(str_of(value)),
+            IFLA_LINKINFO => link.kind = Attributes(value).find(IFLA_INFO_KIND).map(str_of),
+            IFLA_ADDRESS => link.address = value.try_into().ok(),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// Finds an interface by its name; `None` if there is none.
+pub fn link_by_name(socket: &Socket, name: &str) -> io::Result<Option<Link>> {
+    let mut batch = Batch::new();
+    batch.message(RTM_GETLINK, 0, &link_header(0, 0, 0, 0));
+    batch.attribute_str(IFLA_IFNAME, name);
+    let mut found = None;
+    match socket.query(&mut batch, |message| {
+        found = found.take().or_else(|| parse_link(message))
+    }) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+        Ok(()) => Ok(found),
+    }
+}
+
+/// Repeats a dump that a change disturbed.
+fn dump<T>(
+    socket: &Socket,
+    kind: u16,
+    header: &[u8],
+    mut parse: impl FnMut(&Message<'_>) -> Option<T>,
+) -> io::Result<Vec<T>> {
+    for _ in 0..20 {
+        let mut batch = Batch::new();
+        batch.message(kind, NLM_F_DUMP, header);
+        let mut found = Vec::new();
+        match socket.query(&mut batch, |message| found.extend(parse(message))) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(found),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Interrupted,
+        "the table changed during each dump",
+    ))
+}
+
+/// Lists all interfaces of the socket's namespace.
+pub fn links(socket: &Socket) -> io::Result<Vec<Link>> {
+    dump(socket, RTM_GETLINK, &link_header(0, 0, 0, 0), parse_link)
+}
+
+/// Lists all IPv4 addresses.
+pub fn addresses(socket: &Socket) -> io::Result<Vec<Address>> {
+    let mut header = [0; 8];
+    header[0] = AF_INET;
+    dump(socket, RTM_GETADDR, &header, |message| {
+        let (header, attributes) = message.split(8)?;
+        let octets: [u8; 4] = attributes
+            .find(IFA_LOCAL)
+            .or_else(|| attributes.find(IFA_ADDRESS))?
+            .try_into()
+            .ok()?;
+        Some(Address {
+            link: u32_of(&header[4..8])?,
+            address: octets.into(),
+            prefix_len: header[1],
+        })
+    })
+}
+
+/// Lists the IPv4 unicast routes of the main table.
+pub fn routes(socket: &Socket) -> io::Result<Vec<Route>> {
+    let mut header = [0; 12];
+    header[0] = AF_INET;
+    dump(socket, RTM_GETROUTE, &header, |message| {
+        let (header, attributes) = message.split(12)?;
+        let table = attributes
+            .find(RTA_TABLE)
+            .and_then(u32_of)
+            .unwrap_or(header[4].into());
+        if table != u32::from(RT_TABLE_MAIN) || header[7] != RTN_UNICAST {
+            return None;
+        }
+        let address = |value: &[u8]| {
+            value
+                .first_chunk::<4>()
+                .map(|octets| Ipv4Addr::from(*octets))
+        };
+        Some(Route {
+            destination: attributes
+                .find(RTA_DST)
+                .and_then(address)
+                .unwrap_or(Ipv4Addr::UNSPECIFIED),
+            prefix_len: header[1],
+            link: attributes.find(RTA_OIF).and_then(u32_of),
+            gateway: attributes.find(RTA_GATEWAY).and_then(address),
+            metric: attributes.find(RTA_PRIORITY).and_then(u32_of).unwrap_or(0),
+        })
+    })
+}

@@ -1,1 +1,0 @@
-//! nf_tables: rules as data, applied as one transaction.
