@@ -11,5 +11,6 @@ pub mod netlink;
 pub mod nft;
 pub mod process;
 pub mod pty;
+pub mod seal;
 pub mod seccomp;
 pub mod unix;
