@@ -21,7 +21,13 @@ pub fn openat2_in_root(
     flags: OFlags,
     mode: Mode,
 ) -> io::Result<OwnedFd> {
-    openat2_retry(root, path, flags, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    openat2_retry(
+        root,
+        path,
+        flags,
+        mode,
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
 }
 
 /// Opens `path` beneath `root` and follows no symbolic link at all, the last component included (openat2(2)).
@@ -51,7 +57,11 @@ fn openat2_retry(
     resolve: ResolveFlags,
 ) -> io::Result<OwnedFd> {
     // openat2 refuses mode bits without a creating flag, unlike openat.
-    let mode = if flags.intersects(OFlags::CREATE | OFlags::TMPFILE) { mode } else { Mode::empty() };
+    let mode = if flags.intersects(OFlags::CREATE | OFlags::TMPFILE) {
+        mode
+    } else {
+        Mode::empty()
+    };
     for _ in 0..128 {
         match rustix::fs::openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, mode, resolve) {
             Err(rustix::io::Errno::AGAIN) => {}
@@ -74,7 +84,13 @@ pub fn rename_no_replace(
     new_directory: impl AsFd,
     new: impl rustix::path::Arg,
 ) -> io::Result<()> {
-    Ok(rustix::fs::renameat_with(old_directory, old, new_directory, new, RenameFlags::NOREPLACE)?)
+    Ok(rustix::fs::renameat_with(
+        old_directory,
+        old,
+        new_directory,
+        new,
+        RenameFlags::NOREPLACE,
+    )?)
 }
 
 /// Swaps two names in one step (renameat2(2), RENAME_EXCHANGE).
@@ -84,12 +100,23 @@ pub fn rename_exchange(
     new_directory: impl AsFd,
     new: impl rustix::path::Arg,
 ) -> io::Result<()> {
-    Ok(rustix::fs::renameat_with(old_directory, old, new_directory, new, RenameFlags::EXCHANGE)?)
+    Ok(rustix::fs::renameat_with(
+        old_directory,
+        old,
+        new_directory,
+        new,
+        RenameFlags::EXCHANGE,
+    )?)
 }
 
 /// Deallocates a range of a file and keeps the file's size (fallocate(2), FALLOC_FL_PUNCH_HOLE).
 pub fn punch_hole(file: impl AsFd, offset: u64, length: u64) -> io::Result<()> {
-    Ok(rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?)
+    Ok(rustix::fs::fallocate(
+        file,
+        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+        offset,
+        length,
+    )?)
 }
 
 /// Lists the ranges `(offset, length)` of a file that hold data, by SEEK_DATA and SEEK_HOLE (lseek(2)).
@@ -152,13 +179,23 @@ pub fn listxattrat(directory: impl AsFd, name: &[u8]) -> io::Result<Vec<CString>
 
 /// Sets an extended attribute of an open file.
 pub fn fsetxattr(file: impl AsFd, attribute: &CStr, value: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::fsetxattr(file, attribute, value, rustix::fs::XattrFlags::empty())?)
+    Ok(rustix::fs::fsetxattr(
+        file,
+        attribute,
+        value,
+        rustix::fs::XattrFlags::empty(),
+    )?)
 }
 
 /// Sets an extended attribute of `name` beneath `directory`, of a link or device itself; needs /proc.
 pub fn setxattrat(directory: impl AsFd, name: &[u8], attribute: &CStr, value: &[u8]) -> io::Result<()> {
     let path = proc_path(directory.as_fd(), name)?;
-    Ok(rustix::fs::lsetxattr(path.as_c_str(), attribute, value, rustix::fs::XattrFlags::empty())?)
+    Ok(rustix::fs::lsetxattr(
+        path.as_c_str(),
+        attribute,
+        value,
+        rustix::fs::XattrFlags::empty(),
+    )?)
 }
 
 /// Removes an extended attribute of an open file; one that is not set is no error.
@@ -207,7 +244,10 @@ fn sized(mut call: impl FnMut(Option<&mut Vec<u8>>) -> rustix::io::Result<usize>
 }
 
 fn split_names(list: &[u8]) -> Vec<CString> {
-    list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).filter_map(|name| CString::new(name).ok()).collect()
+    list.split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .filter_map(|name| CString::new(name).ok())
+        .collect()
 }
 
 /// Is one entry of a directory.
@@ -224,7 +264,10 @@ pub fn entries(directory: impl AsFd) -> io::Result<Vec<Entry>> {
         let entry = entry?;
         let name = entry.file_name();
         if name.to_bytes() != b"." && name.to_bytes() != b".." {
-            list.push(Entry { name: name.to_owned(), file_type: entry.file_type() });
+            list.push(Entry {
+                name: name.to_owned(),
+                file_type: entry.file_type(),
+            });
         }
     }
     Ok(list)
@@ -289,19 +332,31 @@ pub fn usage(directory: impl AsFd) -> io::Result<Usage> {
 
 /// Removes `name` beneath `directory` with all that is in it; a missing one is no error.
 ///
-/// `pause` is called after each removed entry, so that a background job can throttle itself. Trees of any depth are
-/// removed with few descriptors: what lies deep is first moved up beside `name`.
+/// `pause` is called after each removed entry, so that a background job can throttle itself or stop by an error. Trees
+/// of any depth are removed with few descriptors: what lies deep is first moved up beside `name`, as `NAME.deepN`.
 ///
 /// # Errors
 /// Stops at the first entry that cannot be removed.
-pub fn remove_tree(directory: impl AsFd, name: impl rustix::path::Arg, pause: &mut dyn FnMut()) -> io::Result<()> {
+pub fn remove_tree(
+    directory: impl AsFd,
+    name: impl rustix::path::Arg,
+    pause: &mut dyn FnMut() -> io::Result<()>,
+) -> io::Result<()> {
     let name = name.into_c_str()?.into_owned();
     let mut moved = 0_u64;
     remove_level(directory.as_fd(), directory.as_fd(), &name, &name, 0, &mut moved, pause)?;
     let mut next = 0;
     while next < moved {
         let lifted = lifted_name(&name, next);
-        remove_level(directory.as_fd(), directory.as_fd(), &name, &lifted, 0, &mut moved, pause)?;
+        remove_level(
+            directory.as_fd(),
+            directory.as_fd(),
+            &name,
+            &lifted,
+            0,
+            &mut moved,
+            pause,
+        )?;
         next += 1;
     }
     Ok(())
@@ -322,13 +377,12 @@ fn remove_level(
     name: &CStr,
     depth: u32,
     moved: &mut u64,
-    pause: &mut dyn FnMut(),
+    pause: &mut dyn FnMut() -> io::Result<()>,
 ) -> io::Result<()> {
     use rustix::io::Errno;
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
         Ok(()) => {
-            pause();
-            return Ok(());
+            return pause();
         }
         Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -348,17 +402,14 @@ fn remove_level(
             remove_level(top, open.as_fd(), base, &entry.name, depth + 1, moved, pause)?;
         } else {
             match rustix::fs::unlinkat(&open, entry.name.as_c_str(), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => pause(),
+                Ok(()) | Err(Errno::NOENT) => pause()?,
                 Err(_) => remove_level(top, open.as_fd(), base, &entry.name, depth + 1, moved, pause)?,
             }
         }
     }
     drop(open);
     match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => {
-            pause();
-            Ok(())
-        }
+        Ok(()) | Err(Errno::NOENT) => pause(),
         Err(error) => Err(error.into()),
     }
 }
@@ -399,8 +450,12 @@ mod tests {
         std::os::unix::fs::symlink("../../../../etc", scratch.0.join("dots")).unwrap();
         let root = scratch.open();
         for path in ["absolute/inside", "dots/inside", "../../etc/inside"] {
-            openat2_in_root(&root, path, OFlags::RDONLY, Mode::empty()).unwrap_or_else(|error| panic!("{path}: {error}"));
-            assert!(openat2_no_symlinks(&root, path, OFlags::RDONLY, Mode::empty()).is_err(), "{path}");
+            openat2_in_root(&root, path, OFlags::RDONLY, Mode::empty())
+                .unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert!(
+                openat2_no_symlinks(&root, path, OFlags::RDONLY, Mode::empty()).is_err(),
+                "{path}"
+            );
         }
     }
 
@@ -416,10 +471,14 @@ mod tests {
             at = open_directory(&at, "d").unwrap();
         }
         let mut removed = 0;
-        remove_tree(&root, "deep", &mut || removed += 1).unwrap();
+        remove_tree(&root, "deep", &mut || {
+            removed += 1;
+            Ok(())
+        })
+        .unwrap();
         assert!(entries(&root).unwrap().is_empty());
         assert_eq!(removed, 601);
-        remove_tree(&root, "deep", &mut || ()).unwrap();
+        remove_tree(&root, "deep", &mut || Ok(())).unwrap();
     }
 
     #[test]
@@ -459,6 +518,9 @@ mod tests {
         std::fs::write(scratch.0.join("b"), "b").unwrap();
         rename_exchange(&root, "a", &root, "b").unwrap();
         assert_eq!(std::fs::read_to_string(scratch.0.join("a")).unwrap(), "b");
-        assert_eq!(rename_no_replace(&root, "a", &root, "b").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            rename_no_replace(&root, "a", &root, "b").unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
     }
 }
