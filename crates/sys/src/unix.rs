@@ -85,6 +85,18 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     send_with_fds(socket, bytes, &[])
 }
 
+/// Sends several pieces as one without blocking and without SIGPIPE.
+pub fn send_parts(socket: BorrowedFd<'_>, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let mut control = SendAncillaryBuffer::default();
+    loop {
+        match rustix::net::sendmsg(socket, parts, &mut control, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
 /// Receives bytes without blocking; 0 is the end of the stream.
 pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     let (filled, _) =
