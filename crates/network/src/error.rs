@@ -1,7 +1,7 @@
 //! What can go wrong, told apart by what a caller can do about it. Texts that reach users are Docker's.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use gantry_api::error::ErrorKind;
 use gantry_api::port::{Protocol, ReserveError};
@@ -9,24 +9,24 @@ use gantry_api::port::{Protocol, ReserveError};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another container of this engine has the port.
-    #[error("Bind for {}:{port} failed: port is already allocated", host(*.address))]
+    #[error("Bind for {address}:{port} failed: port is already allocated")]
     PortAllocated {
         address: IpAddr,
         port: u16,
         protocol: Protocol,
     },
     /// A process of the host has the port.
-    #[error("failed to bind host port {}:{port}/{protocol}: address already in use", host(*.address))]
+    #[error("failed to bind host port for {host}:{container}/{protocol}: address already in use")]
     PortInUse {
-        address: IpAddr,
-        port: u16,
+        host: SocketAddr,
+        container: SocketAddr,
         protocol: Protocol,
     },
-    /// The host has no such address, or the kernel refused the port.
-    #[error("failed to bind host port {}:{port}/{protocol}: {reason}", host(*.address))]
+    /// The host has no such address, or the kernel refused the port for another reason.
+    #[error("failed to bind host port for {host}:{container}/{protocol}: {reason}")]
     PortRefused {
-        address: IpAddr,
-        port: u16,
+        host: SocketAddr,
+        container: SocketAddr,
         protocol: Protocol,
         reason: String,
     },
@@ -65,14 +65,6 @@ pub enum Error {
         object: String,
         source: io::Error,
     },
-}
-
-/// Writes an address as Docker writes it before a colon and a port.
-fn host(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    }
 }
 
 impl Error {

@@ -6,7 +6,10 @@
 //! engine's id, and nothing without it is touched. Names are netd's.
 
 mod error;
+mod firewall;
+mod ipam;
 mod netns;
+mod ports;
 pub mod resolv;
 mod stack;
 mod types;

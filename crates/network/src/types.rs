@@ -41,6 +41,8 @@ pub struct StackConfig {
 pub struct BridgeConfig {
     /// The network's id (64 hexadecimal digits).
     pub id: String,
+    /// The network's name, for messages.
+    pub name: String,
     /// The bridge interface's name, at most 15 bytes.
     pub interface: String,
     /// `None` takes the next free one of the address pools.
@@ -78,6 +80,7 @@ impl BridgeConfig {
     pub fn default_bridge(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),
+            name: "bridge".to_owned(),
             interface: "docker0".to_owned(),
             subnet: None,
             gateway: None,

@@ -12,6 +12,7 @@ use super::{
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
@@ -26,6 +27,10 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const AF_INET6: u16 = 10;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
@@ -33,7 +38,6 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BRPORT_STATE: u16 = 1;
-const IFLA_BRPORT_FAST_LEAVE: u16 = 7;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const BR_STATE_DISABLED: u8 = 0;
 
@@ -126,13 +130,14 @@ pub fn add_bridge(batch: &mut Batch, name: &str, mtu: u32, address: [u8; 6]) {
     batch.end(info);
 }
 
-/// Makes a veth pair: the host's end up and on the bridge, the peer down in its namespace. The peer must not be up
-/// yet: opening it before its other end is registered gives ENOTCONN.
+/// Makes a veth pair: the host's end on the bridge, the peer in its namespace, both down. The peer cannot be up yet:
+/// opening it before its other end is registered gives ENOTCONN. The host's end is set up by [`set_up_by_name`] after
+/// [`set_alias`], which also keeps IPv6 from giving it an address.
 pub fn add_veth(batch: &mut Batch, pair: &VethPair<'_>) {
     batch.message(
         RTM_NEWLINK,
         NLM_F_CREATE | NLM_F_EXCL,
-        &link_header(0, 0, IFF_UP, IFF_UP),
+        &link_header(0, 0, 0, 0),
     );
     batch.attribute_str(IFLA_IFNAME, pair.host_name);
     batch.attribute_u32(IFLA_MTU, pair.mtu);
@@ -156,11 +161,16 @@ pub fn add_veth(batch: &mut Batch, pair: &VethPair<'_>) {
     batch.end(info);
 }
 
-/// Sets an interface's alias, by its name.
+/// Sets an interface's alias, by its name, and keeps IPv6 from giving it a link-local address of itself.
 pub fn set_alias(batch: &mut Batch, name: &str, alias: &str) {
     batch.message(RTM_NEWLINK, 0, &link_header(0, 0, 0, 0));
     batch.attribute_str(IFLA_IFNAME, name);
     batch.attribute(IFLA_IFALIAS, alias.as_bytes());
+    let families = batch.nest(IFLA_AF_SPEC);
+    let ipv6 = batch.nest(AF_INET6);
+    batch.attribute_u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+    batch.end(ipv6);
+    batch.end(families);
 }
 
 /// Sets an interface up.
@@ -180,19 +190,24 @@ pub fn set_mtu(batch: &mut Batch, index: u32, mtu: u32) {
     batch.attribute_u32(IFLA_MTU, mtu);
 }
 
+/// Puts an interface onto a bridge.
+pub fn set_master(batch: &mut Batch, index: u32, master: u32) {
+    batch.message(RTM_NEWLINK, 0, &link_header(0, index, 0, 0));
+    batch.attribute_u32(IFLA_MASTER, master);
+}
+
 /// Keeps a bridge port from talking to other isolated ports; the bridge itself stays reachable.
 pub fn isolate_port(batch: &mut Batch, index: u32, isolated: bool) {
-    batch.message(RTM_NEWLINK, 0, &link_header(AF_BRIDGE, index, 0, 0));
+    batch.message(RTM_SETLINK, 0, &link_header(AF_BRIDGE, index, 0, 0));
     let port = batch.nest(IFLA_PROTINFO);
     batch.attribute_u8(IFLA_BRPORT_ISOLATED, isolated.into());
-    batch.attribute_u8(IFLA_BRPORT_FAST_LEAVE, 0);
     batch.end(port);
 }
 
 /// Makes a bridge port deaf and mute. Unlike taking the interface down or off the bridge this needs no RCU grace
 /// period.
 pub fn disable_port(batch: &mut Batch, index: u32) {
-    batch.message(RTM_NEWLINK, 0, &link_header(AF_BRIDGE, index, 0, 0));
+    batch.message(RTM_SETLINK, 0, &link_header(AF_BRIDGE, index, 0, 0));
     let port = batch.nest(IFLA_PROTINFO);
     batch.attribute_u8(IFLA_BRPORT_STATE, BR_STATE_DISABLED);
     batch.end(port);
