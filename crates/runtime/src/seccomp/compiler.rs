@@ -74,22 +74,26 @@ pub(super) fn compile(profile: &LinuxSeccomp) -> Result<Filter, Error> {
     })
 }
 
-/// x32 and x86_64 share their audit architecture and are told apart by bit 30; one that is not named is killed.
+/// x32 and x86_64 share their audit architecture and are told apart by bit 30; one that is not named is killed. The number
+/// -1, by which a tracer skips a call, belongs to neither.
 fn x86_64_section(
     assembler: &mut Assembler,
     architectures: &[Architecture],
     rules: &[Rule],
     default: u32,
 ) -> Label {
-    let mut part = |architecture| {
-        if architectures.contains(&architecture) {
-            tree(assembler, architecture, rules, default)
-        } else {
-            assembler.verdict(KILL_THREAD)
-        }
+    let x32 = if architectures.contains(&Architecture::X32) {
+        tree(assembler, Architecture::X32, rules, default)
+    } else {
+        let kill = assembler.verdict(KILL_THREAD);
+        let skipped = assembler.verdict(default);
+        assembler.branch(JUMP_EQUAL, u32::MAX, skipped, kill)
     };
-    let x32 = part(Architecture::X32);
-    let x86_64 = part(Architecture::X86_64);
+    let x86_64 = if architectures.contains(&Architecture::X86_64) {
+        tree(assembler, Architecture::X86_64, rules, default)
+    } else {
+        assembler.verdict(KILL_THREAD)
+    };
     let split = assembler.branch(JUMP_GREATER_EQUAL, X32_BIT, x32, x86_64);
     assembler.load(NUMBER, split)
 }
@@ -316,27 +320,47 @@ fn decisions(architecture: Architecture, rules: &[Rule], default: u32) -> BTreeM
             if let Some(number) = syscalls::number(architecture, name) {
                 add(&mut decisions, number, &rule.alternatives, rule.verdict);
             }
-            if architecture == Architecture::X86 && rule.alternatives.is_empty() {
-                for (table, multiplexer) in
-                    [(syscalls::SOCKETCALL, "socketcall"), (syscalls::IPC, "ipc")]
-                {
-                    let subcall = table.iter().find(|(subcall, _)| subcall == name);
-                    if let (Some((_, value)), Some(number)) =
-                        (subcall, syscalls::number(architecture, multiplexer))
-                    {
-                        let condition = Condition {
-                            index: 0,
-                            operator: Operator::Equal,
-                            value: *value,
-                            mask: u64::MAX,
-                        };
-                        add(&mut decisions, number, &[vec![condition]], rule.verdict);
-                    }
-                }
+            if architecture == Architecture::X86 {
+                multiplexed(&mut decisions, name, rule);
             }
         }
     }
     decisions
+}
+
+/// Rules a call of 32-bit x86 also where it goes through `socketcall` or `ipc`: their first argument says which call it is
+/// and takes the place of a condition on the call's own first argument, as in libseccomp. The others are kept although
+/// they then look at the multiplexer's arguments: what a profile lets through shall not depend on who compiled it.
+fn multiplexed(decisions: &mut BTreeMap<u32, Decision>, name: &str, rule: &Rule) {
+    for (table, multiplexer) in [(syscalls::SOCKETCALL, "socketcall"), (syscalls::IPC, "ipc")] {
+        let subcall = table.iter().find(|(subcall, _)| *subcall == name);
+        let (Some((_, value)), Some(number)) =
+            (subcall, syscalls::number(Architecture::X86, multiplexer))
+        else {
+            continue;
+        };
+        let first = Condition {
+            index: 0,
+            operator: Operator::Equal,
+            value: *value,
+            mask: u64::MAX,
+        };
+        let mut alternatives: Vec<Vec<Condition>> = rule
+            .alternatives
+            .iter()
+            .map(|conditions| {
+                let rest = conditions
+                    .iter()
+                    .filter(|condition| condition.index != 0)
+                    .copied();
+                std::iter::once(first).chain(rest).collect()
+            })
+            .collect();
+        if alternatives.is_empty() {
+            alternatives.push(vec![first]);
+        }
+        add(decisions, number, &alternatives, rule.verdict);
+    }
 }
 
 fn add(
@@ -374,6 +398,8 @@ fn ranges(architecture: Architecture, rules: &[Rule], default: u32) -> Vec<(u32,
         .iter()
         .flat_map(|rule| rule.names)
         .filter_map(|name| syscalls::number(architecture, name))
+        // A multiplexer may be ruled without being named.
+        .chain(decisions.last_key_value().map(|(number, _)| *number))
         .max()
         .filter(|_| !matches!(default & 0xffff_0000, ALLOW | LOG | TRACE));
     let beyond = match newest {

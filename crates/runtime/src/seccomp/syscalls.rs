@@ -222,7 +222,7 @@ const TABLE: &[Row] = &[
     ("truncate64", N, 193, N, N), ("tuxcall", 184, N, 184, N), ("ugetrlimit", N, 191, N, N), ("ulimit", N, 58, N, N),
     ("umask", 95, 60, 95, 166), ("umount", N, 22, N, N), ("umount2", 166, 52, 166, 39), ("uname", 63, 122, 63, 160),
     ("unlink", 87, 10, 87, N), ("unlinkat", 263, 301, 263, 35), ("unshare", 272, 310, 272, 97),
-    ("uprobe", 336, N, N, N), ("uretprobe", 335, N, N, N), ("uselib", 134, 86, N, N),
+    ("uprobe", 336, N, N, N), ("uretprobe", 335, N, 335, N), ("uselib", 134, 86, N, N),
     ("userfaultfd", 323, 374, 323, 282), ("ustat", 136, 62, 136, N), ("utime", 132, 30, 132, N),
     ("utimensat", 280, 320, 280, 88), ("utimensat_time64", N, 412, N, N), ("utimes", 235, 271, 235, N),
     ("vfork", 58, 190, 58, N), ("vhangup", 153, 111, 153, 58), ("vm86", N, 166, N, N), ("vm86old", N, 113, N, N),

@@ -206,6 +206,10 @@ fn unnamed_architectures_are_killed() {
     assert_eq!(verdict(&filter, Architecture::X86, "write", &[]), KILL);
     assert_eq!(verdict(&filter, Architecture::X32, "write", &[]), KILL);
     assert_eq!(
+        run(&filter, Architecture::X86_64.audit(), u32::MAX, [0; 6]).0,
+        ALLOW
+    );
+    assert_eq!(
         run(&filter, Architecture::Aarch64.audit(), 1, [0; 6]).0,
         KILL
     );
@@ -228,6 +232,21 @@ fn denying_a_socket_call_denies_it_through_the_multiplexers() {
             "{name} {argument}"
         );
     }
+}
+
+#[test]
+fn a_multiplexer_takes_the_place_of_the_first_condition() {
+    let rules = vec![rule("accept", "ALLOW", &[(0, "EQ", 9, 0), (2, "EQ", 7, 0)])];
+    let filter = compile(&profile("ERRNO", rules)).unwrap();
+    for (arguments, expected) in [([5, 0, 7], ALLOW), ([5, 0, 8], EPERM), ([9, 0, 7], EPERM)] {
+        assert_eq!(
+            verdict(&filter, Architecture::X86, "socketcall", &arguments),
+            expected,
+            "{arguments:?}"
+        );
+    }
+    // `accept` has no number of its own there: the multiplexer is the newest call the profile knows.
+    assert_eq!(verdict(&filter, Architecture::X86, "getcwd", &[]), ENOSYS);
 }
 
 #[test]
