@@ -15,8 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gantry_network::{
-    BridgeConfig, Endpoint, EndpointRequest, Error, Netns, PortMapping, PortRange, PortReserver, Protocol,
-    PublishedPort, Reservation, ReserveError, Stack, StackConfig, loopback_up,
+    BridgeConfig, Endpoint, EndpointRequest, Error, Netns, PortMapping, PortRange, PortReserver,
+    Protocol, PublishedPort, Reservation, ReserveError, Stack, StackConfig, loopback_up,
 };
 use gantry_sys::net;
 use gantry_sys::netlink::{Batch, Family, Socket, route};
@@ -55,7 +55,12 @@ impl PortReserver for Sockets {
                 },
             })?);
         }
-        self.0.lock().unwrap().entry(owner.to_owned()).or_default().extend(sockets);
+        self.0
+            .lock()
+            .unwrap()
+            .entry(owner.to_owned())
+            .or_default()
+            .extend(sockets);
         Ok(())
     }
 
@@ -84,6 +89,8 @@ const LAN_MTU: u32 = 1400;
 impl Host {
     fn new() -> Self {
         net::unshare_net().expect("these tests need root");
+        // A new namespace may inherit the machine's setting.
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let rtnl = Socket::open(Family::Route).unwrap();
         let mut batch = Batch::new();
         route::set_up(&mut batch, 1);
@@ -124,8 +131,8 @@ impl Host {
         };
         eventually("the wire works", || {
             enter(&host.outside, || {
-                let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
-                udp.send_to(b"x", (HOST, 9)).is_ok()
+                let refused = TcpStream::connect_timeout(&(HOST, 9).into(), Duration::from_millis(50));
+                refused.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
             })
         });
         host
@@ -170,10 +177,19 @@ fn start(stack: &Stack, name: &str, mappings: &[PortMapping]) -> Container {
     stack.connect(&endpoint, &netns).unwrap();
     let ports = stack.reserve_ports(&endpoint, mappings).unwrap();
     stack.publish(&endpoint, &ports).unwrap();
-    Container { netns, endpoint, ports }
+    Container {
+        netns,
+        endpoint,
+        ports,
+    }
 }
 
-fn mapping(ip: Option<&str>, host_port: u16, container_port: u16, protocol: Protocol) -> PortMapping {
+fn mapping(
+    ip: Option<&str>,
+    host_port: u16,
+    container_port: u16,
+    protocol: Protocol,
+) -> PortMapping {
     PortMapping {
         ip: ip.map(|ip| ip.parse().unwrap()),
         host_port: (host_port != 0).then(|| PortRange::single(host_port)),
@@ -220,15 +236,21 @@ fn serve_udp(netns: &Netns, port: u16, name: &'static str) {
 fn ask(address: impl Into<IpAddr>, port: u16) -> Option<String> {
     let address = SocketAddr::new(address.into(), port);
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(700)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_millis(700)))
+        .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     (!text.is_empty()).then_some(text)
 }
 
 fn ask_udp(socket: &UdpSocket, address: impl Into<IpAddr>, port: u16) -> Option<String> {
-    socket.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
-    socket.send_to(b"hello", SocketAddr::new(address.into(), port)).ok()?;
+    socket
+        .set_read_timeout(Some(Duration::from_millis(700)))
+        .unwrap();
+    socket
+        .send_to(b"hello", SocketAddr::new(address.into(), port))
+        .ok()?;
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer).ok()?;
     Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
@@ -244,8 +266,15 @@ fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 }
 
 fn nft(arguments: &[&str]) -> String {
-    let output = Command::new("nft").args(arguments).output().expect("the nft program");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("nft")
+        .args(arguments)
+        .output()
+        .expect("the nft program");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -258,7 +287,11 @@ fn sysctl(path: &str) -> String {
 
 fn links() -> Vec<String> {
     let rtnl = Socket::open(Family::Route).unwrap();
-    route::links(&rtnl).unwrap().into_iter().map(|link| link.name).collect()
+    route::links(&rtnl)
+        .unwrap()
+        .into_iter()
+        .map(|link| link.name)
+        .collect()
 }
 
 #[test]
@@ -279,16 +312,24 @@ fn a_container_has_its_interfaces_and_reaches_the_world() {
     assert_eq!(eth0.address, Some(container.endpoint.mac.0));
     assert!(route::link_by_name(&inside, "lo").unwrap().unwrap().up);
     let rtnl = Socket::open(Family::Route).unwrap();
-    let veth = route::link_by_name(&rtnl, &container.endpoint.host_interface).unwrap().unwrap();
+    let veth = route::link_by_name(&rtnl, &container.endpoint.host_interface)
+        .unwrap()
+        .unwrap();
     assert_eq!(veth.alias.as_deref(), Some("gantry:aaaaaaaaaaaa:c1"));
     // The very first packet arrives, and with the host's address as its source.
     serve_tcp(&host.outside, 7000, "world");
     let before = Instant::now();
     let answer = enter(&container.netns, || ask(OUTSIDE, 7000));
     assert_eq!(answer.as_deref(), Some("world 10.9.0.1"));
-    assert!(before.elapsed() < Duration::from_millis(500), "{:?}", before.elapsed());
+    assert!(
+        before.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        before.elapsed()
+    );
     // The container has ::1 and no other IPv6 address.
-    let ipv6 = enter(&container.netns, || fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap());
+    let ipv6 = enter(&container.netns, || {
+        fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap()
+    });
     assert_eq!(ipv6.lines().count(), 1, "{ipv6}");
     assert!(ipv6.contains(" lo"), "{ipv6}");
     let none = Netns::create().unwrap();
@@ -299,7 +340,21 @@ fn a_container_has_its_interfaces_and_reaches_the_world() {
 
 #[test]
 fn a_published_port_answers_from_everywhere() {
+    published_ports_answer("1");
+}
+
+#[test]
+fn a_published_port_answers_from_everywhere_without_br_netfilter() {
+    published_ports_answer("0");
+}
+
+fn published_ports_answer(br_netfilter: &str) {
     let host = Host::new();
+    match fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", br_netfilter) {
+        // Without the module it is off anyway.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        written => written.unwrap(),
+    }
     let stack = host.open("aaaaaaaaaaaa2");
     let web = start(
         &stack,
@@ -323,53 +378,117 @@ fn a_published_port_answers_from_everywhere() {
     assert_eq!(outside(HOST, 8080).as_deref(), Some("web 10.9.0.2"));
     assert_eq!(outside(HOST, 8081), None, "published on the loopback alone");
     assert_eq!(outside(web.endpoint.ipv4, 81), None, "not published");
-    assert_eq!(outside(web.endpoint.ipv4, 80), None, "by the container's address");
+    assert_eq!(
+        outside(web.endpoint.ipv4, 80),
+        None,
+        "by the container's address"
+    );
     assert_eq!(outside(other.endpoint.ipv4, 80), None, "no port published");
-    let udp = |address: Ipv4Addr, port| ask_udp(&UdpSocket::bind("0.0.0.0:0").unwrap(), address, port);
-    assert_eq!(enter(&host.outside, || udp(HOST, 8082)).as_deref(), Some("web 10.9.0.2"));
+    let udp =
+        |address: Ipv4Addr, port| ask_udp(&UdpSocket::bind("0.0.0.0:0").unwrap(), address, port);
+    assert_eq!(
+        enter(&host.outside, || udp(HOST, 8082)).as_deref(),
+        Some("web 10.9.0.2")
+    );
 
     // From the host: by its addresses and its loopback.
     assert_eq!(ask(HOST, 8080).as_deref(), Some("web 10.9.0.1"));
     assert_eq!(ask(gateway, 8080).as_deref(), Some("web 172.17.0.1"));
-    assert_eq!(ask(Ipv4Addr::LOCALHOST, 8080).as_deref(), Some("web 172.17.0.1"));
-    assert_eq!(ask(Ipv4Addr::LOCALHOST, 8081).as_deref(), Some("web 172.17.0.1"));
-    assert_eq!(udp(Ipv4Addr::LOCALHOST, 8082).as_deref(), Some("web 172.17.0.1"));
-    assert_eq!(ask(web.endpoint.ipv4, 81).as_deref(), Some("hidden 172.17.0.1"));
+    assert_eq!(
+        ask(Ipv4Addr::LOCALHOST, 8080).as_deref(),
+        Some("web 172.17.0.1")
+    );
+    assert_eq!(
+        ask(Ipv4Addr::LOCALHOST, 8081).as_deref(),
+        Some("web 172.17.0.1")
+    );
+    assert_eq!(
+        udp(Ipv4Addr::LOCALHOST, 8082).as_deref(),
+        Some("web 172.17.0.1")
+    );
+    assert_eq!(
+        ask(web.endpoint.ipv4, 81).as_deref(),
+        Some("hidden 172.17.0.1")
+    );
 
     // From another container and from the container itself.
-    assert_eq!(enter(&other.netns, || ask(HOST, 8080)).as_deref(), Some("web 172.17.0.1"));
-    assert_eq!(enter(&web.netns, || ask(HOST, 8080)).as_deref(), Some("web 172.17.0.1"));
-    assert_eq!(enter(&web.netns, || ask(gateway, 8080)).as_deref(), Some("web 172.17.0.1"));
-    assert_eq!(enter(&other.netns, || udp(HOST, 8082)).as_deref(), Some("web 172.17.0.1"));
-    assert_eq!(enter(&other.netns, || ask(web.endpoint.ipv4, 81)).as_deref(), Some("hidden 172.17.0.3"));
+    assert_eq!(
+        enter(&other.netns, || ask(HOST, 8080)).as_deref(),
+        Some("web 172.17.0.1")
+    );
+    assert_eq!(
+        enter(&web.netns, || ask(HOST, 8080)).as_deref(),
+        Some("web 172.17.0.1")
+    );
+    assert_eq!(
+        enter(&web.netns, || ask(gateway, 8080)).as_deref(),
+        Some("web 172.17.0.1")
+    );
+    assert_eq!(
+        enter(&other.netns, || udp(HOST, 8082)).as_deref(),
+        Some("web 172.17.0.1")
+    );
+    assert_eq!(
+        enter(&other.netns, || ask(web.endpoint.ipv4, 81)).as_deref(),
+        Some("hidden 172.17.0.3")
+    );
 
     // Nobody reaches the host's loopback, although the bridge routes loopback addresses (CVE-2020-8558).
     assert_eq!(sysctl("conf/docker0/route_localnet"), "1");
     let secret = TcpListener::bind("127.0.0.1:9999").unwrap();
     secret.set_nonblocking(true).unwrap();
     let attack = |netns: &Netns| {
-        let socket = Socket::from(netns.rtnl.try_clone().unwrap());
-        let lo = Batch::new();
-        drop((socket, lo));
         enter(netns, || {
             fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
             let output = Command::new("ip")
-                .args(["route", "replace", "127.0.0.1", "via", "172.17.0.1", "dev", "eth0", "table", "99"])
+                .args([
+                    "route",
+                    "replace",
+                    "127.0.0.1",
+                    "via",
+                    "172.17.0.1",
+                    "dev",
+                    "eth0",
+                    "table",
+                    "99",
+                ])
                 .output()
                 .unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             for arguments in [
-                &["rule", "add", "pref", "1", "to", "127.0.0.1", "lookup", "99"][..],
+                &[
+                    "rule",
+                    "add",
+                    "pref",
+                    "1",
+                    "to",
+                    "127.0.0.1",
+                    "lookup",
+                    "99",
+                ][..],
                 &["rule", "add", "pref", "9", "lookup", "local"],
                 &["rule", "del", "pref", "0"],
             ] {
-                assert!(Command::new("ip").args(arguments).status().unwrap().success());
+                assert!(
+                    Command::new("ip")
+                        .args(arguments)
+                        .status()
+                        .unwrap()
+                        .success()
+                );
             }
             ask(Ipv4Addr::LOCALHOST, 9999)
         })
     };
     assert_eq!(attack(&other.netns), None);
-    assert!(secret.accept().is_err(), "a container reached the host's loopback");
+    assert!(
+        secret.accept().is_err(),
+        "a container reached the host's loopback"
+    );
 
     stack.release(&web.endpoint, &web.ports).unwrap();
     assert_eq!(outside(HOST, 8080), None);
@@ -411,7 +530,11 @@ fn ports_in_use_are_told_as_docker_tells_them() {
             ..EndpointRequest::default()
         })
         .unwrap();
-    let reserve = |mapping| stack.reserve_ports(&endpoint, &[mapping]).map_err(|error| error.to_string());
+    let reserve = |mapping| {
+        stack
+            .reserve_ports(&endpoint, &[mapping])
+            .map_err(|error| error.to_string())
+    };
     assert_eq!(
         reserve(mapping(Some("127.0.0.1"), 8080, 80, Protocol::Tcp)).unwrap_err(),
         "Bind for 0.0.0.0:8080 failed: port is already allocated"
@@ -427,7 +550,10 @@ fn ports_in_use_are_told_as_docker_tells_them() {
     );
     // A range goes on to the next one, and runs out.
     let range = PortMapping {
-        host_port: Some(PortRange { first: 8090, last: 8091 }),
+        host_port: Some(PortRange {
+            first: 8090,
+            last: 8091,
+        }),
         ..mapping(None, 0, 80, Protocol::Tcp)
     };
     let found = reserve(range).unwrap();
@@ -440,7 +566,10 @@ fn ports_in_use_are_told_as_docker_tells_them() {
     let dynamic = mapping(None, 0, 80, Protocol::Tcp);
     let (one, two) = (reserve(dynamic).unwrap(), reserve(dynamic).unwrap());
     assert_eq!(one[0].host_port + 1, two[0].host_port);
-    assert_eq!(one[0].host_port, one[1].host_port, "one port for both families");
+    assert_eq!(
+        one[0].host_port, one[1].host_port,
+        "one port for both families"
+    );
     // Two mappings that contradict each other take nothing.
     let twice = [
         mapping(None, 8100, 80, Protocol::Tcp),
@@ -464,10 +593,26 @@ fn a_flushed_ruleset_comes_back() {
     nft(&["flush", "ruleset"]);
     let report = stack.reconcile(&live).unwrap();
     assert_eq!(report.restored, ["table gantry-aaaaaaaaaaaa"]);
-    assert_eq!(enter(&host.outside, || ask(HOST, 8080)).as_deref(), Some("web 10.9.0.2"));
+    assert_eq!(
+        enter(&host.outside, || ask(HOST, 8080)).as_deref(),
+        Some("web 10.9.0.2")
+    );
     // One rule and one element are mended without touching the rest.
-    nft(&["flush", "chain", "inet", "gantry-aaaaaaaaaaaa", "forward-to-docker0"]);
-    nft(&["delete", "element", "inet", "gantry-aaaaaaaaaaaa", "published", "{ tcp . 8080 }"]);
+    nft(&[
+        "flush",
+        "chain",
+        "inet",
+        "gantry-aaaaaaaaaaaa",
+        "forward-to-docker0",
+    ]);
+    nft(&[
+        "delete",
+        "element",
+        "inet",
+        "gantry-aaaaaaaaaaaa",
+        "published",
+        "{ tcp . 8080 }",
+    ]);
     nft(&[
         "add",
         "element",
@@ -477,15 +622,24 @@ fn a_flushed_ruleset_comes_back() {
         "{ tcp . 9 : 1.2.3.4 . 9 }",
     ]);
     let report = stack.reconcile(&live).unwrap();
-    assert_eq!(report.restored, ["chain forward-to-docker0", "1 elements of published"]);
+    assert_eq!(
+        report.restored,
+        ["chain forward-to-docker0", "1 elements of published"]
+    );
     assert_eq!(report.removed, ["1 elements of published"]);
     assert!(stack.reconcile(&live).unwrap().is_clean());
     // Publishing and releasing work on a flushed ruleset, too.
     nft(&["flush", "ruleset"]);
     let late = start(&stack, "late", &[mapping(None, 8081, 80, Protocol::Tcp)]);
     serve_tcp(&late.netns, 80, "late");
-    assert_eq!(enter(&host.outside, || ask(HOST, 8081)).as_deref(), Some("late 10.9.0.2"));
-    assert_eq!(enter(&host.outside, || ask(HOST, 8080)).as_deref(), Some("web 10.9.0.2"));
+    assert_eq!(
+        enter(&host.outside, || ask(HOST, 8081)).as_deref(),
+        Some("late 10.9.0.2")
+    );
+    assert_eq!(
+        enter(&host.outside, || ask(HOST, 8080)).as_deref(),
+        Some("web 10.9.0.2")
+    );
     nft(&["flush", "ruleset"]);
     stack.release(&late.endpoint, &late.ports).unwrap();
     stack.release(&late.endpoint, &late.ports).unwrap();
@@ -502,10 +656,18 @@ fn a_watched_ruleset_comes_back_by_itself() {
     let stack = Stack::open(config, &[], &[]).unwrap();
     let _web = start(&stack, "web", &[mapping(None, 8080, 80, Protocol::Tcp)]);
     nft(&["flush", "ruleset"]);
-    eventually("the rules are back", || nft(&["list", "ruleset"]).contains("tcp . 8080"));
-    eventually("loopback routing is back", || sysctl("conf/docker0/route_localnet") == "1");
+    eventually("the rules are back", || {
+        nft(&["list", "ruleset"]).contains("tcp . 8080")
+    });
+    eventually("loopback routing is back", || {
+        sysctl("conf/docker0/route_localnet") == "1"
+    });
     eventually("the operator is told", || {
-        host.warnings.lock().unwrap().iter().any(|text| text.contains("removed by somebody"))
+        host.warnings
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|text| text.contains("removed by somebody"))
     });
 }
 
@@ -517,23 +679,39 @@ fn release_leaves_nothing_and_the_address_is_harmless_at_once() {
     let neighbour = start(&stack, "neighbour", &[]);
     serve_tcp(&first.netns, 80, "first");
     let address = first.endpoint.ipv4;
-    assert_eq!(enter(&neighbour.netns, || ask(address, 80)).as_deref(), Some("first 172.17.0.3"));
+    assert_eq!(
+        enter(&neighbour.netns, || ask(address, 80)).as_deref(),
+        Some("first 172.17.0.3")
+    );
     // The namespace lives on, as it does while somebody else is joined to it.
     stack.release(&first.endpoint, &first.ports).unwrap();
     let second = start(&stack, "second", &[]);
-    assert_eq!(second.endpoint.ipv4, address, "the lowest free address is given again");
+    assert_eq!(
+        second.endpoint.ipv4, address,
+        "the lowest free address is given again"
+    );
     assert!(second.endpoint.address_reused);
     assert_ne!(second.endpoint.mac, first.endpoint.mac);
     serve_tcp(&second.netns, 80, "second");
     // Both the neighbour, which remembers the old hardware address, and the host get the new one.
-    assert_eq!(enter(&neighbour.netns, || ask(address, 80)).as_deref(), Some("second 172.17.0.3"));
+    assert_eq!(
+        enter(&neighbour.netns, || ask(address, 80)).as_deref(),
+        Some("second 172.17.0.3")
+    );
     assert_eq!(ask(address, 80).as_deref(), Some("second 172.17.0.1"));
-    eventually("the old interface is deleted", || !links().contains(&first.endpoint.host_interface));
+    eventually("the old interface is deleted", || {
+        !links().contains(&first.endpoint.host_interface)
+    });
     assert!(links().contains(&second.endpoint.host_interface));
     for container in [&second, &neighbour] {
-        stack.release(&container.endpoint, &container.ports).unwrap();
+        stack
+            .release(&container.endpoint, &container.ports)
+            .unwrap();
     }
-    let names = [second.endpoint.host_interface.clone(), neighbour.endpoint.host_interface.clone()];
+    let names = [
+        second.endpoint.host_interface.clone(),
+        neighbour.endpoint.host_interface.clone(),
+    ];
     drop((second, neighbour));
     eventually("the namespaces took their interfaces along", || {
         !links().iter().any(|link| names.contains(link))
@@ -558,12 +736,23 @@ fn a_restarted_daemon_finds_everything_as_it_was() {
     let live = [(web.endpoint.clone(), web.ports.clone())];
     let stack = Stack::open(host.config("aaaaaaaaaaaa8"), &[], &live).unwrap();
     let after = nft(&["-a", "list", "ruleset"]);
-    let handles = |text: &str| text.lines().filter(|line| line.contains("handle")).map(str::to_owned).collect::<Vec<_>>();
+    let handles = |text: &str| {
+        text.lines()
+            .filter(|line| line.contains("handle"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(handles(&before), handles(&after), "no rule was made anew");
     assert!(!after.contains("8081"));
-    assert!(!links().contains(&lost.endpoint.host_interface), "nobody owns it");
+    assert!(
+        !links().contains(&lost.endpoint.host_interface),
+        "nobody owns it"
+    );
     assert_eq!(host.reserver.owners().unwrap(), [web.endpoint.id.as_str()]);
-    assert_eq!(enter(&host.outside, || ask(HOST, 8080)).as_deref(), Some("web 10.9.0.2"));
+    assert_eq!(
+        enter(&host.outside, || ask(HOST, 8080)).as_deref(),
+        Some("web 10.9.0.2")
+    );
     let next = stack
         .allocate(&EndpointRequest {
             container_id: "next".to_owned(),
@@ -582,10 +771,23 @@ fn two_engines_and_a_foreign_firewall_live_side_by_side() {
     let host = Host::new();
     nft(&["add", "table", "ip", "filter"]);
     nft(&[
-        "add", "chain", "ip", "filter", "FORWARD", "{ type filter hook forward priority 0; policy drop; }",
+        "add",
+        "chain",
+        "ip",
+        "filter",
+        "FORWARD",
+        "{ type filter hook forward priority 0; policy drop; }",
     ]);
     nft(&["add", "chain", "ip", "filter", "DOCKER-USER"]);
-    nft(&["add", "rule", "ip", "filter", "FORWARD", "jump", "DOCKER-USER"]);
+    nft(&[
+        "add",
+        "rule",
+        "ip",
+        "filter",
+        "FORWARD",
+        "jump",
+        "DOCKER-USER",
+    ]);
     let one = host.open("1111111111111");
     let two = host.open("2222222222222");
     assert_eq!(one.bridge().unwrap().interface, "docker0");
@@ -599,18 +801,34 @@ fn two_engines_and_a_foreign_firewall_live_side_by_side() {
     assert_eq!(outside(8080).as_deref(), Some("first 10.9.0.2"));
     assert_eq!(outside(8081).as_deref(), Some("second 10.9.0.2"));
     // Between the engines: by published ports only.
-    assert_eq!(enter(&first.netns, || ask(HOST, 8081)).map(|text| text.starts_with("second")), Some(true));
+    assert_eq!(
+        enter(&first.netns, || ask(HOST, 8081)).map(|text| text.starts_with("second")),
+        Some(true)
+    );
     assert_eq!(enter(&first.netns, || ask(second.endpoint.ipv4, 80)), None);
     // The reserver of this test is shared, so that each engine's reconciliation would see the other's owners.
     let foreign = nft(&["list", "chain", "ip", "filter", "DOCKER-USER"]);
     assert_eq!(foreign.matches("accept").count(), 4, "{foreign}");
     one.teardown().unwrap();
-    assert_eq!(outside(8081).as_deref(), Some("second 10.9.0.2"), "the other engine is untouched");
+    assert_eq!(
+        outside(8081).as_deref(),
+        Some("second 10.9.0.2"),
+        "the other engine is untouched"
+    );
     let foreign = nft(&["list", "chain", "ip", "filter", "DOCKER-USER"]);
-    assert_eq!(foreign.matches("gantry:222222222222:gantry0").count(), 2, "{foreign}");
+    assert_eq!(
+        foreign.matches("gantry:222222222222:gantry0").count(),
+        2,
+        "{foreign}"
+    );
     assert_eq!(foreign.matches("accept").count(), 2, "{foreign}");
     two.teardown().unwrap();
-    assert_eq!(nft(&["list", "chain", "ip", "filter", "DOCKER-USER"]).matches("accept").count(), 0);
+    assert_eq!(
+        nft(&["list", "chain", "ip", "filter", "DOCKER-USER"])
+            .matches("accept")
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -623,8 +841,19 @@ fn containers_of_a_network_without_icc_do_not_see_each_other() {
     let other = start(&stack, "other", &[]);
     serve_tcp(&web.netns, 80, "web");
     assert_eq!(enter(&other.netns, || ask(web.endpoint.ipv4, 80)), None);
-    assert_eq!(enter(&other.netns, || ask(HOST, 8080)).as_deref(), Some("web 172.17.0.1"));
-    assert_eq!(ask(web.endpoint.ipv4, 80).as_deref(), Some("web 172.17.0.1"));
+    // Published ports go through the socket that reserves them: netd's, which here only accepts.
+    let connect =
+        |port| TcpStream::connect_timeout(&(HOST, port).into(), Duration::from_millis(700)).is_ok();
+    assert!(enter(&other.netns, || connect(8080)));
+    assert!(!enter(&other.netns, || connect(8081)));
+    assert_eq!(
+        enter(&host.outside, || ask(HOST, 8080)).as_deref(),
+        Some("web 10.9.0.2")
+    );
+    assert_eq!(
+        ask(web.endpoint.ipv4, 80).as_deref(),
+        Some("web 172.17.0.1")
+    );
 }
 
 #[test]
@@ -636,7 +865,10 @@ fn user_defined_and_internal_networks_stand_beside_the_default_one() {
     config.internal = true;
     let info = stack.create_network(&config).unwrap();
     assert_eq!(info.subnet.to_string(), "172.18.0.0/16");
-    assert!(matches!(stack.create_network(&config), Err(Error::Conflict(_))));
+    assert!(matches!(
+        stack.create_network(&config),
+        Err(Error::Conflict(_))
+    ));
     let inside = stack
         .allocate(&EndpointRequest {
             container_id: "inside".to_owned(),
@@ -658,7 +890,10 @@ fn user_defined_and_internal_networks_stand_beside_the_default_one() {
     socket.execute(&mut batch).unwrap();
     assert_eq!(enter(&netns, || ask(web.endpoint.ipv4, 80)), None);
     assert_eq!(enter(&host.outside, || ask(inside.ipv4, 80)), None);
-    assert!(matches!(stack.remove_network(&info.id), Err(Error::Conflict(_))));
+    assert!(matches!(
+        stack.remove_network(&info.id),
+        Err(Error::Conflict(_))
+    ));
     stack.release(&inside, &[]).unwrap();
     stack.remove_network(&info.id).unwrap();
     stack.remove_network(&info.id).unwrap();
@@ -675,14 +910,20 @@ fn old_udp_flows_follow_a_port_to_its_new_container() {
     assert_eq!(ask_udp(&client, HOST, 8053), None);
     let first = start(&stack, "first", &[mapping(None, 8053, 53, Protocol::Udp)]);
     serve_udp(&first.netns, 53, "first");
-    assert_eq!(ask_udp(&client, HOST, 8053).as_deref(), Some("first 10.9.0.2"));
+    assert_eq!(
+        ask_udp(&client, HOST, 8053).as_deref(),
+        Some("first 10.9.0.2")
+    );
     let _keeps_the_address = start(&stack, "other", &[]);
     stack.release(&first.endpoint, &first.ports).unwrap();
     let _takes_the_address = start(&stack, "third", &[]);
     let second = start(&stack, "second", &[mapping(None, 8053, 53, Protocol::Udp)]);
     serve_udp(&second.netns, 53, "second");
     assert_ne!(first.endpoint.ipv4, second.endpoint.ipv4);
-    assert_eq!(ask_udp(&client, HOST, 8053).as_deref(), Some("second 10.9.0.2"));
+    assert_eq!(
+        ask_udp(&client, HOST, 8053).as_deref(),
+        Some("second 10.9.0.2")
+    );
 }
 
 /// Prints what a container's network costs; run with `--ignored --nocapture`.
@@ -693,7 +934,8 @@ fn measure_connect() {
     let stack = host.open("aaaaaaaaaaab4");
     let mut kept = Vec::new();
     for round in 0..4 {
-        let (mut create, mut connect, mut reserve, mut publish, mut release) = (vec![], vec![], vec![], vec![], vec![]);
+        let (mut create, mut connect, mut reserve, mut publish, mut release) =
+            (vec![], vec![], vec![], vec![], vec![]);
         let timed = |into: &mut Vec<u128>, start: Instant| into.push(start.elapsed().as_micros());
         for number in 0..50u16 {
             let endpoint = stack
@@ -732,7 +974,11 @@ fn measure_connect() {
             ("release", &mut release),
         ] {
             times.sort_unstable();
-            println!("round {round} {name}: min {} median {} us", times[0], times[times.len() / 2]);
+            println!(
+                "round {round} {name}: min {} median {} us",
+                times[0],
+                times[times.len() / 2]
+            );
         }
     }
 }

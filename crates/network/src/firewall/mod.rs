@@ -183,7 +183,7 @@ pub fn desired(
     publications: &[Publication],
     guard_forwarding: bool,
 ) -> Ruleset {
-    let mut chains = static_chains(guard_forwarding);
+    let mut chains = static_chains(bridges, guard_forwarding);
     let (mut forward_to, mut forward_from) = (Vec::new(), Vec::new());
     let (mut source_to, mut source_from) = (Vec::new(), Vec::new());
     for bridge in bridges {
@@ -242,15 +242,30 @@ pub fn desired(
     }
 }
 
-fn static_chains(guard_forwarding: bool) -> Vec<Chain> {
+fn static_chains(bridges: &[Bridge], guard_forwarding: bool) -> Vec<Chain> {
     let to_published = || {
-        vec![rule(
+        rule(
             &[Match::Ipv4, Match::DestinationIsLocal],
             Action::Jump("published-ports".to_owned()),
             "to this host",
             "A new connection to one of the host's own addresses may be for a published port.",
-        )]
+        )
     };
+    let mut prerouting: Vec<Rule> = bridges
+        .iter()
+        .filter(|bridge| !bridge.icc && !bridge.internal)
+        .map(|bridge| {
+            rule(
+                &[Match::Input(bridge.interface.clone())],
+                Action::Return,
+                "without icc",
+                "Containers that may not talk to each other use published ports through netd, as everybody does with \
+                 Docker's proxy: their bridge ports are isolated, and with br_netfilter that would hold a rewritten \
+                 packet up as well.",
+            )
+        })
+        .collect();
+    prerouting.push(to_published());
     let mut forward = vec![
         rule(
             &[],
@@ -300,12 +315,12 @@ fn static_chains(guard_forwarding: bool) -> Vec<Chain> {
         Chain {
             name: "prerouting".to_owned(),
             base: base("nat", Hook::Prerouting, -100),
-            rules: to_published(),
+            rules: prerouting,
         },
         Chain {
             name: "output".to_owned(),
             base: base("nat", Hook::Output, -100),
-            rules: to_published(),
+            rules: vec![to_published()],
         },
         Chain {
             name: "published-ports".to_owned(),

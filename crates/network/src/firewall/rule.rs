@@ -27,6 +27,7 @@ pub enum Action {
     Accept,
     Drop,
     CountedDrop,
+    Return,
     Jump(String),
     Masquerade,
     /// The verdict comes from a map of output interfaces.
@@ -179,12 +180,15 @@ impl Action {
             Self::Accept => into.push(verdict(Verdict::Accept)),
             Self::Drop => into.push(verdict(Verdict::Drop)),
             Self::CountedDrop => into.extend([Expression::Counter, verdict(Verdict::Drop)]),
+            Self::Return => into.push(verdict(Verdict::Return)),
             Self::Jump(chain) => into.push(verdict(Verdict::Jump(chain.clone()))),
             Self::Masquerade => into.push(Expression::Masquerade),
             Self::OutputInterfaceMap(set) => into.extend(interface_map(MetaKey::OifName, set)),
             Self::InputInterfaceMap(set) => into.extend(interface_map(MetaKey::IifName, set)),
             Self::DestinationNat(set) => into.extend(destination_nat(set, 0)),
             Self::DestinationNatAt(set) => {
+                // nft prints this load as part of `ip daddr`.
+                into.extend(meta(MetaKey::NfProto, Cmp::Equal, vec![IPV4]));
                 into.push(Expression::Payload {
                     base: Base::Network,
                     offset: 16,
@@ -240,6 +244,7 @@ impl fmt::Display for Action {
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
             Self::CountedDrop => f.write_str("counter drop"),
+            Self::Return => f.write_str("return"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Masquerade => f.write_str("masquerade"),
             Self::OutputInterfaceMap(set) => write!(f, "oifname vmap @{set}"),

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use gantry_api::port::{Protocol, Reservation, ReserveError};
-use gantry_sys::netlink::{conntrack, route};
+use gantry_sys::netlink::{Batch, conntrack, route};
 use gantry_sys::nft::{Element, Family, Transaction};
 
 use super::{Shared, Stack, lock};
@@ -111,6 +111,7 @@ impl Stack {
         }
         shared.add_elements(&publications)?;
         shared.apply_loopback_routing()?;
+        shared.allow_hairpin(&endpoint.host_interface)?;
         shared.forget_connections(endpoint, ports)
     }
 }
@@ -251,6 +252,33 @@ impl Shared {
             }
         }
         Err(Error::PortsExhausted)
+    }
+
+    /// Lets a container reach its own published port where br_netfilter is on: the bridge then rewrites the packet
+    /// itself and would have to send it back out of the port it came in by. Without br_netfilter the packet goes
+    /// through the host and nothing is needed.
+    pub(super) fn allow_hairpin(&self, interface: &str) -> Result<(), Error> {
+        if fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
+            .is_ok_and(|text| text.trim() == "1")
+        {
+            let failed = || Error::kernel("set up interface", interface);
+            let rtnl = lock(&self.rtnl);
+            let Some(link) = route::link_by_name(&rtnl, interface).map_err(failed())? else {
+                return Ok(());
+            };
+            let mut batch = Batch::new();
+            route::set_hairpin(&mut batch, link.index, true);
+            match rtnl.execute(&mut batch) {
+                // The container died meanwhile, or its interface is off the bridge.
+                Err(error)
+                    if matches!(
+                        error.errno(),
+                        libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP
+                    ) => {}
+                answer => answer.map_err(|error| failed()(error.into()))?,
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn free_ports(&self, endpoint: &Endpoint, ports: &[PublishedPort]) {

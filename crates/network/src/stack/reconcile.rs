@@ -25,6 +25,11 @@ impl Stack {
         shared.sweep_interfaces(&mut report)?;
         shared.reconcile_reservations(live, &mut report)?;
         shared.apply_firewall(&mut report)?;
+        for (endpoint, ports) in live {
+            if !ports.is_empty() {
+                shared.allow_hairpin(&endpoint.host_interface)?;
+            }
+        }
         Ok(report)
     }
 }

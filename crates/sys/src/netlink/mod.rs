@@ -366,6 +366,8 @@ impl Socket {
 
     /// Joins a multicast group (`NFNLGRP_NFTABLES`, `RTNLGRP_LINK`).
     pub fn subscribe(&self, group: u32) -> io::Result<()> {
+        // A socket without a port number of its own is left out of notifications.
+        rustix::net::bind(&self.fd, &rustix_netlink::SocketAddrNetlink::new(0, 0))?;
         crate::net::netlink_add_membership(self.fd.as_fd(), group)
     }
 

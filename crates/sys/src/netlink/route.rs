@@ -38,6 +38,7 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const BR_STATE_DISABLED: u8 = 0;
 
@@ -201,6 +202,14 @@ pub fn isolate_port(batch: &mut Batch, index: u32, isolated: bool) {
     batch.message(RTM_SETLINK, 0, &link_header(AF_BRIDGE, index, 0, 0));
     let port = batch.nest(IFLA_PROTINFO);
     batch.attribute_u8(IFLA_BRPORT_ISOLATED, isolated.into());
+    batch.end(port);
+}
+
+/// Lets a bridge send a frame back out of the port it came in by.
+pub fn set_hairpin(batch: &mut Batch, index: u32, hairpin: bool) {
+    batch.message(RTM_SETLINK, 0, &link_header(AF_BRIDGE, index, 0, 0));
+    let port = batch.nest(IFLA_PROTINFO);
+    batch.attribute_u8(IFLA_BRPORT_MODE, hairpin.into());
     batch.end(port);
 }
 

@@ -58,6 +58,9 @@ const NFTA_SET_KEY_LEN: u16 = 5;
 const NFTA_SET_DATA_TYPE: u16 = 6;
 const NFTA_SET_DATA_LEN: u16 = 7;
 const NFTA_SET_ID: u16 = 10;
+const NFTA_SET_USERDATA: u16 = 13;
+const UDATA_SET_KEY_BYTE_ORDER: u8 = 0;
+const BYTE_ORDER_HOST: u8 = 1;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
@@ -395,6 +398,13 @@ impl Transaction {
             }
         }
         batch.attribute_be32(NFTA_SET_ID, id);
+        if set.key == [IFNAME] {
+            // Tells nft(8) in which order to print the bytes; the kernel does not care.
+            batch.attribute(
+                NFTA_SET_USERDATA,
+                &[UDATA_SET_KEY_BYTE_ORDER, 4, BYTE_ORDER_HOST, 0, 0, 0],
+            );
+        }
     }
 
     /// Removes a set that no rule refers to.
