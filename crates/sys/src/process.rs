@@ -6,8 +6,10 @@
 
 mod attributes;
 mod clone;
+mod loopback;
 mod spawn;
 
 pub use attributes::*;
 pub use clone::*;
+pub use loopback::*;
 pub use spawn::*;

@@ -333,9 +333,17 @@ mod tests {
         let mut list = StringList::new(vec![c"b".to_owned()]);
         list.push(c"c".to_owned());
         let list = list.prepend(vec![c"a".to_owned()]);
-        assert_eq!(list.strings(), [c"a".to_owned(), c"b".to_owned(), c"c".to_owned()]);
+        assert_eq!(
+            list.strings(),
+            [c"a".to_owned(), c"b".to_owned(), c"c".to_owned()]
+        );
         assert_eq!(list.addresses.len(), 4);
         assert!(list.addresses[3].is_null());
-        assert!(list.addresses[..3].iter().zip(&list.strings).all(|(address, string)| *address == string.as_ptr()));
+        assert!(
+            list.addresses[..3]
+                .iter()
+                .zip(&list.strings)
+                .all(|(address, string)| *address == string.as_ptr())
+        );
     }
 }

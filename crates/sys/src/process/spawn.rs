@@ -211,7 +211,11 @@ mod tests {
         let crossed = dup_above(first_write.as_fd(), 3).expect("dup");
         let child = spawn(&Spawn {
             program: c"/bin/sh",
-            arguments: &list(&[c"sh", c"-c", c"echo one >&4; echo two >&3; ls /proc/self/fd >&4; kill -9 $$"]),
+            arguments: &list(&[
+                c"sh",
+                c"-c",
+                c"echo one >&4; echo two >&3; ls /proc/self/fd >&4; kill -9 $$",
+            ]),
             environment: &environment(),
             fds: &[(crossed.as_fd(), 4), (second_write.as_fd(), 3)],
             session: true,
