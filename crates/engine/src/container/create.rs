@@ -1,0 +1,443 @@
+//! `create`: image → record → snapshot → volumes. Nothing runs yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gantry_api::platform::Platform;
+
+use super::config::{Config, HostConfig, MountKind, RestartPolicyName};
+use super::mounts::{self, Planned};
+use super::record::{MountPoint, Record};
+use super::{Container, Owner, Status, limits, merge, oci};
+use crate::failpoint::around;
+use crate::volume::{self, ANONYMOUS_LABEL};
+use crate::{Engine, Error, Result, names, signal};
+
+/// What to create.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    /// `None` for a made-up name.
+    pub name: Option<String>,
+    /// The user's wishes; the image's are merged in here.
+    pub config: Config,
+    pub host: HostConfig,
+    pub platform: Option<Platform>,
+}
+
+/// A container that was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    pub id: String,
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Creates a container.
+    ///
+    /// # Errors
+    /// Docker's texts: a name in use (conflict), an image that is not there (not found), options that contradict each
+    /// other or the machine (invalid).
+    pub async fn create(&self, options: CreateOptions) -> Result<Created> {
+        let engine = self.clone();
+        // Not cancelled by a client that goes away: half a container would remain until the next start.
+        let task = tokio::spawn(async move {
+            crate::blocking::run(move || engine.create_blocking(options)).await?
+        });
+        task.await
+            .map_err(|error| Error::system("an engine task died").caused_by(error))?
+    }
+
+    fn create_blocking(&self, options: CreateOptions) -> Result<Created> {
+        let CreateOptions {
+            name,
+            mut config,
+            mut host,
+            platform,
+        } = options;
+        let name = name
+            .map(|name| name.strip_prefix('/').unwrap_or(&name).to_owned())
+            .filter(|name| !name.is_empty());
+        if let Some(name) = &name {
+            super::check_name(name)?;
+        }
+        let image = self.image_for(&config.image, platform.as_ref())?;
+        merge::merge(&mut config, &image.config);
+        let Some((path, args)) = merge::command(&config) else {
+            return Err(Error::invalid("no command specified"));
+        };
+        let mut warnings = Vec::new();
+        self.fill_host(&mut host, &mut warnings)?;
+        self.check(&config, &host)?;
+        let inherited = self.inherited_mounts(&host.volumes_from)?;
+        let planned = mounts::plan(&config, &host, &inherited)?;
+
+        let id = crate::random_id();
+        let name = self.take_name(name, &id)?;
+        if config.hostname.is_empty() {
+            config.hostname = match host.network_mode.as_str() {
+                "host" => rustix::system::uname()
+                    .nodename()
+                    .to_string_lossy()
+                    .into_owned(),
+                mode if mode.starts_with("container:") => String::new(),
+                _ if host.uts_mode == "host" => rustix::system::uname()
+                    .nodename()
+                    .to_string_lossy()
+                    .into_owned(),
+                _ => id[..12].to_owned(),
+            };
+        }
+        let mut record = Record {
+            id: id.clone(),
+            name,
+            created_ns: crate::now_ns(),
+            image_id: image.id,
+            path,
+            args,
+            config,
+            host,
+            platform_os: "linux".into(),
+            incomplete: true,
+            ..Record::default()
+        };
+        if let Some(driver) = super::logs::file_name(&record) {
+            record.log_path = self
+                .directory(&id)
+                .join(driver)
+                .to_string_lossy()
+                .into_owned();
+        }
+        let container = Container::new(record);
+        let made = self.make(&container, planned);
+        if let Err(error) = made {
+            self.unmake(&container);
+            return Err(error);
+        }
+        self.inner.containers.insert(container.clone());
+        let record = container.record();
+        self.container_event("create", &record, &[], None);
+        Ok(Created { id, warnings })
+    }
+
+    /// Takes the machine's side: the record first, then the snapshot, then volumes and their content.
+    fn make(&self, container: &Arc<Container>, planned: Vec<Planned>) -> Result<()> {
+        let mut owner = Owner::default();
+        let snapshot = self.allocate_snapshot()?;
+        around("create.record", || {
+            self.save(container, &mut owner, |record| {
+                record.snapshot = Some(snapshot)
+            })
+        })?;
+        let record = container.record();
+        let directory = self.directory(&record.id);
+        std::fs::create_dir_all(&directory)
+            .map_err(|error| Error::io(format_args!("make `{}`", directory.display()), error))?;
+        around("create.snapshot", || {
+            self.prepare_snapshot(snapshot, &record)
+        })?;
+        let mut points = Vec::with_capacity(planned.len());
+        for planned in planned {
+            points.push(self.resolve_mount(&record.id, planned)?);
+        }
+        self.save(container, &mut owner, |record| {
+            record.mounts.clone_from(&points)
+        })?;
+        around("create.copy-up", || -> Result<()> {
+            for point in points
+                .iter()
+                .filter(|point| point.kind == MountKind::Volume && !point.no_copy)
+            {
+                self.copy_up(&container.record(), point)?;
+            }
+            Ok(())
+        })?;
+        around("create.commit", || {
+            self.save(container, &mut owner, |record| record.incomplete = false)
+        })?;
+        Ok(())
+    }
+
+    /// Takes back what a failed create left.
+    pub(crate) fn unmake(&self, container: &Container) {
+        let record = container.record();
+        self.inner.containers.release_name(&record.name, &record.id);
+        let freed = self
+            .release_snapshot(&record)
+            .and_then(|()| self.trash_directory(&record.id));
+        if let Err(error) = freed {
+            tracing::error!(container = record.id, %error, "clean up after a failed create");
+            return;
+        }
+        for point in record.mounts.iter().filter(|point| point.anonymous) {
+            if let Some(volume) = self.inner.volumes.get(&point.name)
+                && let Err(error) = self.inner.volumes.remove(&volume)
+            {
+                tracing::error!(volume = point.name, %error, "remove the volume of a failed create");
+            }
+        }
+        if let Err(error) = self.inner.records.delete(&record.id) {
+            tracing::error!(container = record.id, %error, "delete the record of a failed create");
+        }
+    }
+
+    fn take_name(&self, name: Option<String>, id: &str) -> Result<String> {
+        if let Some(name) = name {
+            return match self.inner.containers.reserve_name(&name, id) {
+                Ok(()) => Ok(name),
+                Err(holder) => Err(super::name_in_use(&name, &holder)),
+            };
+        }
+        for attempt in 0..64 {
+            let name = names::generate(u64::from_le_bytes(crate::random_bytes()), attempt);
+            if self.inner.containers.reserve_name(&name, id).is_ok() {
+                return Ok(name);
+            }
+        }
+        let name = id[..12].to_owned();
+        match self.inner.containers.reserve_name(&name, id) {
+            Ok(()) => Ok(name),
+            Err(holder) => Err(super::name_in_use(&name, &holder)),
+        }
+    }
+
+    /// Fills in the daemon's defaults and resolves names of other containers.
+    fn fill_host(&self, host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<()> {
+        let config = &self.inner.config;
+        if host.log_driver.is_empty() {
+            host.log_driver.clone_from(&config.default_log_driver);
+            for (key, value) in &config.default_log_options {
+                host.log_options
+                    .entry(key.clone())
+                    .or_insert_with(|| value.clone());
+            }
+        }
+        if matches!(host.network_mode.as_str(), "" | "default") {
+            host.network_mode = "bridge".into();
+        }
+        if host.shm_size_bytes == 0 {
+            host.shm_size_bytes = config.default_shm_size_bytes;
+        }
+        if host.ipc_mode.is_empty() {
+            host.ipc_mode = "private".into();
+        }
+        if host.cgroupns_mode.is_empty() {
+            host.cgroupns_mode = if host.privileged
+                && self.inner.cgroups.version() == gantry_sys::cgroup::Version::V1
+            {
+                "host".into()
+            } else {
+                "private".into()
+            };
+        }
+        if host.runtime.is_empty() {
+            host.runtime.clone_from(&config.default_runtime);
+        }
+        if host.init.is_none() && config.default_init {
+            host.init = Some(true);
+        }
+        for mode in [
+            &mut host.network_mode,
+            &mut host.ipc_mode,
+            &mut host.pid_mode,
+        ] {
+            if let Some(name) = mode.strip_prefix("container:") {
+                let other = self.container(name)?;
+                *mode = format!("container:{}", other.id);
+            }
+        }
+        if host.network_mode == "host" || host.network_mode.starts_with("container:") {
+            if !host.port_bindings.is_empty() && host.network_mode == "host" {
+                warnings.push("Published ports are discarded when using host network mode".into());
+            }
+            if host.network_mode == "host" {
+                host.port_bindings.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, config: &Config, host: &HostConfig) -> Result<()> {
+        limits::check(&host.resources)?;
+        oci::security_options(&host.security_opt, false)?;
+        crate::container::effective_capabilities(&host.cap_add, &host.cap_drop, host.privileged)?;
+        if let Some(text) = config
+            .stop_signal
+            .as_deref()
+            .filter(|text| !text.is_empty())
+            && signal::parse(text).is_none()
+        {
+            return Err(Error::invalid(format!("invalid signal: {text}")));
+        }
+        match host.network_mode.as_str() {
+            "bridge" if self.inner.network.bridge().is_none() => {
+                return Err(Error::not_found("network bridge not found"));
+            }
+            "bridge" | "host" | "none" => {}
+            mode if mode.starts_with("container:") => {
+                let conflict = |what: &str| {
+                    Err(Error::invalid(format!(
+                        "conflicting options: {what} and the container type network mode"
+                    )))
+                };
+                if !config.hostname.is_empty() {
+                    return conflict("hostname");
+                }
+                if !host.port_bindings.is_empty() || host.publish_all_ports {
+                    return conflict("port publishing");
+                }
+                if !host.dns.is_empty() {
+                    return conflict("dns");
+                }
+                if !host.extra_hosts.is_empty() {
+                    return conflict("custom host-to-IP mapping");
+                }
+            }
+            other => return Err(Error::not_found(format!("network {other} not found"))),
+        }
+        for (what, mode, allowed) in [
+            (
+                "IPC mode",
+                host.ipc_mode.as_str(),
+                &["private", "shareable", "none", "host"][..],
+            ),
+            ("PID mode", host.pid_mode.as_str(), &["", "host"][..]),
+            ("UTS mode", host.uts_mode.as_str(), &["", "host"][..]),
+            (
+                "cgroup namespace mode",
+                host.cgroupns_mode.as_str(),
+                &["private", "host"][..],
+            ),
+        ] {
+            let other = mode.starts_with("container:")
+                && !what.starts_with("UTS")
+                && !what.starts_with("cgroup");
+            if !other && !allowed.contains(&mode) {
+                return Err(Error::invalid(format!("invalid {what}: {mode}")));
+            }
+        }
+        if host.uts_mode == "host" && !config.hostname.is_empty() {
+            return Err(Error::invalid(
+                "conflicting options: hostname and the UTS mode",
+            ));
+        }
+        let policy = &host.restart_policy;
+        if host.auto_remove && policy.name != RestartPolicyName::No {
+            return Err(Error::invalid(
+                "can't create 'AutoRemove' container with restart policy",
+            ));
+        }
+        if policy.maximum_retry_count != 0 && policy.name != RestartPolicyName::OnFailure {
+            return Err(Error::invalid(format!(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure': {}",
+                policy.name.as_str()
+            )));
+        }
+        if policy.maximum_retry_count < 0 {
+            return Err(Error::invalid(
+                "invalid restart policy: maximum retry count cannot be negative",
+            ));
+        }
+        if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+            return Err(Error::invalid(format!(
+                "the working directory '{}' is invalid, it needs to be an absolute path",
+                config.working_dir
+            )));
+        }
+        for entry in &config.env {
+            if entry.is_empty() || entry.starts_with('=') {
+                return Err(Error::invalid(format!(
+                    "invalid environment variable: {entry}"
+                )));
+            }
+        }
+        super::logs::check(host)?;
+        super::ports::plan(config, host)?;
+        self.runtime_for(&host.runtime)?;
+        gantry_network::resolv::check_extra_hosts(&host.extra_hosts)
+            .map_err(|error| Error::invalid(error.to_string()))?;
+        Ok(())
+    }
+
+    /// Collects the mounts of the containers named by `--volumes-from`.
+    fn inherited_mounts(&self, names: &[String]) -> Result<Vec<(MountPoint, bool)>> {
+        let mut all = Vec::new();
+        for text in names {
+            let (name, mode) = text.split_once(':').unwrap_or((text, "rw"));
+            if !matches!(
+                mode,
+                "rw" | "ro" | "z" | "Z" | "rw,z" | "ro,z" | "rw,Z" | "ro,Z"
+            ) {
+                return Err(Error::invalid(format!(
+                    "invalid mode for volumes-from: {mode}"
+                )));
+            }
+            let writable = !mode.starts_with("ro");
+            let other = self.container(name)?;
+            let record = other.record();
+            all.extend(
+                record
+                    .mounts
+                    .iter()
+                    .filter(|point| point.kind != MountKind::Tmpfs)
+                    .map(|point| (point.clone(), writable)),
+            );
+        }
+        Ok(all)
+    }
+
+    /// Makes or finds what a mount needs on the host.
+    fn resolve_mount(&self, id: &str, planned: Planned) -> Result<MountPoint> {
+        let Planned {
+            mut point,
+            create_source,
+            volume_labels,
+            volume_options,
+        } = planned;
+        match point.kind {
+            MountKind::Tmpfs => {}
+            MountKind::Bind => match std::fs::symlink_metadata(&point.source) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && create_source => {
+                    std::fs::create_dir_all(&point.source).map_err(|error| {
+                        Error::invalid(format!(
+                            "error while creating mount source path '{}': mkdir {0}: {error}",
+                            point.source
+                        ))
+                        .caused_by(error)
+                    })?;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(Error::invalid(format!(
+                        "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                        point.source
+                    )));
+                }
+                Err(error) => return Err(Error::io(format_args!("stat {}", point.source), error)),
+            },
+            MountKind::Volume => {
+                let mut labels: BTreeMap<String, String> = volume_labels;
+                if point.anonymous {
+                    labels.insert(ANONYMOUS_LABEL.into(), String::new());
+                }
+                let (volume, new) = self.inner.volumes.create(volume::CreateOptions {
+                    name: point.name.clone(),
+                    driver: point.driver.clone(),
+                    driver_options: volume_options,
+                    labels,
+                })?;
+                point.name.clone_from(&volume.name);
+                point.driver.clone_from(&volume.driver);
+                point.source = volume.source().to_string_lossy().into_owned();
+                if new {
+                    self.volume_event("create", &volume, &[("container", id)]);
+                }
+            }
+        }
+        Ok(point)
+    }
+
+    /// Tells the status a record must have for a container to be made complete; used by recovery.
+    pub(crate) fn is_half_made(record: &Record) -> bool {
+        record.incomplete && record.state.status == Status::Created
+    }
+}

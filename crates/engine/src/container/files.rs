@@ -1,0 +1,208 @@
+//! The files of a container's directory, and the paths of everything that is made for one container.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use gantry_shim::protocol::{Overlay, Runtime};
+
+use super::config::MountKind;
+use super::record::{MountPoint, Record};
+use crate::{Engine, Error, Result};
+
+/// What a start mounts over /etc of the container.
+pub(crate) struct Files {
+    pub hostname: String,
+    pub hostname_path: PathBuf,
+    pub hosts_path: PathBuf,
+    pub resolv_conf_path: PathBuf,
+}
+
+/// Writes hostname, hosts and resolv.conf; with `--network container:` the other container's are shared.
+pub(crate) fn write(engine: &Engine, record: &Record) -> Result<Files> {
+    if let Some(id) = record.host.network_mode.strip_prefix("container:") {
+        let directory = engine.directory(id);
+        let hostname = std::fs::read_to_string(directory.join("hostname"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        return Ok(Files {
+            hostname,
+            hostname_path: directory.join("hostname"),
+            hosts_path: directory.join("hosts"),
+            resolv_conf_path: directory.join("resolv.conf"),
+        });
+    }
+    let directory = engine.directory(&record.id);
+    let hostname = record.config.hostname.clone();
+    let write = |name: &str, text: &str| -> Result<PathBuf> {
+        let path = directory.join(name);
+        std::fs::write(&path, text)
+            .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)))
+            .map_err(|error| {
+                Error::io(
+                    format_args!("write {name} of container {}", record.id),
+                    error,
+                )
+            })?;
+        Ok(path)
+    };
+    let config = &engine.inner.config;
+    let own = |list: &[String], default: &[String]| {
+        if list.is_empty() {
+            default.to_vec()
+        } else {
+            list.to_vec()
+        }
+    };
+    let resolv = gantry_network::resolv::ResolvConf {
+        servers: own(&record.host.dns, &config.dns),
+        search: own(&record.host.dns_search, &config.dns_search),
+        options: own(&record.host.dns_options, &config.dns_options),
+    };
+    let host_text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let resolv_conf = if record.host.network_mode == "host" && resolv.is_empty() {
+        host_text
+    } else {
+        resolv.generate(&host_text)
+    };
+    let gateway = engine
+        .inner
+        .network
+        .bridge()
+        .map(|bridge| bridge.gateway.into());
+    let hosts = if record.host.network_mode == "host" && record.host.extra_hosts.is_empty() {
+        std::fs::read_to_string("/etc/hosts").unwrap_or_default()
+    } else {
+        let endpoint = record.acquired.endpoint.as_ref();
+        gantry_network::resolv::hosts(
+            &record.host.extra_hosts,
+            gateway,
+            endpoint.map(|endpoint| endpoint.ipv4.into()),
+            &hostname,
+            &record.config.domainname,
+        )
+        .map_err(|error| Error::invalid(error.to_string()))?
+    };
+    Ok(Files {
+        hostname_path: write("hostname", &format!("{hostname}\n"))?,
+        hosts_path: write("hosts", &hosts)?,
+        resolv_conf_path: write("resolv.conf", &resolv_conf)?,
+        hostname,
+    })
+}
+
+impl Engine {
+    /// The directory of a container's files.
+    pub(crate) fn directory(&self, id: &str) -> PathBuf {
+        self.inner.config.data_root.join("containers").join(id)
+    }
+
+    pub(crate) fn exit_path(&self, id: &str) -> PathBuf {
+        self.directory(id).join("exit.json")
+    }
+
+    pub(crate) fn shim_socket(&self, id: &str) -> PathBuf {
+        self.inner
+            .config
+            .exec_root
+            .join("shims")
+            .join(format!("{id}.sock"))
+    }
+
+    pub(crate) fn runtime_root(&self) -> PathBuf {
+        self.inner.config.exec_root.join("runtime")
+    }
+
+    /// Moves a container's directory into the trash, where it is deleted in the background.
+    pub(crate) fn trash_directory(&self, id: &str) -> Result<()> {
+        let directory = self.directory(id);
+        let parent = self.inner.config.data_root.join("containers");
+        let trash = parent.join(format!(".trash-{id}"));
+        match std::fs::rename(&directory, &trash) {
+            Ok(()) => {
+                crate::reaper::delete(trash);
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io(
+                format_args!("remove `{}`", directory.display()),
+                error,
+            )),
+        }
+    }
+
+    /// Returns the container's root as layers.
+    pub(crate) fn overlay(&self, record: &Record) -> Result<Overlay> {
+        let number = record
+            .snapshot
+            .ok_or_else(|| Error::system(format!("container {} has no snapshot", record.id)))?;
+        let overlay = self
+            .inner
+            .images
+            .overlay(number)
+            .map_err(crate::image::error)?;
+        Ok(Overlay {
+            lowers: overlay.lowers,
+            upper: overlay.upper,
+            work: overlay.work,
+            userxattr: false,
+            volatile: false,
+        })
+    }
+
+    /// Finds the OCI runtime of this name.
+    pub(crate) fn runtime_for(&self, name: &str) -> Result<Runtime> {
+        if matches!(name, "" | "gantry") {
+            return Ok(Runtime::BuiltIn);
+        }
+        if let Some(runtime) = self.inner.config.runtimes.get(name) {
+            return Ok(Runtime::Foreign {
+                program: runtime.path.clone(),
+                args: runtime.args.clone(),
+                root: self.inner.config.exec_root.join("foreign").join(name),
+            });
+        }
+        Err(Error::invalid(format!(
+            "unknown or invalid runtime name: {name}"
+        )))
+    }
+
+    /// Returns the user's mounts, parents before children, with volume subpaths resolved.
+    pub(crate) fn start_mounts(&self, record: &Record) -> Result<Vec<MountPoint>> {
+        let mut mounts = record.mounts.clone();
+        mounts.sort_by_key(|point| point.destination.matches('/').count());
+        for point in &mut mounts {
+            if point.kind == MountKind::Volume {
+                let volume = self.inner.volumes.get(&point.name).ok_or_else(|| {
+                    Error::not_found(format!("get {}: no such volume", point.name))
+                })?;
+                point.source = volume.source().to_string_lossy().into_owned();
+                if !point.subpath.is_empty() {
+                    point.source = subpath(&volume.source(), &point.subpath)?
+                        .to_string_lossy()
+                        .into_owned();
+                }
+            }
+        }
+        Ok(mounts)
+    }
+}
+
+/// Resolves a path inside a volume; a symbolic link that leads out of it is refused.
+fn subpath(volume: &Path, subpath: &str) -> Result<PathBuf> {
+    let missing = |error: std::io::Error| {
+        Error::invalid(format!(
+            "cannot access path {}: {error}",
+            volume.join(subpath).display()
+        ))
+        .caused_by(error)
+    };
+    let root = std::fs::canonicalize(volume).map_err(missing)?;
+    let path = std::fs::canonicalize(root.join(subpath)).map_err(missing)?;
+    if !path.starts_with(&root) {
+        return Err(Error::invalid(format!(
+            "subpath {subpath} leads out of its volume"
+        )));
+    }
+    Ok(path)
+}

@@ -1,0 +1,311 @@
+//! Containers: their records, their owners, and one file per verb.
+
+mod attach;
+pub mod config;
+mod create;
+mod devices;
+mod exit;
+mod files;
+mod inspect;
+mod kill;
+mod limits;
+mod link;
+mod list;
+mod logs;
+mod merge;
+mod mounts;
+mod oci;
+mod pause;
+mod ports;
+mod prune;
+pub mod record;
+mod remove;
+mod rename;
+pub(crate) mod restart_policy;
+pub(crate) mod seccomp;
+mod start;
+pub mod state;
+mod stats;
+mod stop;
+mod teardown;
+mod top;
+mod update;
+mod wait;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, RwLock};
+
+use tokio::sync::watch;
+
+pub use attach::{AttachIo, AttachOptions, Attachment};
+pub use config::{Config, HostConfig, MountKind};
+pub use create::{CreateOptions, Created};
+pub use inspect::{Inspect, NetworkView};
+pub use list::{ListOptions, Listed};
+pub use logs::{Logs, LogsOptions};
+pub use prune::Pruned;
+pub use record::{MountPoint, Record};
+pub use remove::RemoveOptions;
+pub use start::StartOptions;
+pub use state::{State, Status};
+pub use stats::StatsSample;
+pub use stop::StopOptions;
+pub use top::Top;
+pub use update::UpdateOptions;
+pub use wait::{Exit, Wait, WaitCondition};
+
+pub(crate) use attach::detach_keys;
+pub(crate) use link::{Link, Shim};
+pub(crate) use list::until_ns;
+pub(crate) use merge::{environment, overlay as overlay_environment};
+pub(crate) use oci::{capabilities as oci_capabilities, name_user, security_options};
+pub(crate) use stats::memory_total;
+
+use crate::store::Durability;
+use crate::{Engine, Error, Result};
+
+/// One container in memory.
+///
+/// `owner` serialises the verbs; who holds it may change the record. Everybody may read the record at any time: it is
+/// replaced whole.
+pub(crate) struct Container {
+    pub id: String,
+    /// Held over a transition, never over a wait for the process's end.
+    pub owner: Arc<tokio::sync::Mutex<Owner>>,
+    record: RwLock<Arc<Record>>,
+    /// Tells the waiters; its value is what they look at.
+    pub life: watch::Sender<Life>,
+    /// The way to the shim and what waits for one.
+    pub link: Mutex<Link>,
+}
+
+/// Proof that the caller holds the container's owner lock.
+#[derive(Debug, Default)]
+pub(crate) struct Owner {
+    /// Pause before the last automatic restart.
+    pub last_pause: Option<std::time::Duration>,
+    /// Bumped by every start and stop: a restart timer that sees another number than it was made with does nothing.
+    pub generation: u64,
+}
+
+/// What waiters look at.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Life {
+    /// Ends of runs that were not followed by an automatic restart.
+    pub exits: u64,
+    pub last_exit: Option<Exit>,
+    pub running: bool,
+    pub removed: bool,
+}
+
+impl Container {
+    pub(crate) fn new(record: Record) -> Arc<Container> {
+        let (life, _) = watch::channel(Life {
+            running: record.state.status.is_running(),
+            ..Life::default()
+        });
+        Arc::new(Container {
+            id: record.id.clone(),
+            owner: Arc::default(),
+            record: RwLock::new(Arc::new(record)),
+            life,
+            link: Mutex::default(),
+        })
+    }
+
+    /// Returns the record as it is now.
+    pub(crate) fn record(&self) -> Arc<Record> {
+        self.record.read().expect("no holder panics").clone()
+    }
+}
+
+/// All containers, by id and by name.
+#[derive(Default)]
+pub(crate) struct Containers {
+    index: RwLock<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    by_id: BTreeMap<String, Arc<Container>>,
+    /// Also holds names of containers that are being made.
+    by_name: HashMap<String, String>,
+}
+
+impl Containers {
+    pub(crate) fn all(&self) -> Vec<Arc<Container>> {
+        self.index
+            .read()
+            .expect("no holder panics")
+            .by_id
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn insert(&self, container: Arc<Container>) {
+        let mut index = self.index.write().expect("no holder panics");
+        index
+            .by_name
+            .insert(container.record().name.clone(), container.id.clone());
+        index.by_id.insert(container.id.clone(), container);
+    }
+
+    pub(crate) fn forget(&self, container: &Container) {
+        let mut index = self.index.write().expect("no holder panics");
+        index.by_id.remove(&container.id);
+        index.by_name.retain(|_, id| *id != container.id);
+    }
+
+    /// Takes the name for `id`; the id that holds it already is the error.
+    pub(crate) fn reserve_name(&self, name: &str, id: &str) -> Result<(), String> {
+        let mut index = self.index.write().expect("no holder panics");
+        match index.by_name.get(name) {
+            Some(holder) => Err(holder.clone()),
+            None => {
+                index.by_name.insert(name.to_owned(), id.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn release_name(&self, name: &str, id: &str) {
+        let mut index = self.index.write().expect("no holder panics");
+        if index.by_name.get(name).is_some_and(|holder| holder == id) {
+            index.by_name.remove(name);
+        }
+    }
+
+    /// Finds a container by full id, name (with or without the slash) or unique prefix of the id.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Container>> {
+        let missing = || Error::not_found(format!("No such container: {name}"));
+        if name.is_empty() {
+            return Err(missing());
+        }
+        let index = self.index.read().expect("no holder panics");
+        if let Some(container) = index.by_id.get(name) {
+            return Ok(container.clone());
+        }
+        let plain = name.strip_prefix('/').unwrap_or(name);
+        if let Some(container) = index.by_name.get(plain).and_then(|id| index.by_id.get(id)) {
+            return Ok(container.clone());
+        }
+        let mut matching = index
+            .by_id
+            .range(name.to_owned()..)
+            .take_while(|(id, _)| id.starts_with(name));
+        match (matching.next(), matching.next()) {
+            (Some((_, container)), None) => Ok(container.clone()),
+            (Some(_), Some(_)) => Err(Error::invalid(format!(
+                "multiple IDs found with provided prefix: {name}"
+            ))),
+            (None, _) => Err(missing()),
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn container(&self, name: &str) -> Result<Arc<Container>> {
+        self.inner.containers.find(name)
+    }
+
+    /// Changes the record and writes it; the change is visible only when it is on disk.
+    pub(crate) fn save(
+        &self,
+        container: &Container,
+        _owner: &mut Owner,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<Arc<Record>> {
+        let mut record = (*container.record()).clone();
+        change(&mut record);
+        self.inner
+            .records
+            .save(&container.id, &record, Durability::Renamed)
+            .map_err(|error| {
+                Error::io(
+                    format_args!("write the record of container {}", container.id),
+                    error,
+                )
+            })?;
+        let record = Arc::new(record);
+        *container.record.write().expect("no holder panics") = record.clone();
+        Ok(record)
+    }
+
+    /// Runs a verb under the container's owner lock, in a task that nobody cancels.
+    pub(crate) async fn own<T, F>(
+        &self,
+        container: Arc<Container>,
+        verb: impl FnOnce(Engine, Arc<Container>, tokio::sync::OwnedMutexGuard<Owner>) -> F
+        + Send
+        + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let engine = self.clone();
+        let task = tokio::spawn(async move {
+            let owner = container.owner.clone().lock_owned().await;
+            verb(engine, container, owner).await
+        });
+        task.await
+            .map_err(|error| Error::system("an engine task died").caused_by(error))?
+    }
+
+    /// Tells an event of a container with Docker's attributes: name, image, labels and `more`.
+    pub(crate) fn container_event(
+        &self,
+        action: &str,
+        record: &Record,
+        more: &[(&str, &str)],
+        at_ns: Option<i64>,
+    ) {
+        let mut attributes = record.config.labels.clone();
+        attributes.insert("image".into(), record.config.image.clone());
+        attributes.insert("name".into(), record.name.clone());
+        attributes.extend(
+            more.iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+        );
+        let at_ns = at_ns.unwrap_or_else(crate::now_ns);
+        self.inner
+            .events
+            .emit_at("container", action, &record.id, attributes, at_ns);
+    }
+}
+
+/// Returns the error of a verb that needs a running container.
+pub(crate) fn not_running(id: &str) -> Error {
+    Error::conflict(format!("container {id} is not running"))
+}
+
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if crate::names::is_valid(name) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    )))
+}
+
+pub(crate) fn name_in_use(name: &str, holder: &str) -> Error {
+    Error::conflict(format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or \
+         rename) that container to be able to reuse that name."
+    ))
+}
+
+/// Works out the capabilities of a process.
+///
+/// # Errors
+/// A capability that is unknown or that this machine cannot give.
+pub(crate) fn effective_capabilities(
+    add: &[String],
+    drop: &[String],
+    privileged: bool,
+) -> Result<Vec<String>> {
+    use gantry_shim::capabilities;
+    capabilities::resolve(add, drop, privileged, &capabilities::available())
+        .map_err(|error| Error::invalid(error.to_string()).caused_by(error))
+}

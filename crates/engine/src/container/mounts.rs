@@ -1,0 +1,478 @@
+//! From the ways to ask for a mount to the list of mounts a container has. A plan on plain data: nothing is looked up
+//! or made here, so a bind's source may not exist and an anonymous volume has no name yet.
+//!
+//! Later sources of the same destination win in this order: another container's (`--volumes-from`), `-v`, `--mount`,
+//! `--tmpfs`, the image's `VOLUME`s. Two wishes of the user for one destination are an error.
+
+use std::collections::BTreeMap;
+
+use super::config::{Config, HostConfig, MountKind, MountSpec};
+use super::record::MountPoint;
+use crate::{Error, Result};
+
+/// A mount that was asked for, and what must be done for it before a start.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Planned {
+    pub point: MountPoint,
+    /// Makes a missing host directory (`-v`), instead of refusing the mount (`--mount`).
+    pub create_source: bool,
+    pub volume_labels: BTreeMap<String, String>,
+    pub volume_options: BTreeMap<String, String>,
+}
+
+/// Parses one `-v` value.
+///
+/// # Errors
+/// Docker's texts for a malformed specification, mode or path.
+pub(crate) fn parse_bind(raw: &str, volume_driver: &str) -> Result<Planned> {
+    let invalid = || Error::invalid(format!("invalid volume specification: '{raw}'"));
+    let mut parts = raw.split(':');
+    let (first, second, third) = (parts.next().unwrap_or(""), parts.next(), parts.next());
+    if parts.next().is_some() || first.is_empty() || second == Some("") {
+        return Err(invalid());
+    }
+    let (source, destination, mode) = match (second, third) {
+        (None, _) => ("", first, ""),
+        // `name:ro` would be read as a mode only if it is no path; Docker takes it for a destination all the same.
+        (Some(second), None) => (first, second, ""),
+        (Some(second), Some(third)) => (first, second, third),
+    };
+    let mut point = MountPoint {
+        destination: clean(destination),
+        mode: mode.to_owned(),
+        rw: true,
+        explicit: true,
+        ..MountPoint::default()
+    };
+    point.propagation = String::new();
+    if source.starts_with('/') {
+        point.kind = MountKind::Bind;
+        point.source = clean(source);
+        point.propagation = "rprivate".into();
+    } else {
+        point.kind = MountKind::Volume;
+        point.name = source.to_owned();
+        point.anonymous = source.is_empty();
+        point.driver = if volume_driver.is_empty() {
+            "local".into()
+        } else {
+            volume_driver.to_owned()
+        };
+    }
+    apply_mode(&mut point, mode)?;
+    check_destination(&point, destination).map_err(|error| {
+        Error::invalid(format!("invalid volume specification: '{raw}': {error}"))
+    })?;
+    Ok(Planned {
+        point,
+        create_source: true,
+        volume_labels: BTreeMap::new(),
+        volume_options: BTreeMap::new(),
+    })
+}
+
+/// Applies the comma-separated modes of a `-v` value.
+fn apply_mode(point: &mut MountPoint, mode: &str) -> Result<()> {
+    let invalid = || Error::invalid(format!("invalid mode: {mode}"));
+    let mut seen_access = false;
+    let mut seen_propagation = false;
+    for word in mode.split(',').filter(|_| !mode.is_empty()) {
+        match word {
+            "ro" | "rw" => {
+                if std::mem::replace(&mut seen_access, true) {
+                    return Err(invalid());
+                }
+                point.rw = word == "rw";
+            }
+            // SELinux relabelling: without SELinux there is nothing to relabel.
+            "z" | "Z" => {}
+            "nocopy" if point.kind == MountKind::Volume => point.no_copy = true,
+            "consistent" | "cached" | "delegated" => {}
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
+                if point.kind == MountKind::Bind =>
+            {
+                if std::mem::replace(&mut seen_propagation, true) {
+                    return Err(invalid());
+                }
+                point.propagation = word.to_owned();
+            }
+            _ => return Err(invalid()),
+        }
+    }
+    Ok(())
+}
+
+fn check_destination(point: &MountPoint, given: &str) -> Result<(), String> {
+    let kind = point.kind.as_str();
+    if given.is_empty() {
+        return Err(format!(
+            "invalid mount config for type \"{kind}\": field Target must not be empty"
+        ));
+    }
+    if !given.starts_with('/') {
+        return Err(format!(
+            "invalid mount config for type \"{kind}\": invalid mount path: '{given}' mount path must be absolute"
+        ));
+    }
+    if point.destination == "/" {
+        return Err(format!(
+            "invalid mount config for type \"{kind}\": invalid specification: destination can't be '/'"
+        ));
+    }
+    Ok(())
+}
+
+/// Turns one `--mount` value into a mount.
+pub(crate) fn from_spec(spec: &MountSpec) -> Result<Planned> {
+    let kind = spec.kind.as_str();
+    let invalid =
+        |what: &str| Error::invalid(format!("invalid mount config for type \"{kind}\": {what}"));
+    let mut point = MountPoint {
+        kind: spec.kind,
+        destination: clean(&spec.target),
+        rw: !spec.read_only,
+        explicit: true,
+        ..MountPoint::default()
+    };
+    check_destination(&point, &spec.target).map_err(Error::invalid)?;
+    match spec.kind {
+        MountKind::Bind => {
+            if spec.source.is_empty() {
+                return Err(invalid("field Source must not be empty"));
+            }
+            if !spec.source.starts_with('/') {
+                return Err(invalid(&format!(
+                    "invalid mount path: '{}' mount path must be absolute",
+                    spec.source
+                )));
+            }
+            point.source = clean(&spec.source);
+            point.propagation = if spec.bind_propagation.is_empty() {
+                "rprivate".into()
+            } else {
+                spec.bind_propagation.clone()
+            };
+            if ![
+                "private", "rprivate", "shared", "rshared", "slave", "rslave",
+            ]
+            .contains(&point.propagation.as_str())
+            {
+                return Err(invalid(&format!(
+                    "invalid bind propagation: {}",
+                    point.propagation
+                )));
+            }
+            point.non_recursive = spec.bind_non_recursive;
+            point.read_only_non_recursive = spec.bind_read_only_non_recursive;
+            point.read_only_force_recursive = spec.bind_read_only_force_recursive;
+            if point.read_only_force_recursive && point.rw {
+                return Err(invalid(
+                    "BindOptions.ReadOnlyForceRecursive requires ReadOnly to be set",
+                ));
+            }
+        }
+        MountKind::Volume => {
+            if spec.source.starts_with('/') {
+                return Err(invalid(&format!(
+                    "invalid mount path: '{}' is a path, not a volume name",
+                    spec.source
+                )));
+            }
+            point.name = spec.source.clone();
+            point.anonymous = spec.source.is_empty();
+            point.driver = if spec.volume_driver.is_empty() {
+                "local".into()
+            } else {
+                spec.volume_driver.clone()
+            };
+            point.no_copy = spec.volume_no_copy;
+            point.subpath = spec.volume_subpath.clone();
+            if !point.subpath.is_empty() {
+                if point.anonymous {
+                    return Err(invalid("must not set Subpath when using anonymous volumes"));
+                }
+                if point.subpath.starts_with('/')
+                    || point.subpath.split('/').any(|part| part == "..")
+                {
+                    return Err(invalid("subpath must be a relative path within the volume"));
+                }
+            }
+        }
+        MountKind::Tmpfs => {
+            if !spec.source.is_empty() {
+                return Err(invalid("field Source must not be specified"));
+            }
+            let mut options = vec!["noexec".to_owned(), "nosuid".into(), "nodev".into()];
+            if spec.tmpfs_size_bytes != 0 {
+                options.push(format!("size={}", spec.tmpfs_size_bytes));
+            }
+            if spec.tmpfs_mode != 0 {
+                options.push(format!("mode={:o}", spec.tmpfs_mode));
+            }
+            for option in &spec.tmpfs_options {
+                let option = option.join("=");
+                if option == "exec" {
+                    options.retain(|known| known != "noexec");
+                }
+                options.push(option);
+            }
+            if spec.read_only {
+                options.push("ro".into());
+            }
+            point.tmpfs_options = options;
+        }
+    }
+    Ok(Planned {
+        point,
+        create_source: spec.bind_create_mountpoint,
+        volume_labels: spec.volume_labels.clone(),
+        volume_options: spec.volume_driver_options.clone(),
+    })
+}
+
+/// Turns one `--tmpfs` value into a mount.
+fn from_tmpfs(target: &str, options: &str) -> Result<Planned> {
+    let mut point = MountPoint {
+        kind: MountKind::Tmpfs,
+        destination: clean(target),
+        mode: options.to_owned(),
+        rw: true,
+        explicit: true,
+        ..MountPoint::default()
+    };
+    check_destination(&point, target).map_err(Error::invalid)?;
+    let mut list = vec!["noexec".to_owned(), "nosuid".into(), "nodev".into()];
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let name = option.split('=').next().unwrap_or(option);
+        match name {
+            "exec" => list.retain(|known| known != "noexec"),
+            "suid" => list.retain(|known| known != "nosuid"),
+            "dev" => list.retain(|known| known != "nodev"),
+            "ro" => point.rw = false,
+            "rw" | "noexec" | "nosuid" | "nodev" | "size" | "mode" | "uid" | "gid"
+            | "nr_inodes" | "nr_blocks" | "mpol" | "huge" | "sync" | "async" | "dirsync"
+            | "remount" | "mand" | "nomand" | "atime" | "noatime" | "diratime" | "nodiratime"
+            | "relatime" | "norelatime" | "strictatime" | "nostrictatime" | "private"
+            | "rprivate" | "slave" | "rslave" | "shared" | "rshared" | "unbindable"
+            | "runbindable" | "tmpcopyup" => {}
+            _ => {
+                return Err(Error::invalid(format!(
+                    "invalid tmpfs option [\"{option}\"]"
+                )));
+            }
+        }
+        list.push(option.to_owned());
+    }
+    point.tmpfs_options = list;
+    Ok(Planned {
+        point,
+        create_source: false,
+        volume_labels: BTreeMap::new(),
+        volume_options: BTreeMap::new(),
+    })
+}
+
+/// Plans all mounts of a container.
+///
+/// `inherited` are the mounts of the containers named by `--volumes-from`, each with whether it stays writable;
+/// `config` is already merged with the image's.
+pub(crate) fn plan(
+    config: &Config,
+    host: &HostConfig,
+    inherited: &[(MountPoint, bool)],
+) -> Result<Vec<Planned>> {
+    let mut wished: Vec<Planned> = Vec::new();
+    let mut wish = |planned: Planned| -> Result<()> {
+        if wished
+            .iter()
+            .any(|other| other.point.destination == planned.point.destination)
+        {
+            return Err(Error::invalid(format!(
+                "Duplicate mount point: {}",
+                planned.point.destination
+            )));
+        }
+        wished.push(planned);
+        Ok(())
+    };
+    for raw in &host.binds {
+        wish(parse_bind(raw, &host.volume_driver)?)?;
+    }
+    for spec in &host.mounts {
+        wish(from_spec(spec)?)?;
+    }
+    for (target, options) in &host.tmpfs {
+        wish(from_tmpfs(target, options)?)?;
+    }
+    let mut all: Vec<Planned> = Vec::new();
+    for (point, writable) in inherited {
+        if wished
+            .iter()
+            .any(|planned| planned.point.destination == point.destination)
+        {
+            continue;
+        }
+        all.retain(|planned| planned.point.destination != point.destination);
+        let mut point = point.clone();
+        point.rw = point.rw && *writable;
+        point.explicit = true;
+        // The content belongs to the other container: nothing is copied up, and `rm -v` of this one leaves it.
+        point.no_copy = true;
+        point.anonymous = false;
+        all.push(Planned {
+            point,
+            create_source: false,
+            volume_labels: BTreeMap::new(),
+            volume_options: BTreeMap::new(),
+        });
+    }
+    all.extend(wished);
+    for destination in &config.volumes {
+        let destination = clean(destination);
+        if all
+            .iter()
+            .any(|planned| planned.point.destination == destination)
+            || destination == "/"
+        {
+            continue;
+        }
+        all.push(Planned {
+            point: MountPoint {
+                kind: MountKind::Volume,
+                destination,
+                driver: if host.volume_driver.is_empty() {
+                    "local".into()
+                } else {
+                    host.volume_driver.clone()
+                },
+                rw: true,
+                anonymous: true,
+                ..MountPoint::default()
+            },
+            create_source: false,
+            volume_labels: BTreeMap::new(),
+            volume_options: BTreeMap::new(),
+        });
+    }
+    Ok(all)
+}
+
+/// Returns `path` without empty and `.` parts and with `..` resolved by name, as Go's path.Clean.
+pub(crate) fn clean(path: &str) -> String {
+    let absolute = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if absolute || parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    match (absolute, parts.is_empty()) {
+        (true, _) => format!("/{}", parts.join("/")),
+        (false, true) => ".".into(),
+        (false, false) => parts.join("/"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn bind(raw: &str) -> MountPoint {
+        parse_bind(raw, "").unwrap().point
+    }
+
+    #[test]
+    fn binds_and_volumes_are_told_apart_by_the_first_letter() {
+        assert_eq!(
+            (bind("/a:/b").kind, bind("/a:/b").source.as_str()),
+            (MountKind::Bind, "/a")
+        );
+        assert_eq!(
+            (bind("data:/b").kind, bind("data:/b").name.as_str()),
+            (MountKind::Volume, "data")
+        );
+        assert!(bind("/b").anonymous);
+        assert!(!bind("/a:/b:ro").rw);
+        assert_eq!(bind("/a:/b:ro,rslave").propagation, "rslave");
+        assert!(bind("data:/b:nocopy").no_copy);
+        assert_eq!(bind("/a/../x//y:/b/./c/").source, "/x/y");
+        assert_eq!(bind("/a:/b/./c/").destination, "/b/c");
+    }
+
+    #[test]
+    fn malformed_binds_are_refused_in_dockers_words() {
+        for (raw, text) in [
+            ("a:b:c:d", "invalid volume specification: 'a:b:c:d'"),
+            ("/a:", "invalid volume specification: '/a:'"),
+            ("/a:/b:foo", "invalid mode: foo"),
+            ("/a:/b:ro,rw", "invalid mode: ro,rw"),
+            (
+                "/a:b",
+                "invalid volume specification: '/a:b': invalid mount config for type \"bind\": invalid mount path: 'b' mount path must be absolute",
+            ),
+            (
+                "/a:/",
+                "invalid volume specification: '/a:/': invalid mount config for type \"bind\": invalid specification: destination can't be '/'",
+            ),
+        ] {
+            assert_eq!(parse_bind(raw, "").unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn one_destination_has_one_wish_and_wishes_beat_what_is_inherited() {
+        let host = HostConfig {
+            binds: vec!["/a:/x".into(), "/b:/x".into()],
+            ..HostConfig::default()
+        };
+        let error = plan(&Config::default(), &host, &[]).unwrap_err();
+        assert_eq!(error.to_string(), "Duplicate mount point: /x");
+
+        let host = HostConfig {
+            binds: vec!["/a:/x".into()],
+            ..HostConfig::default()
+        };
+        let config = Config {
+            volumes: ["/x".to_owned(), "/y".into()].into(),
+            ..Config::default()
+        };
+        let other = |destination: &str| MountPoint {
+            kind: MountKind::Volume,
+            name: "v".into(),
+            destination: destination.into(),
+            rw: true,
+            anonymous: true,
+            ..MountPoint::default()
+        };
+        let all = plan(&config, &host, &[(other("/x"), true), (other("/z"), false)]).unwrap();
+        let names: Vec<_> = all
+            .iter()
+            .map(|planned| (planned.point.destination.as_str(), planned.point.rw))
+            .collect();
+        assert_eq!(names, [("/z", false), ("/x", true), ("/y", true)]);
+        assert!(!all[0].point.anonymous && all[2].point.anonymous);
+    }
+
+    #[test]
+    fn tmpfs_options_override_the_safe_defaults() {
+        let host = HostConfig {
+            tmpfs: [("/t".to_owned(), "exec,size=1m".to_owned())].into(),
+            ..HostConfig::default()
+        };
+        let all = plan(&Config::default(), &host, &[]).unwrap();
+        assert_eq!(
+            all[0].point.tmpfs_options,
+            ["nosuid", "nodev", "exec", "size=1m"]
+        );
+        let host = HostConfig {
+            tmpfs: [("/t".to_owned(), "bogus".to_owned())].into(),
+            ..HostConfig::default()
+        };
+        assert!(plan(&Config::default(), &host, &[]).is_err());
+    }
+}

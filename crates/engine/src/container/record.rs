@@ -1,0 +1,80 @@
+//! The record of one container: everything that must outlive the daemon.
+//!
+//! A record names each resource of the machine *before* it is acquired (`Acquired`), so that the one teardown finds
+//! it again, whenever the daemon was killed. It is written whole to a temporary name and renamed.
+
+use serde::{Deserialize, Serialize};
+
+use super::config::{Config, HostConfig, MountKind};
+use super::state::State;
+
+/// Everything known of a container.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Without the leading slash.
+    pub name: String,
+    pub created_ns: i64,
+    /// Digest of the image, `sha256:…`.
+    pub image_id: String,
+    /// What the process is, after the image's and the user's wishes are merged.
+    pub path: String,
+    pub args: Vec<String>,
+    /// Merged with the image's configuration.
+    pub config: Config,
+    /// As the user gave it, with the daemon's defaults filled in.
+    pub host: HostConfig,
+    pub platform_os: String,
+    pub state: State,
+    pub mounts: Vec<MountPoint>,
+    /// Number of the writable snapshot; `None` until it is prepared.
+    pub snapshot: Option<u64>,
+    /// What the current run of the container holds of the machine.
+    pub acquired: Acquired,
+    /// Path of the log file, empty when the driver keeps none.
+    pub log_path: String,
+    /// The record exists, the container is not complete: a restart of the daemon removes it.
+    pub incomplete: bool,
+}
+
+/// Resources of one run, each written here before it is taken.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Acquired {
+    /// A shim may live and listen on its socket.
+    pub shim: bool,
+    pub endpoint: Option<gantry_network::Endpoint>,
+    pub ports: Vec<gantry_network::PublishedPort>,
+    /// Path beneath each hierarchy, such as `/gantry/ID`.
+    pub cgroup: Option<String>,
+}
+
+/// One mount of a container as `inspect` shows it and a start makes it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountPoint {
+    pub kind: MountKind,
+    /// The volume's name.
+    pub name: String,
+    /// Path on the host; empty for tmpfs.
+    pub source: String,
+    pub destination: String,
+    pub driver: String,
+    /// As given: `ro`, `z`, …
+    pub mode: String,
+    pub rw: bool,
+    pub propagation: String,
+    /// Came with `-v`/`--mount`/`--tmpfs` (true) or from the image or another container.
+    pub explicit: bool,
+    pub non_recursive: bool,
+    pub read_only_non_recursive: bool,
+    pub read_only_force_recursive: bool,
+    pub no_copy: bool,
+    pub subpath: String,
+    /// Options of a tmpfs, as in fstab.
+    pub tmpfs_options: Vec<String>,
+    /// The volume was made for this container alone and goes with `rm -v`.
+    pub anonymous: bool,
+}

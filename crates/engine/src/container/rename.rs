@@ -1,0 +1,55 @@
+//! `rename`.
+
+use crate::{Engine, Error, Result};
+
+impl Engine {
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// Not found; a malformed name; a name in use (conflict).
+    pub async fn rename(&self, name: &str, new_name: &str) -> Result<()> {
+        let container = self.container(name)?;
+        let new_name = new_name.strip_prefix('/').unwrap_or(new_name).to_owned();
+        self.own(container, move |engine, container, mut owner| async move {
+            if new_name.is_empty() {
+                return Err(Error::invalid("Neither old nor new names may be empty"));
+            }
+            let record = container.record();
+            let old_name = record.name.clone();
+            if old_name == new_name {
+                return Err(Error::invalid(
+                    "Renaming a container with the same name as its current name",
+                ));
+            }
+            super::check_name(&new_name)?;
+            if let Err(holder) = engine
+                .inner
+                .containers
+                .reserve_name(&new_name, &container.id)
+            {
+                return Err(super::name_in_use(&new_name, &holder));
+            }
+            if let Err(error) = engine.save(&container, &mut owner, |record| {
+                record.name.clone_from(&new_name)
+            }) {
+                engine
+                    .inner
+                    .containers
+                    .release_name(&new_name, &container.id);
+                return Err(error);
+            }
+            engine
+                .inner
+                .containers
+                .release_name(&old_name, &container.id);
+            engine.container_event(
+                "rename",
+                &container.record(),
+                &[("oldName", &format!("/{old_name}"))],
+                None,
+            );
+            Ok(())
+        })
+        .await
+    }
+}

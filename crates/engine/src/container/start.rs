@@ -1,0 +1,526 @@
+//! `start`: record → network namespace ∥ files → shim → endpoint and ports → process.
+//!
+//! Every step's resource is in the record before the step. A start that fails at any step ends in the same teardown
+//! that an exit does.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use gantry_network::Netns;
+use gantry_shim::protocol::{self, FailureKind, LogConfig, Reply, Request, Rootfs, StartRequest};
+use tokio::sync::OwnedMutexGuard;
+
+use super::link::Shim;
+use super::record::Record;
+use super::{Container, Owner, Status, devices, files, limits, oci, ports, seccomp};
+use crate::failpoint::{around, around_async};
+use crate::{Changed, Engine, Error, Result};
+
+/// How to start.
+#[derive(Clone, Debug, Default)]
+pub struct StartOptions {
+    pub detach_keys: Option<String>,
+}
+
+/// What the blocking half of a start hands to the other half.
+struct Prepared {
+    control: OwnedFd,
+    listener: OwnedFd,
+    netns: Option<OwnedFd>,
+    request: StartRequest,
+    shim: gantry_shim::Spawned,
+}
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// Not found; paused or being removed (conflict); Docker's texts for a process that cannot be started.
+    pub async fn start(&self, name: &str, options: StartOptions) -> Result<Changed> {
+        super::attach::detach_keys(options.detach_keys.as_deref())?;
+        let container = self.container(name)?;
+        self.own(container, move |engine, container, mut owner| async move {
+            match container.record().state.status {
+                Status::Running => return Ok(Changed::No),
+                Status::Paused => {
+                    return Err(Error::conflict(
+                        "cannot start a paused container, try unpause instead",
+                    ));
+                }
+                Status::Removing | Status::Dead => {
+                    return Err(Error::conflict(
+                        "container is marked for removal and cannot be started",
+                    ));
+                }
+                Status::Restarting => {
+                    // The pause before the restart ends now.
+                    owner.generation += 1;
+                }
+                Status::Created | Status::Exited => {}
+            }
+            owner.last_pause = None;
+            engine.save(&container, &mut owner, |record| {
+                record.state.manually_stopped = false;
+                record.state.restart_count = 0;
+            })?;
+            let started = engine.start_owned(&container, &mut owner).await;
+            if started.is_err() {
+                engine.start_failed(container, owner).await;
+            }
+            started.map(|()| Changed::Yes)
+        })
+        .await
+    }
+
+    /// A start by hand that failed is the end for `--rm`, and nobody waits for it any longer.
+    async fn start_failed(&self, container: Arc<Container>, mut owner: OwnedMutexGuard<Owner>) {
+        let record = container.record();
+        if record.host.auto_remove {
+            if let Err(error) = self.remove_owned(&container, &mut owner, true).await {
+                tracing::error!(container = container.id, %error, "remove a container that did not start");
+            }
+        }
+        self.announce_exit(&container, &record);
+    }
+
+    /// Starts a container whose owner lock is held; used by `start`, `restart` and the restart policies.
+    pub(crate) async fn start_owned(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+    ) -> Result<()> {
+        owner.generation += 1;
+        let started = self.try_start(container, owner).await;
+        if let Err(error) = &started {
+            if let Err(error) = self.tear_down(container, owner).await {
+                tracing::error!(container = container.id, %error, "clean up after a failed start");
+            }
+            {
+                let mut link = container.link.lock().expect("no holder panics");
+                link.shim = None;
+                link.attaches.clear();
+            }
+            let (text, code) = (error.to_string(), exit_code(error));
+            let saved = self.save(container, owner, |record| {
+                record.state.pid = 0;
+                record.state.error = text;
+                if let Some(code) = code {
+                    record.state.exit_code = code;
+                }
+                if record.state.status != Status::Created {
+                    record.state.status = Status::Exited;
+                    record.state.finished_at_ns = Some(crate::now_ns());
+                }
+            });
+            if let Err(error) = saved {
+                tracing::error!(container = container.id, %error, "record a failed start");
+            }
+        }
+        started
+    }
+
+    async fn try_start(&self, container: &Arc<Container>, owner: &mut Owner) -> Result<()> {
+        self.tear_down(container, owner).await?;
+        let (engine, own) = (self.clone(), container.clone());
+        // The owner lock is held by our caller for the whole start; the blocking half works under it.
+        let prepared = {
+            let mut lent = Owner {
+                generation: owner.generation,
+                last_pause: owner.last_pause,
+            };
+            crate::blocking::run(move || engine.prepare_start(&own, &mut lent)).await??
+        };
+        let Prepared {
+            control,
+            listener,
+            netns,
+            mut request,
+            shim: spawned,
+        } = prepared;
+        let shim = Shim::open(control).map_err(|error| Error::io("speak to a shim", error))?;
+        self.follow(container, &shim, Some(spawned));
+        shim.hello().await?;
+        let mut fds = vec![listener];
+        fds.extend(netns);
+        let (attaches, waits) = {
+            let mut link = container.link.lock().expect("no holder panics");
+            (
+                std::mem::take(&mut link.attaches),
+                std::mem::take(&mut link.waits),
+            )
+        };
+        for (attach, fd) in attaches {
+            request.attaches.push(attach);
+            fds.push(fd);
+        }
+        for (wait, fd) in waits {
+            request.waits.push(wait);
+            fds.push(fd);
+        }
+        let answer = around_async(
+            "start.shim",
+            shim.call(Request::Start(Box::new(request)), fds),
+        )
+        .await;
+        let (pid, ticks, started_at_ns) = match answer?.0 {
+            Reply::Started {
+                pid,
+                start_time_ticks,
+                started_at_ns,
+            } => (pid, start_time_ticks, started_at_ns),
+            Reply::StartFailed(failure) => return Err(start_error(&failure)),
+            Reply::Error { message } => return Err(Error::system(message)),
+            _ => {
+                return Err(Error::system(
+                    "the container's shim does not understand its start",
+                ));
+            }
+        };
+        around("start.commit", || {
+            let record = container.record();
+            if let Some(endpoint) = &record.acquired.endpoint {
+                self.network_event("connect", &record, endpoint);
+            }
+            self.container_event("start", &record, &[], None);
+            self.save(container, owner, |record| {
+                record.state.status = Status::Running;
+                record.state.pid = pid;
+                record.state.pid_start_ticks = ticks;
+                record.state.started_at_ns = Some(started_at_ns);
+                record.state.finished_at_ns = None;
+                record.state.exit_code = 0;
+                record.state.error = String::new();
+                record.state.oom_killed = false;
+            })
+        })?;
+        container.life.send_modify(|life| life.running = true);
+        Ok(())
+    }
+
+    /// The blocking half: everything up to a shim that waits for its start.
+    fn prepare_start(&self, container: &Arc<Container>, owner: &mut Owner) -> Result<Prepared> {
+        let record = container.record();
+        let host = &record.host;
+        let own_network = matches!(host.network_mode.as_str(), "bridge" | "none");
+        // A thread makes the namespace while this one writes files.
+        let netns =
+            own_network.then(|| std::thread::spawn(|| around("start.netns", Netns::create)));
+        let endpoint = match host.network_mode.as_str() {
+            "bridge" => Some(
+                self.inner
+                    .network
+                    .allocate(&gantry_network::EndpointRequest {
+                        container_id: record.id.clone(),
+                        ..gantry_network::EndpointRequest::default()
+                    })
+                    .map_err(network_error)?,
+            ),
+            _ => None,
+        };
+        let cgroup = self.cgroup_path(&record);
+        let saved = around("start.record", || {
+            self.save(container, owner, |record| {
+                record.acquired.shim = true;
+                record.acquired.cgroup = Some(cgroup.clone());
+                record.acquired.endpoint.clone_from(&endpoint);
+            })
+        });
+        let record = match saved {
+            Ok(record) => record,
+            Err(error) => {
+                if let Some(endpoint) = &endpoint {
+                    let _ = self.inner.network.release(endpoint, &[]);
+                }
+                return Err(error);
+            }
+        };
+        if let Some(endpoint) = &endpoint {
+            let mappings = ports::plan(&record.config, &record.host)?;
+            if !mappings.is_empty() {
+                let ports = self.inner.network.reserve_ports(endpoint, &mappings).map_err(|error| {
+                    let kind = error.kind();
+                    let text = format!(
+                        "failed to set up container networking: driver failed programming external connectivity on \
+                         endpoint {} ({}): {error}",
+                        record.name, endpoint.id
+                    );
+                    Error::new(kind, text).caused_by(error)
+                })?;
+                self.save(container, owner, |record| {
+                    record.acquired.ports.clone_from(&ports)
+                })?;
+            }
+        }
+        let record = container.record();
+        let request = around("start.files", || self.write_bundle(&record, &cgroup))?;
+        let socket = self.shim_socket(&record.id);
+        let _ = std::fs::remove_file(&socket);
+        let listener = bind(&socket)?;
+        let (control, near) = gantry_sys::unix::socketpair()
+            .map_err(|error| Error::io("make a socket pair", error))?;
+        let spawned = around("start.spawn", || {
+            gantry_shim::spawn(self.shim_options(&record, near))
+        })
+        .map_err(|error| Error::io("start a shim", error))?;
+        let netns = match netns {
+            None => self.joined_netns(&record)?,
+            Some(thread) => {
+                let netns = thread
+                    .join()
+                    .map_err(|_| Error::system("make a network namespace"))?
+                    .map_err(|error| Error::io("make a network namespace", error))?;
+                around("start.network", || match &endpoint {
+                    Some(endpoint) => self.inner.network.connect(endpoint, &netns),
+                    None => gantry_network::loopback_up(&netns),
+                })
+                .map_err(network_error)?;
+                Some(netns.fd)
+            }
+        };
+        if let Some(endpoint) = &endpoint
+            && !record.acquired.ports.is_empty()
+        {
+            around("start.ports", || {
+                self.inner.network.publish(endpoint, &record.acquired.ports)
+            })
+            .map_err(network_error)?;
+        }
+        let request = StartRequest {
+            has_netns: netns.is_some(),
+            ..request
+        };
+        Ok(Prepared {
+            control,
+            listener: listener.into(),
+            netns,
+            request,
+            shim: spawned,
+        })
+    }
+
+    /// Writes config.json and the files that are mounted into the container; returns the shim's orders.
+    fn write_bundle(&self, record: &Record, cgroup: &str) -> Result<StartRequest> {
+        let host = &record.host;
+        let directory = self.directory(&record.id);
+        let security =
+            oci::security_options(&host.security_opt, self.inner.config.no_new_privileges)?;
+        let capabilities = crate::container::effective_capabilities(
+            &host.cap_add,
+            &host.cap_drop,
+            host.privileged,
+        )?;
+        let (devices, device_rules) = devices::plan(host)?;
+        let runtime = self.runtime_for(&host.runtime)?;
+        let foreign = runtime != protocol::Runtime::BuiltIn;
+        let chosen = self.seccomp_for(&security, host.privileged, &capabilities, foreign)?;
+        let (seccomp_file, seccomp_profile) = match chosen {
+            seccomp::Chosen::Unconfined => (None, None),
+            seccomp::Chosen::File(path) => (Some(path), None),
+            seccomp::Chosen::Profile(profile) => (None, Some(profile)),
+        };
+        let files = files::write(self, record)?;
+        let mounts = self.start_mounts(record)?;
+        let spec = oci::spec(oci::Inputs {
+            record,
+            mounts: &mounts,
+            hostname: &files.hostname,
+            hostname_path: files.hostname_path.clone(),
+            hosts_path: files.hosts_path.clone(),
+            resolv_conf_path: files.resolv_conf_path.clone(),
+            capabilities,
+            devices,
+            device_rules,
+            resources: limits::oci(&host.resources)?,
+            cgroup,
+            seccomp: seccomp_profile,
+            security: &security,
+            default_ulimits: &self.inner.config.default_ulimits,
+            default_shm_size_bytes: self.inner.config.default_shm_size_bytes,
+            joined: self.joined_namespaces(record)?,
+            shared_shm: self.shared_shm(record)?,
+            env: super::environment(&record.config.env, &files.hostname, record.config.tty),
+        });
+        let text = serde_json::to_vec(&spec)
+            .map_err(|error| Error::system("encode config.json").caused_by(error))?;
+        std::fs::write(directory.join("config.json"), text).map_err(|error| {
+            Error::io(
+                format_args!("write config.json of container {}", record.id),
+                error,
+            )
+        })?;
+        let exit_path = self.exit_path(&record.id);
+        match std::fs::remove_file(&exit_path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove the last exit record", error));
+            }
+            _ => {}
+        }
+        Ok(StartRequest {
+            container_id: record.id.clone(),
+            bundle: directory,
+            runtime,
+            state_root: self.runtime_root(),
+            rootfs: Rootfs::Overlay(self.overlay(record)?),
+            seccomp_filter: seccomp_file,
+            init: host.init.unwrap_or(false),
+            tty: record.config.tty,
+            open_stdin: record.config.open_stdin,
+            stdin_once: record.config.stdin_once,
+            console_size: (host.console_size != [0, 0]).then_some(host.console_size),
+            log: self.log_config(record)?,
+            exit_path,
+            cgroup: cgroup.to_owned(),
+            ..StartRequest::default()
+        })
+    }
+
+    fn log_config(&self, record: &Record) -> Result<LogConfig> {
+        super::logs::config(record)
+    }
+
+    fn shim_options(&self, record: &Record, control: OwnedFd) -> gantry_shim::SpawnOptions {
+        gantry_shim::SpawnOptions {
+            container_id: record.id.clone(),
+            control,
+            log: Some(self.directory(&record.id).join("shim.log")),
+            program: None,
+        }
+    }
+
+    /// Returns the cgroup of a container in every hierarchy.
+    pub(crate) fn cgroup_path(&self, record: &Record) -> String {
+        let parent = match record.host.cgroup_parent.as_str() {
+            "" => &self.inner.config.cgroup_parent,
+            parent => parent,
+        };
+        format!("/{}/{}", parent.trim_matches('/'), record.id)
+    }
+
+    /// Opens the namespace that `--network container:` joins; the host's needs none.
+    fn joined_netns(&self, record: &Record) -> Result<Option<OwnedFd>> {
+        let Some(id) = record.host.network_mode.strip_prefix("container:") else {
+            return Ok(None);
+        };
+        let pid = self.running_pid(id, "network")?;
+        let file = File::open(format!("/proc/{pid}/ns/net")).map_err(|error| {
+            Error::io(format_args!("join the network of container {id}"), error)
+        })?;
+        Ok(Some(file.into()))
+    }
+
+    fn running_pid(&self, id: &str, what: &str) -> Result<i32> {
+        let other = self.container(id)?.record();
+        match other.state.status {
+            Status::Running | Status::Paused => Ok(other.state.pid),
+            _ => Err(Error::conflict(format!(
+                "cannot join {what} of a non running container: {}",
+                other.id
+            ))),
+        }
+    }
+
+    fn joined_namespaces(&self, record: &Record) -> Result<Vec<(&'static str, PathBuf)>> {
+        let mut joined = Vec::new();
+        if let Some(id) = record.host.pid_mode.strip_prefix("container:") {
+            joined.push((
+                "pid",
+                PathBuf::from(format!("/proc/{}/ns/pid", self.running_pid(id, "PID")?)),
+            ));
+        }
+        if let Some(id) = record.host.ipc_mode.strip_prefix("container:") {
+            joined.push((
+                "ipc",
+                PathBuf::from(format!("/proc/{}/ns/ipc", self.running_pid(id, "IPC")?)),
+            ));
+        }
+        Ok(joined)
+    }
+
+    /// Finds the directory behind /dev/shm when the IPC namespace is the host's or another container's.
+    fn shared_shm(&self, record: &Record) -> Result<Option<PathBuf>> {
+        match record.host.ipc_mode.as_str() {
+            "host" => Ok(Some("/dev/shm".into())),
+            mode => match mode.strip_prefix("container:") {
+                None => Ok(None),
+                Some(id) => {
+                    let other = self.container(id)?.record();
+                    if other.host.ipc_mode != "shareable" && other.host.ipc_mode != "host" {
+                        return Err(Error::conflict(format!(
+                            "cannot join IPC of a container with a non-shareable IPC mode: {}",
+                            other.id
+                        )));
+                    }
+                    // Seen through the other's own mount namespace.
+                    Ok(Some(PathBuf::from(format!(
+                        "/proc/{}/root/dev/shm",
+                        self.running_pid(id, "IPC")?
+                    ))))
+                }
+            },
+        }
+    }
+}
+
+fn bind(socket: &std::path::Path) -> Result<UnixListener> {
+    let failed = |error| Error::io(format_args!("listen on `{}`", socket.display()), error);
+    // A socket's address holds 107 bytes; a longer path is reached through its directory's descriptor.
+    if socket.as_os_str().len() < 100 {
+        return UnixListener::bind(socket).map_err(failed);
+    }
+    use std::os::fd::AsRawFd;
+    let directory = File::open(socket.parent().unwrap_or(socket)).map_err(failed)?;
+    let name = socket.file_name().unwrap_or_default();
+    UnixListener::bind(PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
+        .map_err(failed)
+}
+
+pub(crate) fn network_error(error: gantry_network::Error) -> Error {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    Error::new(
+        error.kind(),
+        format!("failed to set up container networking: {text}"),
+    )
+    .caused_by(error)
+}
+
+/// Gives a start's failure Docker's words; the exit code is found again by [`exit_code`].
+fn start_error(failure: &protocol::Failure) -> Error {
+    let message = &failure.message;
+    let text = format!(
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
+         failed: {message}: unknown"
+    );
+    // Docker answers 400 to a program that cannot be run and 500 to the rest.
+    match failure.kind {
+        FailureKind::NotFound => Error::invalid(text).caused_by(StartExit(127)),
+        FailureKind::NotExecutable => Error::invalid(text).caused_by(StartExit(126)),
+        FailureKind::Other => Error::system(text).caused_by(StartExit(128)),
+    }
+}
+
+/// The exit code that a failed start leaves in the state.
+#[derive(Debug)]
+struct StartExit(i32);
+
+impl std::fmt::Display for StartExit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for StartExit {}
+
+fn exit_code(error: &Error) -> Option<i32> {
+    std::error::Error::source(error)?
+        .downcast_ref::<StartExit>()
+        .map(|exit| exit.0)
+        .or(Some(128))
+}

@@ -1,0 +1,81 @@
+//! The one way to give back what a run of a container held. Idempotent: exits, failed starts and recovery call it.
+
+use std::sync::Arc;
+
+use super::{Container, Owner};
+use crate::{Engine, Result};
+
+impl Engine {
+    /// Releases, in reverse order of their acquisition, the resources that the record names, then forgets them.
+    pub(crate) async fn tear_down(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+    ) -> Result<()> {
+        let record = container.record();
+        let acquired = record.acquired.clone();
+        if !acquired.shim && acquired.endpoint.is_none() && acquired.cgroup.is_none() {
+            return Ok(());
+        }
+        let engine = self.clone();
+        let id = container.id.clone();
+        let complete = crate::blocking::run(move || {
+            let mut complete = true;
+            let mut note = |what: &str, result: std::io::Result<()>| {
+                if let Err(error) = result {
+                    tracing::error!(container = id, %error, "{what}");
+                    complete = false;
+                }
+            };
+            if let Some(endpoint) = &acquired.endpoint {
+                note(
+                    "release a network endpoint",
+                    engine
+                        .inner
+                        .network
+                        .release(endpoint, &acquired.ports)
+                        .map_err(std::io::Error::other),
+                );
+            }
+            if let Some(path) = &acquired.cgroup {
+                note("remove a cgroup", remove_cgroup(&engine, path));
+            }
+            let socket = engine.shim_socket(&id);
+            note("remove a shim's socket", remove_if_there(&socket));
+            note(
+                "remove a runtime state",
+                remove_tree_if_there(&engine.runtime_root().join(&id)),
+            );
+            complete
+        })
+        .await?;
+        if complete {
+            self.save(container, owner, |record| {
+                record.acquired = Default::default()
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn remove_cgroup(engine: &Engine, path: &str) -> std::io::Result<()> {
+    match gantry_sys::cgroup::Cgroup::open(&engine.inner.cgroups, path) {
+        Ok(cgroup) => cgroup.remove(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_if_there(path: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn remove_tree_if_there(path: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

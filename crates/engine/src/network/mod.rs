@@ -1,0 +1,242 @@
+//! Networks as the API shows them, and the glue to netd.
+//!
+//! Three networks exist: `bridge`, `host` and `none`. Their ids are derived from the engine's, so they are the same
+//! after every start.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use gantry_api::port::{PortReserver, Reservation, ReserveError};
+use gantry_network::{BridgeInfo, Endpoint, PublishedPort, Stack, StackConfig};
+
+use crate::container::Record;
+use crate::{Engine, EngineConfig, Error, Filters, Result};
+
+/// netd, as the network's holder of host ports. It is started when the first port is wanted.
+pub(crate) struct Netd {
+    options: gantry_netd::client::SpawnOptions,
+    client: std::sync::Mutex<Option<Arc<gantry_netd::client::Client>>>,
+}
+
+impl Netd {
+    pub(crate) fn open(exec_root: &Path) -> std::io::Result<Netd> {
+        let options = gantry_netd::client::SpawnOptions::this_binary(exec_root);
+        Ok(Netd {
+            options,
+            client: std::sync::Mutex::new(None),
+        })
+    }
+
+    fn client(&self) -> Result<Arc<gantry_netd::client::Client>, ReserveError> {
+        let mut slot = self.client.lock().expect("no holder panics");
+        if let Some(client) = &*slot {
+            return Ok(client.clone());
+        }
+        let client = gantry_netd::client::Client::open(self.options.clone())
+            .map_err(ReserveError::Unavailable)?;
+        Ok(slot.insert(Arc::new(client)).clone())
+    }
+}
+
+impl PortReserver for Netd {
+    fn reserve(&self, owner: &str, reservations: &[Reservation]) -> Result<(), ReserveError> {
+        self.client()?.reserve(owner, reservations)
+    }
+
+    fn release(&self, owner: &str) -> Result<(), ReserveError> {
+        self.client()?.release(owner)
+    }
+
+    fn owners(&self) -> Result<Vec<String>, ReserveError> {
+        // Nobody owns anything while netd has no state: it need not be started to say so.
+        let state = gantry_netd::client::state_dir(&self.options.exec_root);
+        let any = std::fs::read_dir(state).is_ok_and(|mut entries| entries.next().is_some());
+        if !any && self.client.lock().expect("no holder panics").is_none() {
+            return Ok(Vec::new());
+        }
+        self.client()?.owners()
+    }
+}
+
+/// Opens the engine's networks.
+pub(crate) fn open(
+    config: &EngineConfig,
+    id: &str,
+    netd: Arc<Netd>,
+    live: &[(Endpoint, Vec<PublishedPort>)],
+) -> Result<Stack> {
+    let mut bridge = config.bridge.clone();
+    if let Some(bridge) = &mut bridge {
+        bridge.id = derived_id(id, "bridge");
+        bridge.host_binding = bridge.host_binding.or(config.host_binding_ip);
+    }
+    let stack = StackConfig {
+        engine_id: id.to_owned(),
+        exec_root: config.exec_root.clone(),
+        bridge,
+        address_pools: Vec::new(),
+        firewall: config.firewall,
+        ip_forward: config.ip_forward,
+        ip_forward_no_drop: config.ip_forward_no_drop,
+        watch: true,
+        reserver: netd,
+        warn: Arc::new(|text| tracing::warn!("{text}")),
+    };
+    Stack::open(stack, &[], live).map_err(|error| {
+        let mut text = error.to_string();
+        if let Some(cause) = std::error::Error::source(&error) {
+            text = format!("{text}: {cause}");
+        }
+        Error::system(format!("open the networks: {text}")).caused_by(error)
+    })
+}
+
+/// Derives a stable id of 64 hexadecimal digits.
+fn derived_id(engine_id: &str, name: &str) -> String {
+    use std::hash::{Hash, Hasher};
+    let mut text = String::new();
+    for part in 0..4 {
+        let mut hasher = std::collections::hash_map::DefaultHasher::new();
+        (engine_id, name, part).hash(&mut hasher);
+        text.push_str(&format!("{:016x}", hasher.finish()));
+    }
+    text
+}
+
+/// A network as the API shows it.
+#[derive(Clone, Debug)]
+pub struct Network {
+    pub id: String,
+    pub name: &'static str,
+    /// `bridge`, `host` or `null`.
+    pub driver: &'static str,
+    pub created_ns: i64,
+    pub bridge: Option<BridgeInfo>,
+    /// Containers on it that run.
+    pub containers: Vec<Member>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A container on a network.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub container_id: String,
+    pub name: String,
+    pub endpoint: Option<Endpoint>,
+}
+
+const NETWORKS: &[(&str, &str)] = &[("bridge", "bridge"), ("host", "host"), ("none", "null")];
+
+impl Engine {
+    pub(crate) fn network_id(&self, name: &str) -> String {
+        match name {
+            "bridge" | "host" | "none" => derived_id(&self.inner.id, name),
+            _ => String::new(),
+        }
+    }
+
+    /// Lists networks by name.
+    pub async fn networks(&self, filters: &Filters) -> Result<Vec<Network>> {
+        crate::check_filter_keys(
+            filters,
+            &["dangling", "driver", "id", "label", "name", "scope", "type"],
+        )?;
+        let dangling = crate::filter_flag(filters, "dangling")?;
+        if let Some(kind) = filters
+            .get("type")
+            .into_iter()
+            .flatten()
+            .find(|kind| !matches!(kind.as_str(), "builtin" | "custom"))
+        {
+            return Err(Error::invalid(format!("invalid filter 'type={kind}'")));
+        }
+        let all = NETWORKS
+            .iter()
+            .filter_map(|(name, driver)| self.view(name, driver));
+        Ok(all
+            .filter(|network| {
+                let any = |key: &str, test: &dyn Fn(&str) -> bool| {
+                    filters.get(key).is_none_or(|values| values.iter().any(|value| test(value)))
+                };
+                any("driver", &|value| value == network.driver)
+                    && any("id", &|value| network.id.starts_with(value))
+                    && any("name", &|value| network.name.contains(value))
+                    && any("scope", &|value| value == "local")
+                    && any("type", &|value| value == "builtin")
+                    && filters.get("label").is_none_or(|wanted| crate::labels_match(&network.labels, wanted))
+                    // The three built-in ones are never dangling.
+                    && dangling != Some(true)
+            })
+            .collect())
+    }
+
+    /// Returns the network of this name, id or unique prefix of an id.
+    pub async fn network(&self, name: &str) -> Result<Network> {
+        let all: Vec<Network> = NETWORKS
+            .iter()
+            .filter_map(|(name, driver)| self.view(name, driver))
+            .collect();
+        let by_name = all
+            .iter()
+            .position(|network| network.name == name || network.id == name);
+        let found = by_name.or_else(|| {
+            let mut matching = all
+                .iter()
+                .enumerate()
+                .filter(|(_, network)| network.id.starts_with(name));
+            match (matching.next(), matching.next()) {
+                (Some((index, _)), None) if !name.is_empty() => Some(index),
+                _ => None,
+            }
+        });
+        match found {
+            Some(index) => Ok(all[index].clone()),
+            None => Err(Error::not_found(format!("network {name} not found"))),
+        }
+    }
+
+    fn view(&self, name: &'static str, driver: &'static str) -> Option<Network> {
+        let bridge = if name == "bridge" {
+            Some(self.inner.network.bridge()?)
+        } else {
+            None
+        };
+        let mut containers: Vec<Member> = Vec::new();
+        for container in self.inner.containers.all() {
+            let record = container.record();
+            if record.state.status.has_process() && record.host.network_mode == name {
+                containers.push(Member {
+                    container_id: record.id.clone(),
+                    name: record.name.clone(),
+                    endpoint: record.acquired.endpoint.clone(),
+                });
+            }
+        }
+        Some(Network {
+            id: self.network_id(name),
+            name,
+            driver,
+            created_ns: self.inner.opened_ns,
+            bridge,
+            containers,
+            labels: BTreeMap::new(),
+        })
+    }
+
+    pub(crate) fn network_event(&self, action: &str, record: &Record, _endpoint: &Endpoint) {
+        let name = &record.host.network_mode;
+        let attributes = [
+            ("container", record.id.as_str()),
+            ("name", name),
+            ("type", "bridge"),
+        ];
+        let attributes = attributes
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        self.inner
+            .events
+            .emit("network", action, &self.network_id(name), attributes);
+    }
+}

@@ -1,0 +1,412 @@
+//! Opening an engine: what the last daemon left is found, adopted or finished.
+//!
+//! 1. One engine at a time: a lock on the data root. 2. Records are read; half-made containers are removed, removals
+//! finished. 3. Every container with a process is found again through its shim's socket, or its exit is read, or what
+//! is left of it is killed and told as 255. 4. Kernel objects that bear this engine's id and belong to nobody go.
+//! 5. Restart policies go on. The list can be answered after step 2.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gantry_network::{Endpoint, PublishedPort};
+use gantry_shim::protocol::{Reply, Request};
+
+use crate::container::{self, Container, Record, Shim, Status, restart_policy};
+use crate::network::Netd;
+use crate::store::Store;
+use crate::{Engine, EngineConfig, Error, Inner, Result, event, exec, volume};
+
+impl Engine {
+    /// Opens the engine of a data root.
+    ///
+    /// # Errors
+    /// Another daemon has it; a record of a newer version; a data root that cannot serve.
+    pub async fn open(config: EngineConfig) -> Result<Engine> {
+        let engine = crate::blocking::run(move || open_blocking(config)).await??;
+        engine.adopt().await;
+        Ok(engine)
+    }
+
+    /// Finds the containers of the last daemon again.
+    async fn adopt(&self) {
+        let mut waiting = Vec::new();
+        for container in self.inner.containers.all() {
+            let engine = self.clone();
+            waiting.push(tokio::spawn(
+                async move { engine.adopt_one(container).await },
+            ));
+        }
+        for task in waiting {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "adopt a container");
+            }
+        }
+        let engine = self.clone();
+        let reconciled = crate::blocking::run(move || engine.reconcile()).await;
+        if let Err(error) = reconciled {
+            tracing::error!(%error, "reconcile with the kernel");
+        }
+        self.start_by_policy().await;
+    }
+
+    async fn adopt_one(&self, container: Arc<Container>) {
+        let record = container.record();
+        let id = &container.id;
+        match record.state.status {
+            Status::Removing => {
+                let mut owner = container.owner.clone().lock_owned().await;
+                if let Err(error) = self
+                    .remove_owned(&container, &mut owner, record.host.auto_remove)
+                    .await
+                {
+                    tracing::error!(container = id, %error, "finish a removal");
+                }
+                return;
+            }
+            _ if !record.acquired.shim => return,
+            _ => {}
+        }
+        if let Some(shim) = self.reconnect(&container).await {
+            self.adopt_running(&container, shim).await;
+            return;
+        }
+        let mut owner = container.owner.clone().lock_owned().await;
+        let exit = if record.state.status.has_process() {
+            Some(self.lost_exit(&container).await)
+        } else {
+            // Killed in the middle of a start whose process never was: only what it held is given back. If the
+            // process came and went, its exit record tells of it.
+            self.kill_leftovers(&container).await;
+            None
+        };
+        let finished = match exit {
+            Some(exit) => self.finish_run(&container, &mut owner, None, &exit).await,
+            None => self.tear_down(&container, &mut owner).await,
+        };
+        if let Err(error) = finished {
+            tracing::error!(container = id, %error, "finish a run of the last daemon");
+        }
+        self.after_exit(container.clone(), owner).await;
+    }
+
+    /// Connects to a container's shim; `None` when none listens.
+    async fn reconnect(&self, container: &Arc<Container>) -> Option<Arc<Shim>> {
+        let socket = self.shim_socket(&container.id);
+        let stream = crate::blocking::run(move || connect(&socket))
+            .await
+            .ok()?
+            .ok()?;
+        let shim = Shim::open(stream).ok()?;
+        self.follow(container, &shim, None);
+        shim.hello().await.ok()?;
+        Some(shim)
+    }
+
+    /// Takes over a container whose shim answers.
+    async fn adopt_running(&self, container: &Arc<Container>, shim: Arc<Shim>) {
+        let Ok((Reply::State(state), _)) = shim.call(Request::State, Vec::new()).await else {
+            return;
+        };
+        let record = container.record();
+        if !record.state.status.has_process() && state.pid != 0 {
+            // The last daemon died between the start and its record.
+            let mut owner = container.owner.clone().lock_owned().await;
+            let saved = self.save(container, &mut owner, |record| {
+                record.state.status = Status::Running;
+                record.state.pid = state.pid;
+                record.state.pid_start_ticks = state.start_time_ticks;
+                record.state.started_at_ns = Some(state.started_at_ns);
+                record.state.error = String::new();
+            });
+            if let Err(error) = saved {
+                tracing::error!(container = container.id, %error, "record an adopted container");
+            }
+            if !self
+                .inner
+                .events
+                .was_told("start", &container.id, state.started_at_ns)
+            {
+                self.container_event("start", &record, &[], Some(state.started_at_ns));
+            }
+            container.life.send_modify(|life| life.running = true);
+        }
+        if let Ok((Reply::Execs(execs), _)) = shim.call(Request::ExecList, Vec::new()).await {
+            self.adopt_execs(container, execs);
+        }
+        // An exit that happened meanwhile is told by the shim as an event.
+    }
+
+    async fn kill_leftovers(&self, container: &Arc<Container>) {
+        let Some(path) = container.record().acquired.cgroup.clone() else {
+            return;
+        };
+        let layout = self.inner.cgroups.clone();
+        let killed =
+            crate::blocking::run(
+                move || match gantry_sys::cgroup::Cgroup::open(&layout, &path) {
+                    Ok(cgroup) => cgroup.kill(),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                    Err(error) => Err(error),
+                },
+            )
+            .await;
+        if let Ok(Err(error)) = killed {
+            tracing::error!(container = container.id, %error, "kill what a cut-off start left");
+        }
+    }
+
+    /// Compares the kernel with the records and mends the difference.
+    fn reconcile(&self) {
+        match self.inner.network.reconcile(&live(
+            self.inner.containers.all().iter().map(|one| one.record()),
+        )) {
+            Ok(report) => {
+                for object in &report.removed {
+                    tracing::warn!(object, "removed a network object without an owner");
+                }
+                for warning in &report.warnings {
+                    tracing::warn!("{warning}");
+                }
+            }
+            Err(error) => tracing::error!(%error, "reconcile the network"),
+        }
+        let known = |id: &str| {
+            self.inner
+                .containers
+                .find(id)
+                .is_ok_and(|found| found.id == id)
+        };
+        sweep(&self.inner.config.exec_root.join("shims"), |name| {
+            name.strip_suffix(".sock").is_some_and(|id| !known(id))
+        });
+        sweep(&self.runtime_root(), |name| !known(name));
+        for entry in std::fs::read_dir(self.inner.config.data_root.join("containers"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(".trash-") {
+                crate::reaper::delete(entry.path());
+            } else if !known(&name) {
+                tracing::warn!(directory = %entry.path().display(), "a container's directory without a record is left alone");
+            }
+        }
+        if let Err(error) = self.inner.volumes.sweep() {
+            tracing::error!(%error, "sweep removed volumes");
+        }
+    }
+
+    /// Starts what the restart policies say.
+    async fn start_by_policy(&self) {
+        for container in self.inner.containers.all() {
+            let record = container.record();
+            let state = &record.state;
+            let interrupted = state.status == Status::Restarting;
+            let wanted = state.status == Status::Exited
+                && restart_policy::starts_with_daemon(
+                    &record.host.restart_policy,
+                    state.manually_stopped,
+                );
+            if !interrupted && !wanted {
+                continue;
+            }
+            let engine = self.clone();
+            tokio::spawn(async move {
+                let mut owner = container.owner.clone().lock_owned().await;
+                if container.record().state.status.has_process() {
+                    return;
+                }
+                if let Err(error) = engine.start_owned(&container, &mut owner).await {
+                    tracing::error!(container = container.id, %error, "start a container by its restart policy");
+                }
+            });
+        }
+    }
+}
+
+fn open_blocking(config: EngineConfig) -> Result<Engine> {
+    let failed = |what: &'static str| move |error: std::io::Error| Error::io(what, error);
+    make_directories(&config).map_err(failed("make the engine's directories"))?;
+    let lock = lock(&config.data_root)?;
+    check_version(&config.data_root)?;
+    let id = engine_id(&config.data_root).map_err(failed("read the engine's id"))?;
+    let images = gantry_image::Images::open(&config.data_root).map_err(crate::image::error)?;
+    let records = Store::open(&config.data_root, "container")
+        .map_err(failed("open the container records"))?;
+    let (all, set_aside) = records
+        .load_all::<Record>()
+        .map_err(failed("read the container records"))?;
+    for record in &set_aside {
+        tracing::error!(path = %record.path.display(), reason = record.reason, "container record set aside");
+    }
+    let volumes = volume::Volumes::open(&config.data_root).map_err(failed("open the volumes"))?;
+    let netd = Arc::new(Netd::open(&config.exec_root).map_err(failed("start netd"))?);
+    let live = live(all.iter().map(|record| Arc::new(record.clone())));
+    let network = crate::network::open(&config, &id, netd.clone(), &live)?;
+    let cgroups =
+        gantry_sys::cgroup::Layout::detect().map_err(failed("detect the cgroup hierarchies"))?;
+    let seccomp = container::seccomp::Filters::open(&config.exec_root)
+        .map_err(failed("open the seccomp filters"))?;
+    let events = event::Events::open(&config.exec_root).map_err(failed("open the event ring"))?;
+    let engine = Engine {
+        inner: Arc::new(Inner {
+            id,
+            records,
+            containers: container::Containers::default(),
+            execs: exec::Execs::default(),
+            volumes,
+            images,
+            network: Arc::new(network),
+            events,
+            cgroups,
+            seccomp,
+            going_down: std::sync::atomic::AtomicBool::new(false),
+            netd,
+            opened_ns: crate::now_ns(),
+            _lock: lock,
+            config,
+        }),
+    };
+    let mut owned = std::collections::HashSet::new();
+    for record in all {
+        let half = Engine::is_half_made(&record);
+        let container = Container::new(record);
+        if half {
+            engine.unmake(&container);
+        } else {
+            owned.extend(container.record().snapshot);
+            engine.inner.containers.insert(container);
+        }
+    }
+    // A writable layer whose container has no valid record is kept aside, never deleted.
+    for path in engine
+        .inner
+        .images
+        .quarantine_unowned(&owned)
+        .map_err(crate::image::error)?
+    {
+        tracing::error!(path = %path.display(), "a writable layer without a record is set aside");
+    }
+    Ok(engine)
+}
+
+fn make_directories(config: &EngineConfig) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let make = |path: PathBuf, mode| {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+    };
+    make(config.data_root.clone(), 0o710)?;
+    make(config.data_root.join("containers"), 0o710)?;
+    make(config.exec_root.clone(), 0o711)?;
+    make(config.exec_root.join("shims"), 0o700)?;
+    make(config.exec_root.join("runtime"), 0o700)
+}
+
+fn lock(data_root: &Path) -> Result<File> {
+    let path = data_root.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| Error::io(format_args!("open `{}`", path.display()), error))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::conflict(format!(
+            "another daemon uses the data root {}",
+            data_root.display()
+        ))),
+        Err(error) => Err(Error::io(
+            format_args!("lock `{}`", path.display()),
+            error.into(),
+        )),
+    }
+}
+
+/// Refuses a data root that a newer daemon has written.
+fn check_version(data_root: &Path) -> Result<()> {
+    let path = data_root.join("version");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse::<u32>() {
+            Ok(version) if version <= crate::store::VERSION => Ok(()),
+            _ => Err(Error::conflict(format!(
+                "the data root {} is of format {}, this daemon knows up to {}",
+                data_root.display(),
+                text.trim(),
+                crate::store::VERSION
+            ))),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::write(&path, format!("{}\n", crate::store::VERSION))
+                .map_err(|error| Error::io(format_args!("write `{}`", path.display()), error))
+        }
+        Err(error) => Err(Error::io(format_args!("read `{}`", path.display()), error)),
+    }
+}
+
+fn engine_id(data_root: &Path) -> std::io::Result<String> {
+    let path = data_root.join("engine-id");
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text.trim().len() == 64 => Ok(text.trim().to_owned()),
+        Ok(_) => Err(std::io::Error::other(format!(
+            "`{}` holds no id",
+            path.display()
+        ))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let id = crate::random_id();
+            let temporary = data_root.join(".engine-id");
+            std::fs::write(&temporary, format!("{id}\n"))?;
+            File::open(&temporary)?.sync_all()?;
+            std::fs::rename(&temporary, &path)?;
+            Ok(id)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the endpoints that records hold.
+fn live(records: impl Iterator<Item = Arc<Record>>) -> Vec<(Endpoint, Vec<PublishedPort>)> {
+    records
+        .filter_map(|record| {
+            record
+                .acquired
+                .endpoint
+                .clone()
+                .map(|endpoint| (endpoint, record.acquired.ports.clone()))
+        })
+        .collect()
+}
+
+fn connect(socket: &Path) -> std::io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    if socket.as_os_str().len() < 100 {
+        return UnixStream::connect(socket).map(OwnedFd::from);
+    }
+    let directory = File::open(socket.parent().unwrap_or(socket))?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+    UnixStream::connect(path.join(socket.file_name().unwrap_or_default())).map(OwnedFd::from)
+}
+
+fn sweep(directory: &Path, stale: impl Fn(&str) -> bool) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if !stale(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let path = entry.path();
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        if let Err(error) = removed {
+            tracing::warn!(path = %path.display(), %error, "remove a leftover");
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! Volumes: directories that outlive containers, `volumes/NAME/_data`.
+//!
+//! The driver is `local`. Its options `type=none,o=bind,device=PATH` make the volume a view of a host directory; other
+//! device types are refused by name. A volume's record is synced before it is acknowledged.
+
+mod copy_up;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Durability, Store};
+use crate::{Engine, Error, Filters, Result, names};
+
+/// Label of volumes that were made for one container.
+pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
+
+/// One volume.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Volume {
+    pub name: String,
+    pub driver: String,
+    pub labels: BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
+    pub created_ns: i64,
+    /// Filled in when listed.
+    #[serde(skip)]
+    pub mountpoint: PathBuf,
+}
+
+impl Volume {
+    /// Tells whether the volume was made for one container alone.
+    pub fn is_anonymous(&self) -> bool {
+        self.labels.contains_key(ANONYMOUS_LABEL)
+    }
+
+    /// Returns the host directory that a container sees.
+    pub(crate) fn source(&self) -> PathBuf {
+        match self.options.get("device") {
+            Some(device) => PathBuf::from(device),
+            None => self.mountpoint.clone(),
+        }
+    }
+}
+
+/// What `volume create` takes.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    /// Empty for a random name.
+    pub name: String,
+    pub driver: String,
+    pub driver_options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The volumes of one engine.
+#[derive(Debug)]
+pub(crate) struct Volumes {
+    root: PathBuf,
+    store: Store,
+    by_name: Mutex<HashMap<String, Arc<Volume>>>,
+}
+
+impl Volumes {
+    /// Reads the records and makes the directory.
+    pub(crate) fn open(data_root: &Path) -> std::io::Result<Volumes> {
+        let root = data_root.join("volumes");
+        std::fs::create_dir_all(&root)?;
+        let store = Store::open(data_root, "volume")?;
+        let (records, set_aside) = store.load_all::<Volume>()?;
+        for record in set_aside {
+            tracing::error!(path = %record.path.display(), reason = record.reason, "volume record set aside");
+        }
+        let by_name = records
+            .into_iter()
+            .map(|mut volume| {
+                volume.mountpoint = root.join(&volume.name).join("_data");
+                (volume.name.clone(), Arc::new(volume))
+            })
+            .collect();
+        Ok(Volumes {
+            root,
+            store,
+            by_name: Mutex::new(by_name),
+        })
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Volume>> {
+        self.by_name
+            .lock()
+            .expect("no holder panics")
+            .get(name)
+            .cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Volume>> {
+        let mut all: Vec<_> = self
+            .by_name
+            .lock()
+            .expect("no holder panics")
+            .values()
+            .cloned()
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Makes the volume, or returns the one that is there under this name. The flag tells whether it is new.
+    pub(crate) fn create(&self, options: CreateOptions) -> Result<(Arc<Volume>, bool)> {
+        let name = if options.name.is_empty() {
+            crate::random_id()
+        } else {
+            options.name
+        };
+        if !names::is_valid(&name) {
+            return Err(Error::invalid(format!(
+                "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+                 \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+            )));
+        }
+        if !matches!(options.driver.as_str(), "" | "local" | "default") {
+            return Err(Error::not_found(format!(
+                "create {name}: error looking up volume plugin {0}: plugin \"{0}\" not found",
+                options.driver
+            )));
+        }
+        check_options(&name, &options.driver_options)?;
+        let mut by_name = self.by_name.lock().expect("no holder panics");
+        if let Some(volume) = by_name.get(&name) {
+            if !options.driver_options.is_empty() && volume.options != options.driver_options {
+                return Err(Error::conflict(format!(
+                    "create {name}: a volume named {name} exists already with other options"
+                )));
+            }
+            return Ok((volume.clone(), false));
+        }
+        let volume = Volume {
+            mountpoint: self.root.join(&name).join("_data"),
+            name: name.clone(),
+            driver: "local".into(),
+            labels: options.labels,
+            options: options.driver_options,
+            created_ns: crate::now_ns(),
+        };
+        let failed = |error| Error::io(format_args!("create {name}"), error);
+        // The record first: a directory without one would be a stranger to the next daemon.
+        self.store
+            .save(&name, &volume, Durability::Synced)
+            .map_err(failed)?;
+        if let Err(error) = make_directory(&volume.mountpoint) {
+            let _ = self.store.delete(&name);
+            return Err(failed(error));
+        }
+        let volume = Arc::new(volume);
+        by_name.insert(name, volume.clone());
+        Ok((volume, true))
+    }
+
+    /// Removes the volume's record and moves its data into the trash.
+    pub(crate) fn remove(&self, volume: &Volume) -> Result<()> {
+        let failed = |error| Error::io(format_args!("remove {}", volume.name), error);
+        let mut by_name = self.by_name.lock().expect("no holder panics");
+        let directory = self.root.join(&volume.name);
+        let trash = self.root.join(format!(".trash-{}", crate::random_id()));
+        match std::fs::rename(&directory, &trash) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+        self.store.delete(&volume.name).map_err(failed)?;
+        by_name.remove(&volume.name);
+        drop(by_name);
+        crate::reaper::delete(trash);
+        Ok(())
+    }
+
+    /// Deletes what an interrupted removal left in the trash.
+    pub(crate) fn sweep(&self) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(&self.root)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".trash-") {
+                crate::reaper::delete(entry.path());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_directory(mountpoint: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let parent = mountpoint.parent().unwrap_or(mountpoint);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o701)
+        .create(parent)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(mountpoint)?;
+    // The umask must not narrow what the container's users see.
+    std::fs::set_permissions(mountpoint, std::fs::Permissions::from_mode(0o755))
+}
+
+fn check_options(name: &str, options: &BTreeMap<String, String>) -> Result<()> {
+    let invalid = |what: String| Err(Error::invalid(format!("create {name}: {what}")));
+    if let Some(key) = options
+        .keys()
+        .find(|key| !matches!(key.as_str(), "type" | "o" | "device"))
+    {
+        return invalid(format!("invalid option: \"{key}\""));
+    }
+    if options.is_empty() {
+        return Ok(());
+    }
+    let get = |key: &str| options.get(key).map_or("", String::as_str);
+    if get("device").is_empty() || get("type").is_empty() {
+        let missing = if get("device").is_empty() {
+            "device"
+        } else {
+            "type"
+        };
+        return invalid(format!("missing required option: \"{missing}\""));
+    }
+    if get("type") != "none"
+        || !get("o")
+            .split(',')
+            .any(|option| option == "bind" || option == "rbind")
+    {
+        return invalid(format!(
+            "volumes of type \"{}\" are not supported by this engine: only type=none with o=bind",
+            get("type")
+        ));
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Makes a volume; one that exists under the name is returned as it is.
+    pub async fn volume_create(&self, options: CreateOptions) -> Result<Arc<Volume>> {
+        let engine = self.clone();
+        crate::blocking::run(move || {
+            let mut options = options;
+            if options.name.is_empty() {
+                options.labels.insert(ANONYMOUS_LABEL.into(), String::new());
+            }
+            let (volume, new) = engine.inner.volumes.create(options)?;
+            if new {
+                engine.volume_event("create", &volume, &[]);
+            }
+            Ok(volume)
+        })
+        .await?
+    }
+
+    /// Lists volumes by name.
+    pub async fn volumes(&self, filters: &Filters) -> Result<Vec<Arc<Volume>>> {
+        crate::check_filter_keys(filters, &["dangling", "driver", "label", "name"])?;
+        let dangling = crate::filter_flag(filters, "dangling")?;
+        let mut all = self.inner.volumes.all();
+        all.retain(|volume| {
+            filters.iter().all(|(key, values)| match key.as_str() {
+                "driver" => values.contains(&volume.driver),
+                "name" => values
+                    .iter()
+                    .any(|value| volume.name.contains(value.as_str())),
+                "label" => crate::labels_match(&volume.labels, values),
+                _ => true,
+            }) && dangling
+                .is_none_or(|dangling| self.volume_users(&volume.name).is_empty() == dangling)
+        });
+        Ok(all)
+    }
+
+    /// Returns the volume of this name.
+    pub async fn volume(&self, name: &str) -> Result<Arc<Volume>> {
+        self.inner
+            .volumes
+            .get(name)
+            .ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+    }
+
+    /// Removes a volume that no container uses; `force` makes a missing one no error.
+    pub async fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
+        let Some(volume) = self.inner.volumes.get(name) else {
+            return if force {
+                Ok(())
+            } else {
+                Err(Error::not_found(format!("get {name}: no such volume")))
+            };
+        };
+        let users = self.volume_users(name);
+        if !users.is_empty() {
+            return Err(Error::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.join(", ")
+            )));
+        }
+        let engine = self.clone();
+        crate::blocking::run(move || {
+            engine.inner.volumes.remove(&volume)?;
+            engine.volume_event("destroy", &volume, &[]);
+            Ok(())
+        })
+        .await?
+    }
+
+    /// Removes unused volumes: anonymous ones, or all with the filter `all=true`.
+    pub async fn volume_prune(&self, filters: &Filters) -> Result<(Vec<String>, u64)> {
+        crate::check_filter_keys(filters, &["all", "label", "label!"])?;
+        let all = crate::filter_flag(filters, "all")?.unwrap_or(false);
+        let engine = self.clone();
+        let filters = filters.clone();
+        crate::blocking::run_long(move || {
+            let mut deleted = Vec::new();
+            let mut reclaimed = 0;
+            for volume in engine.inner.volumes.all() {
+                let labels = |key: &str| filters.get(key);
+                let wanted = (all || volume.is_anonymous())
+                    && labels("label")
+                        .is_none_or(|values| crate::labels_match(&volume.labels, values))
+                    && labels("label!")
+                        .is_none_or(|values| !crate::labels_match(&volume.labels, values));
+                if !wanted || !engine.volume_users(&volume.name).is_empty() {
+                    continue;
+                }
+                let bytes = crate::tree_bytes(&volume.mountpoint);
+                if engine.inner.volumes.remove(&volume).is_ok() {
+                    engine.volume_event("destroy", &volume, &[]);
+                    reclaimed += bytes;
+                    deleted.push(volume.name.clone());
+                }
+            }
+            engine.inner.events.emit(
+                "volume",
+                "prune",
+                "",
+                [("reclaimed".to_owned(), reclaimed.to_string())].into(),
+            );
+            (deleted, reclaimed)
+        })
+        .await
+    }
+
+    /// Returns the ids of the containers that use the volume.
+    pub(crate) fn volume_users(&self, name: &str) -> Vec<String> {
+        let mut users = Vec::new();
+        for container in self.inner.containers.all() {
+            let record = container.record();
+            if record.mounts.iter().any(|mount| {
+                mount.kind == crate::container::MountKind::Volume && mount.name == name
+            }) {
+                users.push(record.id.clone());
+            }
+        }
+        users
+    }
+
+    pub(crate) fn volume_event(&self, action: &str, volume: &Volume, more: &[(&str, &str)]) {
+        let mut attributes: BTreeMap<String, String> =
+            [("driver".to_owned(), volume.driver.clone())].into();
+        attributes.extend(
+            more.iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+        );
+        self.inner
+            .events
+            .emit("volume", action, &volume.name, attributes);
+    }
+}
