@@ -1,0 +1,129 @@
+//! `events`: which come, in which order, and how they are chosen.
+
+use gantry_testkit::session::Session;
+
+gantry_testkit::scenarios![
+    a_run_has_its_events_in_order,
+    exec_events_tell_the_command,
+    filters_choose,
+    events_are_followed_live,
+    volume_events,
+    stop_and_kill_events,
+    events_as_json,
+    out_of_memory_is_an_event,
+    since_and_until_are_needed_to_end,
+    rename_pause_and_update_events,
+];
+
+/// The actions of the scenario's containers since `begin`.
+fn actions(s: &Session, begin: &str, more: &str) -> String {
+    let until = now();
+    s.d(&format!("events --since {begin} --until {until} --filter label=gantry.test=@prefix {more} --format '{{{{.Action}}}}'")).ok().stdout
+}
+
+fn now() -> String {
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    format!("{}.{:09}", time.as_secs(), time.subsec_nanos())
+}
+
+fn a_run_has_its_events_in_order(s: &Session) {
+    let begin = now();
+    s.d("run --rm --name @c @bb sh -c 'exit 3'").exits(3);
+    gantry_testkit::wait::eventually("the container is gone", || s.d("inspect @c").code == 1);
+    assert_eq!(actions(s, &begin, "--filter type=container"), "create\nattach\nstart\ndie\ndestroy\n");
+    let until = now();
+    s.d(&format!("events --since {begin} --until {until} --filter container=@c --filter event=die --format '{{{{.Actor.Attributes.exitCode}}}} {{{{.Actor.Attributes.name}}}} {{{{.Actor.Attributes.image}}}}'"))
+        .prints("3 @c @bb\n");
+    s.d(&format!("events --since {begin} --until {until} --filter type=network --filter container=@c --format '{{{{.Action}}}} {{{{.Actor.Attributes.name}}}} {{{{.Actor.Attributes.type}}}}'"))
+        .prints("connect bridge bridge\ndisconnect bridge bridge\n");
+}
+
+fn exec_events_tell_the_command(s: &Session) {
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    let begin = now();
+    s.d("exec @c sh -c 'exit 2'").exits(2);
+    assert_eq!(actions(s, &begin, ""), "exec_create: sh -c exit 2\nexec_start: sh -c exit 2\nexec_die\n");
+}
+
+fn filters_choose(s: &Session) {
+    let begin = now();
+    s.d("run --name @one @bb true").ok();
+    s.d("run --name @two @bb true").ok();
+    let count = |filters: &str| {
+        let until = now();
+        s.d(&format!("events --since {begin} --until {until} {filters} --format '{{{{.Action}}}}'")).ok().stdout.lines().count()
+    };
+    assert_eq!(count("--filter container=@one --filter type=container"), 4);
+    assert_eq!(count("--filter container=@one --filter event=start"), 1);
+    assert_eq!(count("--filter container=@one --filter container=@two --filter event=start --filter event=die"), 4);
+    assert_eq!(count("--filter container=@none"), 0);
+    assert_eq!(count("--filter image=@bb --filter event=create --filter label=gantry.test=@prefix"), 2);
+    s.d("events --since 1 --until 2 --filter nosuch=1").exits(1).warns("invalid filter 'nosuch'");
+}
+
+fn events_are_followed_live(s: &Session) {
+    let events = s.background("events", "events --filter label=gantry.test=@prefix --filter type=container --format '{{.Action}}'");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    s.d("run --rm @bb true").ok();
+    events.until_shows("destroy");
+    assert_eq!(events.stdout(), "create\nattach\nstart\ndie\ndestroy\n");
+}
+
+fn volume_events(s: &Session) {
+    let begin = now();
+    s.d("volume create @v").ok();
+    s.d("run --rm -v @v:/v @bb true").ok();
+    s.d("volume rm @v").ok();
+    let until = now();
+    s.d(&format!("events --since {begin} --until {until} --filter volume=@v --format '{{{{.Type}}}} {{{{.Action}}}}'"))
+        .prints("volume create\nvolume mount\nvolume unmount\nvolume destroy\n");
+}
+
+fn stop_and_kill_events(s: &Session) {
+    s.d("run -d --name @c @bb sh -c 'trap \"exit 0\" TERM; echo up; while :; do sleep 0.02; done'").ok();
+    s.until_logged("@c", "up");
+    let begin = now();
+    s.d("stop @c").ok();
+    assert_eq!(actions(s, &begin, "--filter type=container"), "kill\ndie\nstop\n");
+    s.d("start @c").ok();
+    let begin = now();
+    s.d("kill @c").ok();
+    s.until_status("@c", "exited");
+    assert_eq!(actions(s, &begin, "--filter type=container"), "kill\ndie\n");
+}
+
+fn events_as_json(s: &Session) {
+    let begin = now();
+    let id = s.d("create --name @c @bb").ok().text();
+    let until = now();
+    let event = s.d(&format!("events --since {begin} --until {until} --filter container=@c --format json")).ok().json();
+    assert_eq!((event["Type"].as_str(), event["Action"].as_str(), event["scope"].as_str()), (Some("container"), Some("create"), Some("local")));
+    assert_eq!(event["Actor"]["ID"], id.as_str());
+    assert_eq!(event["id"], id.as_str());
+    assert_eq!(event["timeNano"].as_i64().expect("a time") / 1_000_000_000, event["time"].as_i64().expect("a time"));
+    s.d(&format!("events --since {begin} --until {until} --filter container=@c")).ok().such_that("the known line", |text| {
+        text.contains(&format!(" container create {id} (")) && text.contains(&s.x("name=@c")) && text.ends_with(")\n")
+    });
+}
+
+fn out_of_memory_is_an_event(s: &Session) {
+    let begin = now();
+    s.d("run --name @c --memory 16m --memory-swap 16m @deb python3 -c 'x = bytearray(200000000)'").exits(137);
+    let seen = actions(s, &begin, "--filter type=container");
+    assert!(seen.contains("oom\n") && seen.contains("die\n"), "{seen}");
+}
+
+fn since_and_until_are_needed_to_end(s: &Session) {
+    s.d("events --since 2020-01-01 --until 2020-01-02").prints("");
+    s.d("events --since 10 --until 5").fails_with(1, "`since` time (10.000000000) cannot be after `until` time (5.000000000)");
+}
+
+fn rename_pause_and_update_events(s: &Session) {
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    let begin = now();
+    s.d("rename @c @d").ok();
+    s.d("pause @d").ok();
+    s.d("unpause @d").ok();
+    s.d("update --cpu-shares 100 @d").ok();
+    assert_eq!(actions(s, &begin, ""), "rename\npause\nunpause\nupdate\n");
+}

@@ -1,0 +1,133 @@
+//! Terminals: attach, detach, resize, and what the keys do.
+
+use gantry_testkit::session::Session;
+use gantry_testkit::wait::eventually;
+
+gantry_testkit::scenarios![
+    detach_keys_leave_the_container_running,
+    other_detach_keys,
+    attach_after_detach_goes_on,
+    the_window_size_is_passed_on,
+    a_new_window_size_is_passed_on,
+    an_exec_gets_its_window_size,
+    control_c_interrupts_the_process,
+    end_of_file_ends_the_shell,
+    a_terminal_needs_a_terminal,
+    two_clients_attached_see_the_same,
+    detach_from_an_exec,
+    start_with_a_terminal,
+];
+
+fn detach_keys_leave_the_container_running(s: &Session) {
+    let mut terminal = s.terminal("run -it --name @c @bb sh");
+    terminal.expect("# ");
+    terminal.send(b"echo a$((1+1))b\n");
+    terminal.expect("a2b");
+    terminal.send(b"\x10\x11");
+    assert_eq!(terminal.wait(), 0);
+    s.d("inspect -f '{{.State.Running}}' @c").prints("true\n");
+}
+
+fn other_detach_keys(s: &Session) {
+    let mut terminal = s.terminal("run -it --detach-keys ctrl-a,x --name @c @bb cat");
+    terminal.send(b"typed\n");
+    terminal.expect("typed");
+    terminal.send(b"\x01x");
+    assert_eq!(terminal.wait(), 0);
+    s.d("inspect -f '{{.State.Running}}' @c").prints("true\n");
+    s.d("attach --detach-keys nonsense @c").exits(1).warns("invalid detach keys");
+}
+
+fn attach_after_detach_goes_on(s: &Session) {
+    let mut terminal = s.terminal("run -it --name @c @bb sh");
+    terminal.expect("# ");
+    terminal.send(b"X=kept\n");
+    terminal.expect("# ");
+    terminal.send(b"\x10\x11");
+    terminal.wait();
+    let mut again = s.terminal("attach @c");
+    again.send(b"\n");
+    again.expect("# ");
+    again.send(b"echo $X\n");
+    again.expect("kept");
+    again.send(b"exit 4\n");
+    assert_eq!(again.wait(), 4);
+}
+
+fn the_window_size_is_passed_on(s: &Session) {
+    let mut terminal = s.terminal("run --rm -it @bb sh -c 'sleep 0.5; stty size'");
+    terminal.expect("24 80");
+    assert_eq!(terminal.wait(), 0);
+}
+
+fn a_new_window_size_is_passed_on(s: &Session) {
+    let mut terminal = s.terminal("run --rm -it @bb sh");
+    terminal.expect("# ");
+    terminal.resize(33, 101);
+    eventually("the new size", || {
+        terminal.send(b"stty size\n");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        terminal.screen().contains("33 101")
+    });
+    terminal.send(b"exit\n");
+    assert_eq!(terminal.wait(), 0);
+}
+
+fn an_exec_gets_its_window_size(s: &Session) {
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    let mut terminal = s.terminal("exec -it @c sh -c 'stty size; cat'");
+    terminal.expect("24 80");
+    terminal.send(b"\x04");
+    assert_eq!(terminal.wait(), 0);
+}
+
+fn control_c_interrupts_the_process(s: &Session) {
+    let mut terminal = s.terminal("run --rm -it --init @bb sleep 1000");
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    terminal.send(b"\x03");
+    assert_eq!(terminal.wait(), 130);
+}
+
+fn end_of_file_ends_the_shell(s: &Session) {
+    let mut terminal = s.terminal("run --rm -it @bb sh");
+    terminal.expect("# ");
+    terminal.send(b"\x04");
+    assert_eq!(terminal.wait(), 0);
+}
+
+fn a_terminal_needs_a_terminal(s: &Session) {
+    s.d("run --rm -it @bb sh").fails(1, "the input device is not a TTY\n");
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    s.d("exec -it @c sh").fails(1, "the input device is not a TTY\n");
+}
+
+fn two_clients_attached_see_the_same(s: &Session) {
+    s.d("run -dit --name @c @bb sh").ok();
+    let (mut one, mut two) = (s.terminal("attach @c"), s.terminal("attach @c"));
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    one.send(b"echo from-$((1))\n");
+    one.expect("from-1");
+    two.expect("from-1");
+    two.send(b"echo from-$((2))\n");
+    one.expect("from-2");
+    two.send(b"exit 3\n");
+    assert_eq!((one.wait(), two.wait()), (3, 3));
+}
+
+fn detach_from_an_exec(s: &Session) {
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    let mut terminal = s.terminal("exec -it @c sh -c 'echo ready; exec cat'");
+    terminal.expect("ready");
+    terminal.send(b"\x10\x11");
+    terminal.wait();
+    eventually("cat goes on", || s.d("exec @c ps").stdout.lines().any(|line| line.ends_with(" cat")));
+}
+
+fn start_with_a_terminal(s: &Session) {
+    s.d("create -it --name @c @bb sh").ok();
+    let mut terminal = s.terminal("start -ai @c");
+    terminal.send(b"\n");
+    terminal.expect("# ");
+    terminal.send(b"exit 8\n");
+    assert_eq!(terminal.wait(), 8);
+}

@@ -1,0 +1,40 @@
+//! What a user does, through the docker client and through Gantry's, on Gantry or on the reference engine.
+//!
+//! Every scenario was proved on the real Docker (`make oracle`) before it judges Gantry. Command lines name objects with
+//! `@`, see `gantry_testkit::session::Session`.
+
+mod errors;
+mod events;
+mod exec;
+mod guide;
+mod images;
+mod interactive;
+mod isolation;
+mod lifecycle;
+mod logs;
+mod network;
+mod query;
+mod run;
+mod storage;
+mod wire;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gantry_testkit::runner::run(&[
+        ("guide", guide::ALL),
+        ("run", run::ALL),
+        ("exec", exec::ALL),
+        ("lifecycle", lifecycle::ALL),
+        ("isolation", isolation::ALL),
+        ("storage", storage::ALL),
+        ("network", network::ALL),
+        ("logs", logs::ALL),
+        ("events", events::ALL),
+        ("images", images::ALL),
+        ("interactive", interactive::ALL),
+        ("query", query::ALL),
+        ("errors", errors::ALL),
+        ("wire", wire::ALL),
+    ])
+}
