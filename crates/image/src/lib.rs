@@ -1,1 +1,40 @@
-//! Content store, references, unpack, load and save
+//! Images: content, references, layers; load, save, import, tag, remove, list.
+//!
+//! [`Images`] is the store of one data root. It is synchronous; callers with an async runtime call it from a blocking
+//! pool. It owns `content/`, `index.redb` and, through [`gantry_snapshot`], `snapshots/`.
+//!
+//! An image's id is the SHA-256 of its configuration's bytes as they came, so those bytes are kept as they are. Layers
+//! are kept by diffID, unpacked once whatever images and bases they belong to: a layer's directory does not depend on
+//! what lies below it. Not known here: registries, containers (callers say which images they use), HTTP.
+
+mod archive;
+mod changes;
+mod commit;
+mod container;
+mod content;
+mod decompress;
+mod error;
+mod glob;
+mod hash;
+mod history;
+mod import;
+mod index;
+mod list;
+mod load;
+mod pipe;
+mod prune;
+mod remove;
+mod save;
+mod store;
+mod unpack;
+
+pub use commit::CommitOptions;
+pub use error::{Error, Result};
+pub use gantry_snapshot as snapshot;
+pub use history::HistoryEntry;
+pub use import::ImportOptions;
+pub use list::{ListOptions, Listed};
+pub use load::{LoadEvent, LoadOptions, Loaded};
+pub use prune::{DiskUsage, PruneOptions, Pruned};
+pub use remove::{InUse, RemoveOptions, Removed};
+pub use store::{Image, Images, Layer};

@@ -1,0 +1,450 @@
+//! The store itself: opening, finding images, tagging, and the commit of new images.
+//!
+//! One lock guards the mirror of the index and is held over each change's transaction, so a change sees and leaves a
+//! whole state. A *lease* keeps a layer while an operation relies on it and no image names it yet.
+
+use crate::content::Content;
+use crate::error::{Error, Result};
+use crate::hash::chain_ids;
+use crate::index::{Change, ImageRecord, Index, LayerRecord, Mirror};
+use gantry_api::digest::Digest;
+use gantry_api::id::ImageId;
+use gantry_api::oci::image::ImageConfig;
+use gantry_api::reference::{AnyReference, Reference, parse_any};
+use gantry_api::time::Timestamp;
+use gantry_snapshot::{Ingest, Snapshots};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+/// How many parsed images are kept.
+const CACHED_MAX: usize = 512;
+
+/// Owns the images of one data root; clones share it.
+#[derive(Clone)]
+pub struct Images(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub snapshots: Snapshots,
+    pub content: Content,
+    pub index: Index,
+    mirror: Mutex<Mirror>,
+    cache: Mutex<HashMap<ImageId, Arc<Parsed>>>,
+    set_aside: Vec<PathBuf>,
+}
+
+/// Is what of an image never changes.
+pub(crate) struct Parsed {
+    pub config: ImageConfig,
+    pub raw: Vec<u8>,
+}
+
+/// Is an image as it was when it was asked for.
+#[derive(Clone)]
+pub struct Image {
+    pub id: ImageId,
+    /// Tags, sorted.
+    pub references: Vec<Reference>,
+    /// References with a digest, sorted.
+    pub digests: Vec<Reference>,
+    /// The sum of the layers' sizes.
+    pub size_bytes: u64,
+    pub parent: Option<ImageId>,
+    pub created: Option<Timestamp>,
+    pub loaded: Timestamp,
+    /// Go's zero time if it never was tagged here.
+    pub last_tagged: Timestamp,
+    /// Bottom first.
+    pub layers: Vec<Layer>,
+    parsed: Arc<Parsed>,
+}
+
+/// Is one layer of an image.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    pub diff_id: Digest,
+    pub chain_id: Digest,
+    pub size_bytes: u64,
+    /// The directory of the layer's tree.
+    pub path: PathBuf,
+}
+
+impl Image {
+    /// Gives the configuration.
+    pub fn config(&self) -> &ImageConfig {
+        &self.parsed.config
+    }
+
+    /// Gives the configuration's bytes, whose digest is the id.
+    pub fn raw_config(&self) -> &[u8] {
+        &self.parsed.raw
+    }
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Image").field("id", &self.id).field("references", &self.references).finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    /// Opens the store beneath a data root, made where it is missing.
+    ///
+    /// What a crash left is finished or swept: half-written content and layers go, recorded ones are completed, removals
+    /// go on. Layers whose files may not have reached the disk before a loss of power are checked against their diffID;
+    /// a damaged one is reported by [`Images::set_aside`] and its images are no longer listed.
+    ///
+    /// # Errors
+    /// Fails where the file system cannot hold layers, or another process has the store open.
+    pub fn open(data_root: &Path) -> Result<Self> {
+        std::fs::create_dir_all(data_root)
+            .map_err(|error| Error::io(format!("create `{}`", data_root.display()), error))?;
+        let snapshots = Snapshots::open(data_root)?;
+        let (index, mut mirror, removing) = Index::open(data_root)?;
+        let content = Content::open(data_root)?;
+        for number in &removing {
+            snapshots.remove(*number)?;
+        }
+        if !removing.is_empty() {
+            index.apply(&Change { finished: removing, ..Change::default() }, &mut mirror, &|| snapshots.make_space())?;
+        }
+        let known: HashSet<u64> = mirror.layers.values().map(|layer| layer.snapshot).collect();
+        let mut set_aside = snapshots.recover(&|number| known.contains(&number))?;
+        set_aside.extend(content.quarantine_unknown(|hex| {
+            hex.parse::<ImageId>().is_ok_and(|id| mirror.images.contains_key(&id))
+        })?);
+        let inner =
+            Inner { snapshots, content, index, mirror: Mutex::new(mirror), cache: Mutex::default(), set_aside };
+        let images = Self(Arc::new(inner));
+        images.collect_unused()?;
+        Ok(images)
+    }
+
+    /// Gives the paths that were set aside at open because no record names them.
+    pub fn set_aside(&self) -> &[PathBuf] {
+        &self.0.set_aside
+    }
+
+    /// Gives the directories of layers and containers.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.0.snapshots
+    }
+
+    /// Finds an image by name, full id or unique prefix of one.
+    ///
+    /// # Errors
+    /// Gives Docker's texts: `invalid reference format`, `No such image: x`.
+    pub fn get(&self, name: &str) -> Result<Arc<Image>> {
+        let mirror = self.lock();
+        let id = resolve(&mirror, name)?;
+        self.image(&mirror, &id)
+    }
+
+    /// Finds an image by its id.
+    pub fn get_by_id(&self, id: &ImageId) -> Result<Arc<Image>> {
+        self.image(&self.lock(), id)
+    }
+
+    /// Gives a name to an image; it leaves the image that had it.
+    pub fn tag(&self, source: &str, target: &str) -> Result<ImageId> {
+        let target = tag_target(target)?;
+        let mut mirror = self.lock();
+        let id = resolve(&mirror, source)?;
+        let mut record = mirror.images.get(&id).cloned().ok_or_else(|| no_such_image(source))?;
+        record.last_tagged = now();
+        let change = Change { images: vec![record], references: vec![(target, id.clone())], ..Change::default() };
+        self.write(&change, &mut mirror)?;
+        Ok(id)
+    }
+
+    pub(crate) fn write(&self, change: &Change, mirror: &mut Mirror) -> Result<()> {
+        self.0.index.apply(change, mirror, &|| self.0.snapshots.make_space())
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Mirror> {
+        self.0.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Builds the view of an image.
+    pub(crate) fn image(&self, mirror: &Mirror, id: &ImageId) -> Result<Arc<Image>> {
+        let record = mirror.images.get(id).ok_or_else(|| no_such_image(&id.to_digest()))?;
+        let parsed = self.parsed(id)?;
+        let (digests, references) =
+            mirror.references_of(id).into_iter().partition(|reference| reference.digest().is_some());
+        let mut layers = Vec::with_capacity(record.diff_ids.len());
+        for (diff_id, chain_id) in record.diff_ids.iter().zip(chain_ids(&record.diff_ids)) {
+            let layer = mirror.layers.get(diff_id).ok_or_else(|| missing_layer(diff_id))?;
+            layers.push(Layer {
+                diff_id: diff_id.clone(),
+                chain_id,
+                size_bytes: layer.size_bytes,
+                path: self.0.snapshots.layer_path(layer.snapshot),
+            });
+        }
+        Ok(Arc::new(Image {
+            id: id.clone(),
+            references,
+            digests,
+            size_bytes: record.size_bytes,
+            parent: record.parent.clone(),
+            created: record.created,
+            loaded: record.loaded,
+            last_tagged: record.last_tagged,
+            layers,
+            parsed,
+        }))
+    }
+
+    /// Reads and parses a configuration, once.
+    pub(crate) fn parsed(&self, id: &ImageId) -> Result<Arc<Parsed>> {
+        let mut cache = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parsed) = cache.get(id) {
+            return Ok(Arc::clone(parsed));
+        }
+        let raw = self.0.content.get(&Digest::from(id))?;
+        let config = parse_config(&raw)?;
+        if cache.len() >= CACHED_MAX {
+            cache.clear();
+        }
+        let parsed = Arc::new(Parsed { config, raw });
+        cache.insert(id.clone(), Arc::clone(&parsed));
+        Ok(parsed)
+    }
+
+    pub(crate) fn forget(&self, id: &ImageId) {
+        self.0.cache.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Tells whether a layer is in the store and, if so, keeps it as long as the lease lives.
+    pub(crate) fn lease(&self, diff_id: &Digest, lease: &Lease) -> bool {
+        let mut mirror = self.lock();
+        if !mirror.layers.contains_key(diff_id) {
+            return false;
+        }
+        lease.add(&mut mirror, diff_id);
+        true
+    }
+
+    /// Opens a lease that keeps nothing yet.
+    pub(crate) fn open_lease(&self) -> Lease {
+        Lease { images: self.clone(), held: Mutex::default() }
+    }
+
+    /// Removes layers that neither an image, nor a container, nor a lease needs.
+    pub(crate) fn collect_unused(&self) -> Result<()> {
+        let mut mirror = self.lock();
+        self.collect(&mut mirror, Change::default())
+    }
+
+    /// Carries out a change together with the removal of the layers that it makes superfluous.
+    pub(crate) fn collect(&self, mirror: &mut Mirror, mut change: Change) -> Result<()> {
+        let in_use = self.0.snapshots.layers_in_use();
+        let mut users = mirror.layer_users.clone();
+        for id in &change.removed_images {
+            let diff_ids = mirror.images.get(id).map(|image| image.diff_ids.iter().collect::<HashSet<_>>());
+            for diff_id in diff_ids.into_iter().flatten() {
+                if let Some(count) = users.get_mut(diff_id) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+        }
+        let unused = mirror.layers.values().filter(|layer| {
+            users.get(&layer.diff_id).is_none_or(|count| *count == 0)
+                && !mirror.leases.contains_key(&layer.diff_id)
+                && !in_use.contains(&layer.snapshot)
+        });
+        let unused: Vec<(Digest, u64)> = unused.map(|layer| (layer.diff_id.clone(), layer.snapshot)).collect();
+        if unused.is_empty() && change.is_empty() {
+            return Ok(());
+        }
+        change.removed_layers.extend(unused.iter().map(|(diff_id, _)| diff_id.clone()));
+        // In this order a crash at any point is finished by the next open.
+        self.write(&change, mirror)?;
+        for id in &change.removed_images {
+            self.forget(id);
+            self.0.content.remove(&Digest::from(id))?;
+        }
+        let numbers: Vec<u64> = unused.into_iter().map(|(_, number)| number).collect();
+        for number in &numbers {
+            self.0.snapshots.remove(*number)?;
+        }
+        if !numbers.is_empty() {
+            self.write(&Change { finished: numbers, ..Change::default() }, mirror)?;
+        }
+        Ok(())
+    }
+
+    /// Writes new images with their layers and references in one transaction, then gives the layers their places.
+    pub(crate) fn commit(&self, staged: Staged) -> Result<()> {
+        let Staged { images, layers, references } = staged;
+        let mut change = Change { references, ..Change::default() };
+        let mut places: Vec<Ingest> = Vec::new();
+        let mut content = Vec::new();
+        for (_, raw) in &images {
+            content.push(self.0.content.put(raw, &self.0.snapshots)?);
+        }
+        let mut mirror = self.lock();
+        for (record, ingest) in layers {
+            // Another load may have brought the same layer meanwhile.
+            if !mirror.layers.contains_key(&record.diff_id) {
+                change.layers.push(record);
+                places.push(ingest);
+            }
+        }
+        let stamp = now();
+        for (mut record, _) in images {
+            if let Some(old) = mirror.images.get(&record.id) {
+                record.loaded = old.loaded;
+                record.last_tagged = old.last_tagged;
+                record.parent = record.parent.or_else(|| old.parent.clone());
+            }
+            if change.references.iter().any(|(_, id)| *id == record.id) {
+                record.last_tagged = stamp;
+            }
+            let new = change.layers.iter().map(|layer| (&layer.diff_id, layer.size_bytes)).collect::<HashMap<_, _>>();
+            let mut size = 0;
+            for diff_id in &record.diff_ids {
+                let known = mirror.layers.get(diff_id).map(|layer| layer.size_bytes);
+                size += known.or_else(|| new.get(diff_id).copied()).ok_or_else(|| missing_layer(diff_id))?;
+            }
+            record.size_bytes = size;
+            change.images.push(record);
+        }
+        if let Err(error) = self.write(&change, &mut mirror) {
+            for digest in content {
+                if digest.hex().parse::<ImageId>().is_ok_and(|id| !mirror.images.contains_key(&id)) {
+                    self.0.content.remove(&digest)?;
+                }
+            }
+            return Err(error);
+        }
+        for ingest in places {
+            ingest.commit()?;
+        }
+        Ok(())
+    }
+}
+
+/// Is what [`Images::commit`] writes.
+#[derive(Default)]
+pub(crate) struct Staged {
+    /// Records and configurations; the sizes are filled in at the commit.
+    pub images: Vec<(ImageRecord, Vec<u8>)>,
+    pub layers: Vec<(LayerRecord, Ingest)>,
+    pub references: Vec<(Reference, ImageId)>,
+}
+
+impl Change {
+    fn is_empty(&self) -> bool {
+        let Self { layers, images, references, removed_references, removed_images, removed_layers, finished } = self;
+        layers.is_empty()
+            && images.is_empty()
+            && references.is_empty()
+            && removed_references.is_empty()
+            && removed_images.is_empty()
+            && removed_layers.is_empty()
+            && finished.is_empty()
+    }
+}
+
+/// Keeps layers; dropping it lets go of them and removes those that nothing else needs.
+pub(crate) struct Lease {
+    images: Images,
+    held: Mutex<Vec<Digest>>,
+}
+
+impl Lease {
+    fn add(&self, mirror: &mut Mirror, diff_id: &Digest) {
+        *mirror.leases.entry(diff_id.clone()).or_default() += 1;
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(diff_id.clone());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let held = std::mem::take(self.held.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if held.is_empty() {
+            return;
+        }
+        let mut mirror = self.images.lock();
+        for diff_id in held {
+            if let Some(count) = mirror.leases.get_mut(&diff_id) {
+                *count -= 1;
+                if *count == 0 {
+                    mirror.leases.remove(&diff_id);
+                }
+            }
+        }
+        // A layer that cannot be removed now is removed at the next open.
+        let _ = self.images.collect(&mut mirror, Change::default());
+    }
+}
+
+/// Finds the id that a name means: a full id, then a reference, then a unique prefix of an id.
+pub(crate) fn resolve(mirror: &Mirror, name: &str) -> Result<ImageId> {
+    let reference = match parse_any(name).map_err(|error| Error::invalid(error.to_string()))? {
+        AnyReference::Id(digest) => {
+            let id = digest.hex().parse::<ImageId>().ok().filter(|id| mirror.images.contains_key(id));
+            return id.ok_or_else(|| no_such_image(digest.as_str()));
+        }
+        AnyReference::Named(reference) => reference,
+    };
+    if let Some((_, id)) = mirror.references.get(&lookup_key(&reference)) {
+        return Ok(id.clone());
+    }
+    let prefix = name.strip_prefix("sha256:").unwrap_or(name);
+    if let Some(id) = by_prefix(mirror, prefix) {
+        return Ok(id);
+    }
+    Err(no_such_image(&reference.or_latest().to_string()))
+}
+
+/// Gives the key of a reference: a digest counts more than a tag.
+pub(crate) fn lookup_key(reference: &Reference) -> String {
+    match reference.digest() {
+        Some(digest) => reference.clone().with_digest(digest.clone()).canonical(),
+        None => reference.clone().or_latest().canonical(),
+    }
+}
+
+fn by_prefix(mirror: &Mirror, prefix: &str) -> Option<ImageId> {
+    if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    let first: ImageId = format!("{prefix:0<64}").parse().ok()?;
+    let mut found = mirror.images.range(first..).map(|(id, _)| id).take_while(|id| id.as_str().starts_with(prefix));
+    let only = found.next()?;
+    // An ambiguous prefix is no name, which Docker reports as such.
+    if found.next().is_some() { None } else { Some(only.clone()) }
+}
+
+/// Parses the name that an image is to get.
+pub(crate) fn tag_target(target: &str) -> Result<Reference> {
+    let reference: Reference =
+        target.parse().map_err(|error: gantry_api::reference::ReferenceError| Error::invalid(error.to_string()))?;
+    if reference.digest().is_some() {
+        return Err(Error::invalid("refusing to create a tag with a digest reference"));
+    }
+    if reference.familiar_name() == "sha256" {
+        return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
+    }
+    Ok(reference.or_latest())
+}
+
+/// Parses an image's configuration.
+pub(crate) fn parse_config(raw: &[u8]) -> Result<ImageConfig> {
+    serde_json::from_slice(raw).map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))
+}
+
+pub(crate) fn no_such_image(name: &str) -> Error {
+    Error::NotFound(format!("No such image: {name}"))
+}
+
+pub(crate) fn missing_layer(diff_id: &Digest) -> Error {
+    Error::NotFound(format!("layer {diff_id} does not exist"))
+}
+
+pub(crate) fn now() -> Timestamp {
+    SystemTime::now().into()
+}
