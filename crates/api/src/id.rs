@@ -36,7 +36,7 @@ pub fn short(id: &str) -> &str {
 }
 
 macro_rules! id {
-    ($($(#[$meta:meta])* $name:ident;)*) => {$(
+    ($($(#[$meta:meta])* $name:ident $(, $prefix:literal)?;)*) => {$(
         $(#[$meta])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -61,7 +61,9 @@ macro_rules! id {
         impl TryFrom<String> for $name {
             type Error = InvalidId;
             fn try_from(text: String) -> Result<Self, InvalidId> {
-                if is_full_id(&text) { Ok(Self(text.into())) } else { Err(InvalidId(text)) }
+                let digits = text.as_str();
+                $(let digits = digits.strip_prefix($prefix).unwrap_or(digits);)?
+                if is_full_id(digits) { Ok(Self(digits.into())) } else { Err(InvalidId(text)) }
             }
         }
         impl FromStr for $name {
@@ -102,8 +104,9 @@ id! {
     NetworkId;
     /// Names a container's endpoint on a network.
     EndpointId;
-    /// Names an image by the 64 digits of its configuration's sha256; the wire form has `sha256:` in front.
-    ImageId;
+    /// Names an image by the 64 digits of its configuration's sha256; the wire form has `sha256:` in front, and both
+    /// forms are read.
+    ImageId, "sha256:";
 }
 
 impl ImageId {
@@ -143,6 +146,16 @@ mod tests {
             ContainerId::from_random(&[0xab; 32]).unwrap().as_str(),
             "ab".repeat(32)
         );
+    }
+
+    #[test]
+    fn an_image_id_is_read_with_and_without_its_algorithm() {
+        let digits = "0123456789abcdef".repeat(4);
+        let id: ImageId = format!("sha256:{digits}").parse().unwrap();
+        assert_eq!(id.as_str(), digits);
+        assert_eq!(id, digits.parse().unwrap());
+        assert_eq!(id.to_digest(), format!("sha256:{digits}"));
+        assert!(format!("sha256:{digits}").parse::<ContainerId>().is_err());
     }
 
     #[test]

@@ -64,10 +64,12 @@ wire! {
         parent: String,
         comment: String,
         created: String = omitempty,
+        /// Only before 1.45.
+        container: Option<String> = omitempty,
+        /// Only before 1.45.
+        container_config: Option<serde_json::Value> = omitempty,
         docker_version: String,
         author: String,
-        /// An [`ImageConfig`], or before 1.50 a container's [`Config`](crate::container::Config).
-        config: Option<serde_json::Value>,
         architecture: String,
         variant: String = omitempty,
         os: String,
@@ -81,10 +83,8 @@ wire! {
         metadata: ImageMetadata,
         descriptor: Option<serde_json::Value> = omitempty,
         manifests: Option<Vec<serde_json::Value>> = omitempty,
-        /// Only before 1.45.
-        container: Option<String> = omitempty,
-        /// Only before 1.45.
-        container_config: Option<serde_json::Value> = omitempty,
+        /// An [`ImageConfig`], or before 1.50 a container's [`Config`](crate::container::Config).
+        config: Option<serde_json::Value>,
     }
 
     /// Is one step of an image's history.
