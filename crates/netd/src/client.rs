@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -212,6 +212,7 @@ fn spawn(options: &SpawnOptions) -> io::Result<Option<Child>> {
         _ => {}
     }
     let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     // The child inherits the open file description and with it the lock: it holds as long as the child lives.
     let child = Command::new(&options.program)
         .arg0("gantry-netd")

@@ -1,0 +1,597 @@
+//! The loop: requests of the daemon, connections and datagrams to be carried, all on one thread.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use gantry_api::port::{Protocol, Reservation};
+use gantry_sys::epoll::{Epoll, EventFlags};
+use gantry_sys::net;
+
+use crate::protocol::{self, Envelope, FEATURES, Reply, Request, Status};
+use crate::slab::{Key, Slab};
+use crate::tcp::{After, PENDING_BYTES_MAX, Pair};
+use crate::{socket, state, udp};
+
+/// How many daemons may be connected; more than one only while one takes over from another.
+const CONNECTIONS_MAX: usize = 16;
+/// How many connections and UDP clients are carried at a time.
+const FORWARDS_MAX: usize = 16 * 1024;
+/// How many datagrams of one socket are taken before others get their turn.
+const DATAGRAMS_MAX: usize = 64;
+/// How often idle UDP flows are looked for, while there are any.
+const SWEEP: Duration = Duration::from_secs(15);
+
+/// A daemon's connection.
+#[derive(Debug)]
+struct Daemon {
+    stream: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// What a slot holds.
+#[derive(Debug)]
+enum Thing {
+    Listener(UnixListener),
+    Daemon(Daemon),
+    Tcp {
+        fd: OwnedFd,
+        target: SocketAddr,
+    },
+    Udp(udp::Port),
+    /// A port that is kept and carries nothing (SCTP).
+    Kept {
+        _fd: OwnedFd,
+    },
+    Pair(Box<Pair>),
+    Flow(udp::Flow),
+}
+
+/// What an owner holds.
+#[derive(Debug, Default)]
+struct Holding {
+    reservations: Vec<Reservation>,
+    sockets: Vec<Key>,
+}
+
+/// The whole of netd.
+pub struct Server {
+    epoll: Epoll,
+    slab: Slab<Thing>,
+    owners: HashMap<String, Holding>,
+    directory: PathBuf,
+    buffer: Box<[u8]>,
+    daemons: usize,
+    forwards: usize,
+    flows: usize,
+    forwards_total: u64,
+    forwards_refused: u64,
+    /// Given up when descriptors run out, so that the connection in the queue can be taken and closed.
+    spare: Option<File>,
+    next_sweep: Option<Instant>,
+    ending: bool,
+}
+
+impl Server {
+    /// Takes the listening socket and reserves again what the files in `directory` name.
+    pub fn new(listener: UnixListener, directory: PathBuf) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let mut server = Self {
+            epoll: Epoll::new()?,
+            slab: Slab::default(),
+            owners: HashMap::new(),
+            buffer: vec![0; PENDING_BYTES_MAX].into_boxed_slice(),
+            daemons: 0,
+            forwards: 0,
+            flows: 0,
+            forwards_total: 0,
+            forwards_refused: 0,
+            spare: File::open("/dev/null").ok(),
+            next_sweep: None,
+            ending: false,
+            directory,
+        };
+        let key = server.slab.reserve();
+        server
+            .epoll
+            .add(listener.as_fd(), key.token(0), EventFlags::IN)?;
+        server.slab.put(key, Thing::Listener(listener));
+        for (owner, reservations) in state::load(&server.directory)? {
+            for reservation in reservations {
+                // What somebody else has taken meanwhile stays lost; the firewall still leads it to the container.
+                let _ = server.reserve(&owner, &[reservation]);
+            }
+        }
+        Ok(server)
+    }
+
+    /// Works until a daemon asks for the end.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Vec::new();
+        while !self.ending {
+            let timeout = self
+                .next_sweep
+                .map(|due| due.saturating_duration_since(Instant::now()));
+            events.clear();
+            self.epoll
+                .wait(timeout, |token, flags| events.push((token, flags)))?;
+            for &(token, flags) in &events {
+                let (key, side) = Key::from_token(token);
+                if let Some(thing) = self.slab.take(key) {
+                    self.handle(key, side, flags, thing);
+                }
+            }
+            if self.next_sweep.is_some_and(|due| due <= Instant::now()) {
+                self.sweep();
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, key: Key, side: u8, flags: EventFlags, mut thing: Thing) {
+        let keep = match &mut thing {
+            Thing::Listener(listener) => {
+                self.accept_daemon(listener);
+                true
+            }
+            Thing::Daemon(daemon) => self.serve(key, daemon, flags),
+            Thing::Tcp { fd, target } => {
+                self.accept_client(key, fd, *target);
+                true
+            }
+            Thing::Udp(port) => {
+                self.take_datagrams(key, port);
+                true
+            }
+            Thing::Kept { .. } => true,
+            Thing::Pair(pair) => {
+                pair.step(&self.epoll, key, side, flags, &mut self.buffer) == After::Goes
+            }
+            Thing::Flow(flow) => {
+                self.return_answers(flow);
+                true
+            }
+        };
+        if keep {
+            self.slab.put(key, thing);
+        } else {
+            self.slab.put(key, thing);
+            self.close(key);
+        }
+    }
+
+    /// Empties a slot and counts.
+    fn close(&mut self, key: Key) {
+        match self.slab.remove(key) {
+            Some(Thing::Daemon(_)) => self.daemons -= 1,
+            Some(Thing::Pair(_)) => self.forwards -= 1,
+            Some(Thing::Flow(flow)) => {
+                self.forwards -= 1;
+                self.flows -= 1;
+                if let Some(Thing::Udp(port)) = self.slab.get_mut(flow.port) {
+                    port.clients.remove(&flow.client);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn accept_daemon(&mut self, listener: &UnixListener) {
+        while let Ok((stream, _)) = listener.accept() {
+            if self.daemons >= CONNECTIONS_MAX || stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let key = self.slab.reserve();
+            if self
+                .epoll
+                .add(stream.as_fd(), key.token(0), EventFlags::IN)
+                .is_err()
+            {
+                self.slab.remove(key);
+                continue;
+            }
+            self.daemons += 1;
+            let daemon = Daemon {
+                stream,
+                input: Vec::new(),
+                output: Vec::new(),
+            };
+            self.slab.put(key, Thing::Daemon(daemon));
+        }
+    }
+
+    /// Reads requests and writes answers; false ends the connection.
+    fn serve(&mut self, key: Key, daemon: &mut Daemon, flags: EventFlags) -> bool {
+        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            loop {
+                match daemon.stream.read(&mut self.buffer) {
+                    Ok(0) => return false,
+                    Ok(length) => {
+                        daemon.input.extend_from_slice(&self.buffer[..length]);
+                        if daemon.input.len() > protocol::FRAME_BYTES_MAX as usize + 4 {
+                            break;
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return false,
+                }
+            }
+            loop {
+                match protocol::take_frame(&mut daemon.input) {
+                    Ok(Some(frame)) => {
+                        let Some(answer) = self.answer(&frame) else {
+                            return false;
+                        };
+                        daemon.output.extend_from_slice(&answer);
+                    }
+                    Ok(None) => break,
+                    Err(_) => return false,
+                }
+            }
+            if daemon.input.is_empty() {
+                daemon.input = Vec::new();
+            }
+        }
+        while !daemon.output.is_empty() {
+            match daemon.stream.write(&daemon.output) {
+                Ok(length) => drop(daemon.output.drain(..length)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        let wanted = if daemon.output.is_empty() {
+            EventFlags::IN
+        } else {
+            EventFlags::IN | EventFlags::OUT
+        };
+        self.epoll
+            .modify(daemon.stream.as_fd(), key.token(0), wanted)
+            .is_ok()
+    }
+
+    /// Answers one frame; `None` where it is no envelope at all.
+    fn answer(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        #[derive(serde::Deserialize)]
+        struct Numbered {
+            id: u64,
+        }
+        let Numbered { id } = serde_json::from_slice(frame).ok()?;
+        let body = match serde_json::from_slice::<Envelope<Request>>(frame) {
+            Ok(request) => self.execute(request.body),
+            Err(_) => Reply::Unknown,
+        };
+        protocol::encode(&Envelope { id, body }).ok()
+    }
+
+    fn execute(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Hello { version: _ } => Reply::Hello {
+                version: protocol::VERSION,
+                features: FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
+            },
+            Request::Reserve {
+                owner,
+                reservations,
+            } => self.reserve_all(&owner, &reservations),
+            Request::Release { owner } => self.release(&owner),
+            Request::Owners => {
+                let mut owners: Vec<String> = self.owners.keys().cloned().collect();
+                owners.sort();
+                Reply::Owners { owners }
+            }
+            Request::Status => Reply::Status(Status {
+                pid: std::process::id(),
+                owners: self.owners.len(),
+                sockets: self
+                    .owners
+                    .values()
+                    .map(|holding| holding.sockets.len())
+                    .sum(),
+                forwards: self.forwards,
+                forwards_total: self.forwards_total,
+                forwards_refused: self.forwards_refused,
+            }),
+            Request::Shutdown => {
+                for owner in self.owners.keys().cloned().collect::<Vec<_>>() {
+                    self.release(&owner);
+                }
+                self.ending = true;
+                Reply::Ok
+            }
+        }
+    }
+
+    fn reserve_all(&mut self, owner: &str, reservations: &[Reservation]) -> Reply {
+        if !state::is_valid_owner(owner) {
+            return Reply::Error {
+                message: format!("invalid owner `{owner}`"),
+            };
+        }
+        let held = self
+            .owners
+            .get(owner)
+            .map(|holding| holding.reservations.as_slice())
+            .unwrap_or_default();
+        let held: std::collections::HashSet<Reservation> = held.iter().copied().collect();
+        let new: Vec<Reservation> = reservations
+            .iter()
+            .filter(|reservation| !held.contains(reservation))
+            .copied()
+            .collect();
+        let before = self
+            .owners
+            .get(owner)
+            .map_or(0, |holding| holding.sockets.len());
+        if let Err((reservation, error)) = self.reserve(owner, &new) {
+            return Reply::Refused {
+                protocol: reservation.protocol,
+                address: reservation.address,
+                port: reservation.port,
+                errno: error.raw_os_error().unwrap_or(libc::EIO),
+            };
+        }
+        let all = self
+            .owners
+            .get(owner)
+            .map(|holding| holding.reservations.clone())
+            .unwrap_or_default();
+        if let Err(error) = state::save(&self.directory, owner, all) {
+            self.forget(owner, before, &new);
+            return Reply::Error {
+                message: format!("save reservations of `{owner}`: {error}"),
+            };
+        }
+        Reply::Ok
+    }
+
+    /// Opens the sockets of all reservations or none.
+    fn reserve(
+        &mut self,
+        owner: &str,
+        reservations: &[Reservation],
+    ) -> Result<(), (Reservation, io::Error)> {
+        let before = self
+            .owners
+            .get(owner)
+            .map_or(0, |holding| holding.sockets.len());
+        let mut keys = Vec::new();
+        for plan in socket::plan(reservations) {
+            let opened = socket::open(&plan).and_then(|sockets| {
+                for socket in sockets {
+                    let key = self
+                        .keep(&plan, socket)
+                        .map_err(|error| (plan.reservations[0], error))?;
+                    keys.push(key);
+                }
+                Ok(())
+            });
+            if let Err(refused) = opened {
+                for key in keys {
+                    self.close(key);
+                }
+                debug_assert_eq!(
+                    before,
+                    self.owners
+                        .get(owner)
+                        .map_or(0, |holding| holding.sockets.len())
+                );
+                return Err(refused);
+            }
+        }
+        if !reservations.is_empty() {
+            let holding = self.owners.entry(owner.to_owned()).or_default();
+            holding.reservations.extend_from_slice(reservations);
+            holding.sockets.extend(keys);
+        }
+        Ok(())
+    }
+
+    /// Enters a host-port socket into the loop.
+    fn keep(&mut self, plan: &socket::Plan, fd: OwnedFd) -> io::Result<Key> {
+        let key = self.slab.reserve();
+        if plan.protocol != Protocol::Sctp
+            && let Err(error) = self.epoll.add(fd.as_fd(), key.token(0), EventFlags::IN)
+        {
+            self.slab.remove(key);
+            return Err(error);
+        }
+        let thing = match plan.protocol {
+            Protocol::Tcp => Thing::Tcp {
+                fd,
+                target: plan.target,
+            },
+            Protocol::Udp => Thing::Udp(udp::Port {
+                fd,
+                target: plan.target,
+                clients: HashMap::new(),
+            }),
+            Protocol::Sctp => Thing::Kept { _fd: fd },
+        };
+        self.slab.put(key, thing);
+        Ok(key)
+    }
+
+    /// Takes back the newest part of what an owner holds.
+    fn forget(&mut self, owner: &str, sockets_before: usize, reservations: &[Reservation]) {
+        let Some(holding) = self.owners.get_mut(owner) else {
+            return;
+        };
+        holding
+            .reservations
+            .retain(|held| !reservations.contains(held));
+        let gone = holding.sockets.split_off(sockets_before);
+        if holding.reservations.is_empty() {
+            self.owners.remove(owner);
+        }
+        self.close_ports(&gone);
+    }
+
+    fn release(&mut self, owner: &str) -> Reply {
+        if !state::is_valid_owner(owner) {
+            return Reply::Error {
+                message: format!("invalid owner `{owner}`"),
+            };
+        }
+        if let Err(error) = state::remove(&self.directory, owner) {
+            return Reply::Error {
+                message: format!("remove reservations of `{owner}`: {error}"),
+            };
+        }
+        if let Some(holding) = self.owners.remove(owner) {
+            self.close_ports(&holding.sockets);
+        }
+        Reply::Ok
+    }
+
+    /// Closes ports and what is carried by them.
+    fn close_ports(&mut self, ports: &[Key]) {
+        if ports.is_empty() {
+            return;
+        }
+        if self.forwards > 0 {
+            let ports: std::collections::HashSet<Key> = ports.iter().copied().collect();
+            let carried = self.slab.keys(|thing| match thing {
+                Thing::Pair(pair) => ports.contains(&pair.port),
+                Thing::Flow(flow) => ports.contains(&flow.port),
+                _ => false,
+            });
+            for key in carried {
+                if let Some(Thing::Pair(pair)) = self.slab.get_mut(key) {
+                    pair.abort();
+                }
+                self.close(key);
+            }
+        }
+        for &port in ports {
+            self.close(port);
+        }
+    }
+
+    fn accept_client(&mut self, port: Key, listener: &OwnedFd, target: SocketAddr) {
+        for _ in 0..DATAGRAMS_MAX {
+            let client = match net::accept(listener.as_fd()) {
+                Ok(client) => client,
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                    self.refuse(listener);
+                    continue;
+                }
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) =>
+                {
+                    continue;
+                }
+                Err(_) => return,
+            };
+            if self.forwards >= FORWARDS_MAX || self.start_pair(port, client, target).is_err() {
+                self.forwards_refused += 1;
+            }
+        }
+    }
+
+    fn start_pair(&mut self, port: Key, client: OwnedFd, target: SocketAddr) -> io::Result<()> {
+        let kept = client.try_clone()?;
+        let started = Pair::start(port, client, target).and_then(|mut pair| {
+            let key = self.slab.reserve();
+            match pair.update_interest(&self.epoll, key) {
+                Ok(()) => {
+                    self.forwards += 1;
+                    self.forwards_total += 1;
+                    self.slab.put(key, Thing::Pair(Box::new(pair)));
+                    Ok(())
+                }
+                Err(error) => {
+                    self.slab.remove(key);
+                    Err(error)
+                }
+            }
+        });
+        if started.is_err() {
+            let _ = net::set_abort_on_close(kept.as_fd());
+        }
+        started
+    }
+
+    /// Takes a connection for which there is no descriptor and closes it, or epoll would report it without end.
+    fn refuse(&mut self, listener: &OwnedFd) {
+        self.forwards_refused += 1;
+        self.spare = None;
+        if let Ok(client) = net::accept(listener.as_fd()) {
+            let _ = net::set_abort_on_close(client.as_fd());
+        }
+        self.spare = File::open("/dev/null").ok();
+    }
+
+    fn take_datagrams(&mut self, key: Key, port: &mut udp::Port) {
+        for _ in 0..DATAGRAMS_MAX {
+            let Ok((length, sender, local)) =
+                net::receive_datagram(port.fd.as_fd(), &mut self.buffer)
+            else {
+                return;
+            };
+            let client = (sender, local);
+            if let Some(&flow) = port.clients.get(&client)
+                && let Some(Thing::Flow(flow)) = self.slab.get_mut(flow)
+            {
+                flow.send(&self.buffer[..length]);
+                continue;
+            }
+            if port.clients.len() >= udp::CLIENTS_MAX || self.forwards >= FORWARDS_MAX {
+                self.forwards_refused += 1;
+                continue;
+            }
+            let Ok(mut flow) = udp::Flow::start(key, client, port.target) else {
+                self.forwards_refused += 1;
+                continue;
+            };
+            let flow_key = self.slab.reserve();
+            if self
+                .epoll
+                .add(flow.fd().as_fd(), flow_key.token(0), EventFlags::IN)
+                .is_err()
+            {
+                self.slab.remove(flow_key);
+                self.forwards_refused += 1;
+                continue;
+            }
+            flow.send(&self.buffer[..length]);
+            port.clients.insert(client, flow_key);
+            self.slab.put(flow_key, Thing::Flow(flow));
+            self.forwards += 1;
+            self.flows += 1;
+            self.forwards_total += 1;
+            self.next_sweep
+                .get_or_insert_with(|| Instant::now() + SWEEP);
+        }
+    }
+
+    fn return_answers(&mut self, flow: &mut udp::Flow) {
+        for _ in 0..DATAGRAMS_MAX {
+            let Some(length) = flow.receive(&mut self.buffer) else {
+                return;
+            };
+            if let Some(Thing::Udp(port)) = self.slab.get_mut(flow.port) {
+                port.answer(flow.client, &self.buffer[..length]);
+            }
+        }
+    }
+
+    /// Gives up UDP flows that have been silent for long.
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        let idle = self
+            .slab
+            .keys(|thing| matches!(thing, Thing::Flow(flow) if now.duration_since(flow.last) >= udp::IDLE));
+        for key in idle {
+            self.close(key);
+        }
+        self.next_sweep = (self.flows > 0).then(|| now + SWEEP);
+    }
+}

@@ -1,0 +1,425 @@
+//! netd as a process, in a network namespace that plays the host. Needs root.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gantry_api::port::{PortReserver, Protocol, Reservation, ReserveError};
+use gantry_netd::client::{Client, SpawnOptions, socket_path, state_dir};
+use gantry_netd::protocol::{self, Envelope, Reply};
+use gantry_sys::net;
+use gantry_sys::netlink::{Batch, Family, Socket, route};
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
+const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+
+struct Host {
+    exec_root: tempfile::TempDir,
+    container: OwnedFd,
+    client: Client,
+}
+
+impl Host {
+    fn new() -> Self {
+        net::unshare_net().expect("these tests need root");
+        let rtnl = Socket::open(Family::Route).unwrap();
+        let (container, inside) = thread::spawn(|| {
+            net::unshare_net().unwrap();
+            let fd: OwnedFd = fs::File::open("/proc/thread-self/ns/net").unwrap().into();
+            (fd, Socket::open(Family::Route).unwrap())
+        })
+        .join()
+        .unwrap();
+        let mut batch = Batch::new();
+        route::set_up(&mut batch, 1);
+        route::add_bridge(&mut batch, "br0", 1500, [2, 0, 0, 0, 0, 1]);
+        rtnl.execute(&mut batch).unwrap();
+        let bridge = route::link_by_name(&rtnl, "br0").unwrap().unwrap().index;
+        let mut batch = Batch::new();
+        route::add_address(&mut batch, bridge, GATEWAY, 16);
+        let pair = route::VethPair {
+            host_name: "veth1",
+            bridge,
+            mtu: 1500,
+            peer_name: "eth0",
+            peer_address: [2, 0, 0, 0, 0, 2],
+            peer_netns: container.as_fd(),
+        };
+        route::add_veth(&mut batch, &pair);
+        route::set_up_by_name(&mut batch, "veth1");
+        rtnl.execute(&mut batch).unwrap();
+        let eth0 = route::link_by_name(&inside, "eth0").unwrap().unwrap().index;
+        let mut batch = Batch::new();
+        route::set_up(&mut batch, 1);
+        route::add_address(&mut batch, eth0, CONTAINER, 16);
+        route::set_up(&mut batch, eth0);
+        inside.execute(&mut batch).unwrap();
+        let control = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(net::ethtool_glink(control.as_fd(), "veth1").unwrap());
+        let exec_root = tempfile::tempdir().unwrap();
+        let client = Client::open(options(exec_root.path())).unwrap();
+        Self {
+            exec_root,
+            container,
+            client,
+        }
+    }
+
+    fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                net::setns_net(self.container.as_fd()).unwrap();
+                work()
+            });
+            thread.join().unwrap()
+        })
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.client.shutdown().unwrap();
+            assert!(!socket_path(self.exec_root.path()).exists());
+        } else {
+            let _ = self.client.shutdown();
+        }
+    }
+}
+
+fn options(exec_root: &std::path::Path) -> SpawnOptions {
+    SpawnOptions {
+        exec_root: exec_root.to_owned(),
+        program: env!("CARGO_BIN_EXE_netd-under-test").into(),
+        arguments: Vec::new(),
+    }
+}
+
+fn reservation(protocol: Protocol, address: &str, port: u16, container_port: u16) -> Reservation {
+    Reservation {
+        protocol,
+        address: address.parse().unwrap(),
+        port,
+        target: SocketAddr::from((CONTAINER, container_port)),
+    }
+}
+
+fn both(protocol: Protocol, port: u16, container_port: u16) -> [Reservation; 2] {
+    ["0.0.0.0", "::"].map(|address| reservation(protocol, address, port, container_port))
+}
+
+/// Tries to take a port as a server would that sets SO_REUSEADDR.
+fn can_bind(address: &str, port: u16, transport: net::Transport) -> bool {
+    let address: IpAddr = address.parse().unwrap();
+    let socket = net::socket(address, transport, false).unwrap();
+    net::set_reuse_address(socket.as_fd(), true).unwrap();
+    net::bind(socket.as_fd(), SocketAddr::new(address, port)).is_ok()
+}
+
+#[test]
+fn a_reserved_port_is_nobody_elses() {
+    let host = Host::new();
+    let mut wanted = both(Protocol::Tcp, 8080, 80).to_vec();
+    wanted.extend(both(Protocol::Udp, 8080, 80));
+    wanted.push(reservation(Protocol::Tcp, "127.0.0.1", 8081, 80));
+    host.client.reserve("one", &wanted).unwrap();
+    for address in ["0.0.0.0", "127.0.0.1", "172.17.0.1", "::", "::1"] {
+        assert!(!can_bind(address, 8080, net::Transport::Tcp), "{address}");
+        assert!(!can_bind(address, 8080, net::Transport::Udp), "{address}");
+    }
+    assert!(!can_bind("127.0.0.1", 8081, net::Transport::Tcp));
+    assert!(can_bind("127.0.0.2", 8081, net::Transport::Tcp));
+    assert!(can_bind("::1", 8081, net::Transport::Tcp));
+    // The same again is no error, for somebody else it is.
+    host.client.reserve("one", &wanted).unwrap();
+    assert_eq!(
+        host.client.status().unwrap().sockets,
+        3,
+        "both families share a socket"
+    );
+    assert!(matches!(
+        host.client.reserve("two", &both(Protocol::Tcp, 8080, 80)),
+        Err(ReserveError::InUse { port: 8080, .. })
+    ));
+    assert_eq!(host.client.owners().unwrap(), ["one"]);
+    host.client.release("one").unwrap();
+    host.client.release("one").unwrap();
+    assert!(can_bind("0.0.0.0", 8080, net::Transport::Tcp));
+    assert!(can_bind("::", 8080, net::Transport::Udp));
+    assert!(host.client.owners().unwrap().is_empty());
+}
+
+#[test]
+fn a_refused_reservation_names_the_address_and_keeps_nothing() {
+    let host = Host::new();
+    let taken = TcpListener::bind("[::1]:9001").unwrap();
+    let mut wanted = both(Protocol::Tcp, 9000, 80).to_vec();
+    wanted.extend(both(Protocol::Tcp, 9001, 80));
+    match host.client.reserve("one", &wanted) {
+        Err(ReserveError::InUse {
+            address,
+            port: 9001,
+            protocol: Protocol::Tcp,
+        }) => assert_eq!(address, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
+        other => panic!("{other:?}"),
+    }
+    assert!(can_bind("0.0.0.0", 9000, net::Transport::Tcp));
+    assert!(host.client.owners().unwrap().is_empty());
+    drop(taken);
+    assert!(matches!(
+        host.client
+            .reserve("one", &[reservation(Protocol::Tcp, "9.9.9.9", 9000, 80)]),
+        Err(ReserveError::NoSuchAddress { port: 9000, .. })
+    ));
+    assert!(host.client.reserve("../evil", &wanted).is_err());
+    assert!(
+        fs::read_dir(state_dir(host.exec_root.path()))
+            .unwrap()
+            .all(|entry| {
+                let name = entry.unwrap().file_name();
+                name == "lock"
+            })
+    );
+}
+
+#[test]
+fn connections_are_carried_to_the_container() {
+    let host = Host::new();
+    host.client
+        .reserve("web", &both(Protocol::Tcp, 8080, 80))
+        .unwrap();
+    let listener = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    // The server answers when the client has ended its half: with what it got, byte for byte.
+    let server = thread::spawn(move || {
+        for stream in listener.incoming().flatten().take(3) {
+            thread::spawn(move || {
+                let mut stream = stream;
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).unwrap();
+                stream.write_all(&bytes).unwrap();
+            });
+        }
+    });
+    let sent: Vec<u8> = (0..8_000_000u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
+    for address in ["[::1]:8080", "127.0.0.1:8080", "172.17.0.1:8080"] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        stream.write_all(&sent).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        assert!(
+            received == sent,
+            "{address}: {} bytes came back",
+            received.len()
+        );
+    }
+    server.join().unwrap();
+    let start = Instant::now();
+    while host.client.status().unwrap().forwards > 0 {
+        assert!(start.elapsed() < Duration::from_secs(5));
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(host.client.status().unwrap().forwards_total, 3);
+}
+
+#[test]
+fn a_failing_side_resets_the_other() {
+    let host = Host::new();
+    host.client
+        .reserve("web", &both(Protocol::Tcp, 8080, 80))
+        .unwrap();
+    // Nobody listens in the container.
+    let mut stream = TcpStream::connect("[::1]:8080").unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let error = stream.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    // The container goes away in the middle.
+    let listener = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    let mut stream = TcpStream::connect("[::1]:8080").unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let (mut inside, _) = listener.accept().unwrap();
+    stream.write_all(b"x").unwrap();
+    inside.read_exact(&mut [0; 1]).unwrap();
+    host.client.release("web").unwrap();
+    assert_eq!(
+        stream.read(&mut [0; 1]).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    assert!(TcpStream::connect("[::1]:8080").is_err());
+}
+
+#[test]
+fn a_slow_reader_does_not_hold_others_up_nor_fill_memory() {
+    let host = Host::new();
+    host.client
+        .reserve("web", &both(Protocol::Tcp, 8080, 80))
+        .unwrap();
+    let listener = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let block = vec![7; 1 << 20];
+                for _ in 0..64 {
+                    if stream.write_all(&block).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let mut slow = TcpStream::connect("[::1]:8080").unwrap();
+    thread::sleep(Duration::from_millis(300));
+    let mut quick = TcpStream::connect("[::1]:8080").unwrap();
+    let mut received = Vec::new();
+    quick.read_to_end(&mut received).unwrap();
+    assert_eq!(received.len(), 64 << 20);
+    let pid = host.client.status().unwrap().pid;
+    let private = private_kib(pid);
+    assert!(private < 4096, "{private} KiB");
+    received.clear();
+    slow.read_to_end(&mut received).unwrap();
+    assert_eq!(received.len(), 64 << 20);
+}
+
+#[test]
+fn datagrams_are_carried_and_answered_from_the_address_they_were_sent_to() {
+    let host = Host::new();
+    host.client
+        .reserve("dns", &both(Protocol::Udp, 8053, 53))
+        .unwrap();
+    let server = host.enter(|| UdpSocket::bind("0.0.0.0:53").unwrap());
+    thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((length, from)) = server.recv_from(&mut buffer) {
+            server.send_to(&buffer[..length], from).unwrap();
+        }
+    });
+    for (from, to) in [
+        ("[::1]:0", "[::1]:8053"),
+        ("127.0.0.1:0", "127.0.0.1:8053"),
+        ("0.0.0.0:0", "127.0.0.9:8053"),
+        ("0.0.0.0:0", "172.17.0.1:8053"),
+    ] {
+        let client = UdpSocket::bind(from).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        // A connected socket takes answers from that address alone.
+        client.connect(to).unwrap();
+        for text in ["one", "two"] {
+            client.send(text.as_bytes()).unwrap();
+            let mut buffer = [0; 64];
+            let length = client.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], text.as_bytes(), "{to}");
+        }
+    }
+    assert_eq!(host.client.status().unwrap().forwards, 4);
+    host.client.release("dns").unwrap();
+    assert_eq!(host.client.status().unwrap().forwards, 0);
+}
+
+#[test]
+fn a_killed_netd_comes_back_with_what_it_held() {
+    let host = Host::new();
+    host.client
+        .reserve("one", &both(Protocol::Tcp, 8080, 80))
+        .unwrap();
+    host.client
+        .reserve("gone", &both(Protocol::Tcp, 8081, 80))
+        .unwrap();
+    host.client.release("gone").unwrap();
+    let first = host.client.status().unwrap().pid;
+    // Another daemon finds the same one.
+    let other = Client::open(options(host.exec_root.path())).unwrap();
+    assert_eq!(other.status().unwrap().pid, first);
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(first.cast_signed()).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    let status = host.client.status().unwrap();
+    assert_ne!(status.pid, first);
+    assert_eq!(host.client.owners().unwrap(), ["one"]);
+    assert!(!can_bind("::", 8080, net::Transport::Tcp));
+    assert!(can_bind("::", 8081, net::Transport::Tcp));
+    assert_eq!(other.status().unwrap().pid, status.pid);
+}
+
+#[test]
+fn an_unknown_verb_is_answered_and_the_connection_goes_on() {
+    let host = Host::new();
+    let mut stream = UnixStream::connect(socket_path(host.exec_root.path())).unwrap();
+    for (id, request, expected) in [
+        (7, r#"{"id":7,"verb":"paint-it-red","colour":3}"#, "unknown"),
+        (
+            8,
+            r#"{"id":8,"verb":"hello","version":99,"more":[]}"#,
+            "hello",
+        ),
+    ] {
+        stream
+            .write_all(&u32::try_from(request.len()).unwrap().to_le_bytes())
+            .unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let reply: Envelope<Reply> = protocol::read(&mut stream).unwrap();
+        assert_eq!(reply.id, id);
+        match reply.body {
+            Reply::Unknown => assert_eq!(expected, "unknown"),
+            Reply::Hello { version, features } => {
+                assert_eq!(expected, "hello");
+                assert_eq!(version, protocol::VERSION);
+                assert!(features.contains(&"reserve".to_owned()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Gives the memory that a process has for itself.
+fn private_kib(pid: u32) -> u64 {
+    fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.strip_prefix("Private_Dirty:"))
+        .filter_map(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        .sum()
+}
+
+#[test]
+fn ten_thousand_ports_fit() {
+    let host = Host::new();
+    let pid = host.client.status().unwrap().pid;
+    let idle = private_kib(pid);
+    assert!(idle < 1024, "{idle} KiB when idle");
+    let wanted: Vec<Reservation> = (20_000..30_000)
+        .flat_map(|port| both(Protocol::Tcp, port, 80))
+        .collect();
+    let start = Instant::now();
+    host.client.reserve("many", &wanted).unwrap();
+    let took = start.elapsed();
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    assert!(descriptors < 20_000, "{descriptors} descriptors");
+    println!(
+        "10,000 ports: {took:?}, {descriptors} descriptors, {} KiB (idle {idle} KiB)",
+        private_kib(pid)
+    );
+    assert!(!can_bind("::", 29_999, net::Transport::Tcp));
+    let start = Instant::now();
+    host.client.release("many").unwrap();
+    println!("released in {:?}", start.elapsed());
+}
