@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::archive::{Layer, Owner, ROOT, pack};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const PACKAGES: &str = "bash,procps,strace,python3-minimal,nginx-light,redis-server,iproute2,netcat-openbsd,curl";
+const PACKAGES: &str = "bash,procps,strace,python3,nginx-light,redis-server,iproute2,netcat-openbsd,curl";
 
 /// Makes the archives named, or all, in `directory`; those that are there stay.
 pub fn make(directory: &Path, names: &[&str]) -> Result<()> {

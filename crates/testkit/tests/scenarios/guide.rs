@@ -68,7 +68,7 @@ fn several_ports_and_one_on_loopback(s: &Session) {
     for port in [a, b, c] {
         assert!(s.get(Ipv4Addr::LOCALHOST, port, "/group").starts_with("root:"));
     }
-    s.d("port @c").prints(&format!("80/tcp -> 0.0.0.0:{a}\n80/tcp -> [::]:{a}\n80/tcp -> 0.0.0.0:{b}\n80/tcp -> [::]:{b}\n80/tcp -> 127.0.0.1:{c}\n"));
+    s.d("port @c").prints(&format!("80/tcp -> 0.0.0.0:{a}\n80/tcp -> 0.0.0.0:{b}\n80/tcp -> 127.0.0.1:{c}\n80/tcp -> [::]:{a}\n80/tcp -> [::]:{b}\n"));
     assert!(s.get_from_outside(a, "/group").starts_with("root:"));
     let refused = s.engine.outside.within(|| std::net::TcpStream::connect((s.engine.address, c)).is_err());
     assert!(refused, "a port published on loopback answered another machine");

@@ -114,7 +114,7 @@ fn rotation_keeps_the_newest(s: &Session) {
 }
 
 fn a_wrong_driver_or_option_is_refused(s: &Session) {
-    s.d("run --rm --log-driver nosuch @bb true").exits(125).warns("logger: no log driver named 'nosuch' is registered");
+    s.d("run --rm --log-driver nosuch @bb true").exits(125).warns("error looking up logging plugin nosuch: plugin \"nosuch\" not found");
     s.d("run --rm --log-opt nosuch=1 @bb true").exits(125).warns("unknown log opt 'nosuch' for json-file log driver");
     s.d("run --rm --log-opt max-size=wrong @bb true").exits(125);
 }

@@ -96,7 +96,7 @@ fn inspect_by_type(s: &Session) {
     s.d("inspect -f '{{.Name}}' @same").prints("/@same\n");
     s.d("inspect --type volume -f '{{.Name}}' @same").prints("@same\n");
     s.d("inspect --type image @same").fails_with(1, "Error response from daemon: No such image: @same:latest");
-    s.d("inspect --type nosuch @same").fails(1, "\"nosuch\" is not a valid value for --type\n");
+    s.d("inspect --type nosuch @same").fails(1, "unknown type: \"nosuch\": must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"\n");
     s.d("inspect -f '{{index .RepoTags 0}}' @bb").prints("@bb\n");
     s.d("inspect -f '{{.Driver}}' host").prints("host\n");
 }
@@ -105,7 +105,7 @@ fn inspect_of_several_with_one_missing(s: &Session) {
     s.d("create --name @c @bb").ok();
     let outcome = s.d("inspect -f '{{.Name}}' @c @none @c").exits(1);
     assert_eq!(outcome.stdout, s.x("/@c\n/@c\n"));
-    assert_eq!(outcome.stderr, s.x("error: no such object: @none\n"));
+    assert_eq!(outcome.stderr, s.x("Error: No such object: @none\n"));
     s.d("inspect @none").exits(1).shows("[]\n");
     s.d("container inspect @none").exits(1).shows("[]\n").warns("Error response from daemon: No such container: @none\n");
 }
@@ -122,7 +122,7 @@ fn ps_formats(s: &Session) {
     s.d("ps --filter name=@c --format '{{.Label \"a\"}} {{.Command}} {{.Networks}} {{.Mounts}} {{.LocalVolumes}}'").prints("b \"sleep 1000\" bridge  0\n");
     s.d("ps --filter name=@c --no-trunc --format '{{.ID}}'").such_that("the long id", |text| text.len() == 65);
     s.d("ps --filter name=@c --format '{{.Nosuch}}'").exits(1).warns("can't evaluate field Nosuch");
-    s.d("ps --filter name=@c --format '{{.Names'").exits(1).warns("template parsing error");
+    s.d("ps --filter name=@c --format '{{.Names'").exits(1).warns("failed to parse template: template: :1: unclosed action\n");
 }
 
 fn ps_statuses(s: &Session) {

@@ -43,7 +43,7 @@ fn a_single_file_is_bound(s: &Session) {
     s.d("run --rm -v @dir/motd:/etc/deep/er/motd:ro @bb cat /etc/deep/er/motd").prints("welcome\n");
     s.d("run --rm -v @dir/motd:/etc/passwd @bb sh -c 'cat /etc/passwd; echo more >> /etc/passwd'").prints("welcome\n");
     assert_eq!(std::fs::read_to_string(s.dir().join("motd")).expect("a file"), "welcome\nmore\n");
-    s.d("run --rm -v @dir/motd:/etc @bb true").exits(127).warns("not a directory");
+    s.d("run --rm -v @dir/motd:/etc @bb true").exits(125).warns("not a directory: Are you trying to mount a directory onto a file (or vice-versa)?");
 }
 
 fn a_missing_source_is_made_or_refused(s: &Session) {
@@ -231,6 +231,6 @@ fn a_bind_over_a_path_that_the_image_lacks(s: &Session) {
 fn volume_subpath(s: &Session) {
     s.d("run --rm -v @v:/v @bb sh -c 'mkdir -p /v/one/two; echo in > /v/one/two/f'").ok();
     s.d("run --rm --mount type=volume,src=@v,dst=/m,volume-subpath=one/two @bb cat /m/f").prints("in\n");
-    s.d("run --rm --mount type=volume,src=@v,dst=/m,volume-subpath=nosuch @bb true").exits(125);
+    s.d("run --rm --mount type=volume,src=@v,dst=/m,volume-subpath=nosuch @bb true").exits(127);
     s.d("run --rm --mount type=volume,src=@v,dst=/m,volume-subpath=../x @bb true").exits(125);
 }

@@ -169,11 +169,16 @@ fn a_hijack_without_upgrade_works(s: &Session) {
         let mut stream = std::os::unix::net::UnixStream::connect(&s.engine.socket).expect("a connection");
         stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("a timeout");
         let start = "{\"Detach\":false,\"Tty\":false}";
-        // What is typed rides with the head, as a client in a hurry sends it.
-        let request = format!("POST /v1.24/exec/{id}/start HTTP/1.1\r\nHost: d\r\n{upgrade}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{start}early\n", start.len());
+        let request = format!("POST /v1.24/exec/{id}/start HTTP/1.1\r\nHost: d\r\n{upgrade}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{start}", start.len());
         stream.write_all(request.as_bytes()).expect("a write");
-        stream.shutdown(std::net::Shutdown::Write).expect("a half close");
         let mut raw = Vec::new();
+        while !raw.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            assert_eq!(stream.read(&mut byte).expect("the head"), 1);
+            raw.push(byte[0]);
+        }
+        stream.write_all(b"early\n").expect("a write");
+        stream.shutdown(std::net::Shutdown::Write).expect("a half close");
         stream.read_to_end(&mut raw).expect("the answer's end");
         let text = String::from_utf8_lossy(&raw);
         assert!(text.starts_with(status), "{text:?}");
