@@ -1,0 +1,307 @@
+//! The small verbs on containers: stop, restart, kill, pause, unpause, rm, wait, rename, port, top, diff, export,
+//! commit.
+
+use crate::cli::Cli;
+use crate::command::list::joined;
+use crate::command::{container_path, each, get, inspect_container, text};
+use crate::failure::{Failure, Outcome, open_error};
+use crate::grammar::Matches;
+use crate::{output, table, terminal};
+use gantry_api::reference::{self, AnyReference};
+use gantry_client::{Client, Query, Request};
+use serde_json::Value;
+use std::io::Write;
+
+/// Runs one of the verbs.
+pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
+    let names = &matches.arguments;
+    let client = cli.client()?;
+    match path {
+        "container stop" | "container restart" => {
+            if matches.given("time") && matches.given("timeout") {
+                return Err(Failure::new("conflicting options: cannot specify both --timeout and --time"));
+            }
+            let verb = if path == "container stop" { "/stop" } else { "/restart" };
+            let timeout = matches.integer("timeout").or_else(|| matches.integer("time"));
+            let signal = matches.text("signal");
+            let query = Query::new()
+                .when(!signal.is_empty(), "signal", signal.clone())
+                .when(timeout.is_some(), "t", timeout.unwrap_or(0).to_string());
+            each(names, |name| post(client, name, verb, query.clone())).await
+        }
+        "container kill" => {
+            let signal = matches.text("signal");
+            let query = Query::new().when(!signal.is_empty(), "signal", signal.clone());
+            each(names, |name| post(client, name, "/kill", query.clone())).await
+        }
+        "container pause" => each(names, |name| post(client, name, "/pause", Query::new())).await,
+        "container unpause" => each(names, |name| post(client, name, "/unpause", Query::new())).await,
+        "container rm" => remove(client, matches).await,
+        "container wait" => each(names, |name| wait(client, name)).await,
+        "container rename" => rename(client, &names[0], &names[1]).await,
+        "container port" => port(client, &names[0], names.get(1).map(String::as_str)).await,
+        "container top" => top(client, &names[0], &names[1..]).await,
+        "container diff" => diff(client, &names[0]).await,
+        "container export" => export(client, &names[0], matches.get("output").unwrap_or_default()).await,
+        _ => commit(client, matches).await,
+    }
+}
+
+async fn post(client: &Client, name: &str, verb: &str, query: Query) -> Outcome<Option<String>> {
+    client.call(Request::post(container_path(name, verb)).query(query)).await?;
+    Ok(Some(name.to_owned()))
+}
+
+async fn remove(client: &Client, matches: &Matches) -> Outcome {
+    let force = matches.on("force");
+    let query = Query::new()
+        .when(force, "force", "1")
+        .when(matches.on("link"), "link", "1")
+        .when(matches.on("volumes"), "v", "1");
+    each(&matches.arguments, |name| {
+        let query = query.clone();
+        async move {
+            let trimmed = name.trim_matches('/');
+            if trimmed.is_empty() {
+                return Err(Failure::new("container name cannot be empty"));
+            }
+            match client.call(Request::delete(container_path(trimmed, "")).query(query)).await {
+                Err(error) if force && error.is_not_found() => {
+                    output::error_line(&error.to_string());
+                    Ok(None)
+                }
+                Err(error) => Err(error.into()),
+                Ok(_) => Ok(Some(name.to_owned())),
+            }
+        }
+    })
+    .await
+}
+
+async fn wait(client: &Client, name: &str) -> Outcome<Option<String>> {
+    let answer: Value = client.send(Request::post(container_path(name, "/wait"))).await?.json().await?;
+    if let Some(message) = answer["Error"]["Message"].as_str().filter(|text| !text.is_empty()) {
+        return Err(Failure::new(message));
+    }
+    Ok(Some(answer["StatusCode"].as_i64().unwrap_or(0).to_string()))
+}
+
+async fn rename(client: &Client, old: &str, new: &str) -> Outcome {
+    let (old, new) = (old.trim(), new.trim());
+    if old.is_empty() || new.is_empty() {
+        return Err(Failure::new("Error: Neither old nor new names may be empty"));
+    }
+    client.call(Request::post(container_path(old, "/rename")).query(Query::new().with("name", new))).await.map_err(
+        |error| {
+            if error.is_connection() {
+                return error.into();
+            }
+            Failure::new(error.to_string())
+        },
+    )?;
+    Ok(())
+}
+
+async fn port(client: &Client, name: &str, wanted: Option<&str>) -> Outcome {
+    let container = inspect_container(client, name).await?;
+    let ports = container["NetworkSettings"]["Ports"].as_object().cloned().unwrap_or_default();
+    let mut lines = Vec::new();
+    let bindings = |value: &Value| -> Vec<String> {
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|binding| joined(text(binding, "HostIp"), text(binding, "HostPort")))
+            .collect()
+    };
+    if let Some(wanted) = wanted {
+        let (port, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+        if port.parse::<u16>().is_err() {
+            return Err(Failure::new(format!("Error: invalid port ({port}): value out of range")));
+        }
+        let key = format!("{port}/{protocol}");
+        match ports.get(&key) {
+            Some(value) if value.is_array() => lines.extend(bindings(value)),
+            _ => {
+                return Err(Failure::new(format!("no public port '{key}' published for {name}")));
+            }
+        }
+    } else {
+        for (port, value) in &ports {
+            lines.extend(bindings(value).into_iter().map(|binding| format!("{port} -> {binding}")));
+        }
+    }
+    lines.sort_by_key(|line| natural(line));
+    if !lines.is_empty() {
+        output::line(&lines.join("\n"));
+    }
+    Ok(())
+}
+
+/// Splits a text into numbers and the rest, so that 80 sorts before 443.
+fn natural(text: &str) -> Vec<(u64, String)> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number = rest[..digits].parse().unwrap_or(0);
+        rest = &rest[digits..];
+        let other = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        parts.push((number, rest[..other].to_owned()));
+        rest = &rest[other..];
+    }
+    parts
+}
+
+async fn top(client: &Client, name: &str, arguments: &[String]) -> Outcome {
+    let query = Query::new().when(!arguments.is_empty(), "ps_args", arguments.join(" "));
+    let answer = get(client, container_path(name, "/top"), query).await?;
+    let cells = |row: &Value| -> String {
+        row.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join("\t")
+    };
+    let mut text = format!("{}\n", cells(&answer["Titles"]));
+    for process in answer["Processes"].as_array().into_iter().flatten() {
+        text.push_str(&cells(process));
+        text.push('\n');
+    }
+    output::out(&table::layout_with(&text, 20, 3));
+    Ok(())
+}
+
+async fn diff(client: &Client, name: &str) -> Outcome {
+    if name.is_empty() {
+        return Err(Failure::new("Container name cannot be empty"));
+    }
+    let changes = get(client, container_path(name, "/changes"), Query::new()).await?;
+    let mut out = String::new();
+    for change in changes.as_array().into_iter().flatten() {
+        let kind = match change["Kind"].as_u64() {
+            Some(1) => 'A',
+            Some(2) => 'D',
+            _ => 'C',
+        };
+        out.push_str(&format!("{kind} {}\n", text(change, "Path")));
+    }
+    output::out(&out);
+    Ok(())
+}
+
+async fn export(client: &Client, name: &str, path: &str) -> Outcome {
+    let mut sink = Download::open(path, "export")?;
+    let mut response = client.send(Request::get(container_path(name, "/export"))).await?;
+    while let Some(chunk) = response.chunk().await? {
+        sink.write(&chunk)?;
+    }
+    sink.finish()
+}
+
+/// Where a tar stream goes: a file that appears when it is complete, or standard output if that is no terminal.
+pub struct Download {
+    path: String,
+    fresh: String,
+    file: Option<std::fs::File>,
+}
+
+impl Download {
+    /// Opens the destination; an empty path is standard output.
+    pub fn open(path: &str, verb: &str) -> Outcome<Download> {
+        if path.is_empty() {
+            if terminal::output_is_terminal() {
+                return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+            }
+            return Ok(Download { path: String::new(), fresh: String::new(), file: None });
+        }
+        let target = std::path::Path::new(path);
+        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent
+            && !parent.exists()
+        {
+            return Err(Failure::new(format!(
+                "failed to {verb} {}: invalid output path: directory {} does not exist",
+                if verb == "save" { "image" } else { "container" },
+                crate::grammar::values::quote(&parent.to_string_lossy())
+            )));
+        }
+        if target.is_dir() {
+            return Err(Failure::new(format!("failed to {verb}: {path} is a directory")));
+        }
+        let fresh = format!("{path}.tmp-{}", std::process::id());
+        let file = std::fs::File::create(&fresh).map_err(|error| Failure::new(open_error(path, &error)))?;
+        Ok(Download { path: path.to_owned(), fresh, file: Some(file) })
+    }
+
+    /// Writes a piece.
+    pub fn write(&mut self, bytes: &[u8]) -> Outcome {
+        match &mut self.file {
+            Some(file) => file.write_all(bytes).map_err(|error| {
+                Failure::new(format!("write {}: {}", self.path, crate::failure::reason(&error)))
+            }),
+            None => {
+                output::out_bytes(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts the complete file in its place.
+    pub fn finish(mut self) -> Outcome {
+        if self.file.take().is_some() {
+            std::fs::rename(&self.fresh, &self.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // An incomplete file is worse than none.
+            let _ = std::fs::remove_file(&self.fresh);
+        }
+    }
+}
+
+async fn commit(client: &Client, matches: &Matches) -> Outcome {
+    let container = &matches.arguments[0];
+    let (mut repository, mut tag) = (String::new(), String::new());
+    if let Some(name) = matches.arguments.get(1).filter(|name| !name.is_empty()) {
+        match reference::parse_any(name) {
+            Ok(AnyReference::Named(reference)) => {
+                if reference.digest().is_some() {
+                    return Err(Failure::new("refusing to create a tag with a digest reference"));
+                }
+                let reference = reference.or_latest();
+                repository = reference.name();
+                tag = reference.tag().unwrap_or_default().to_owned();
+            }
+            Ok(_) => return Err(Failure::new("refusing to create a tag with a digest reference")),
+            Err(error) => return Err(Failure::new(error.to_string())),
+        }
+    }
+    let mut query = Query::new()
+        .with("container", container)
+        .with("repo", repository)
+        .with("tag", tag)
+        .with("comment", matches.text("message"))
+        .with("author", matches.text("author"));
+    for change in matches.all("change") {
+        query = query.with("changes", change);
+    }
+    let query = query.when(!matches.on_unless_false("pause"), "pause", "0");
+    let answer: Value = client.send(Request::post("/commit").query(query)).await?.json().await?;
+    output::line(text(&answer, "Id"));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_sort_by_number() {
+        let mut lines = ["443/tcp -> 0.0.0.0:443", "80/tcp -> 0.0.0.0:8080", "80/tcp -> 0.0.0.0:443"];
+        lines.sort_by_key(|line| natural(line));
+        assert_eq!(lines[0], "80/tcp -> 0.0.0.0:443");
+        assert_eq!(lines[2], "443/tcp -> 0.0.0.0:443");
+    }
+}
