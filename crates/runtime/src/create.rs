@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 
 use gantry_api::oci::runtime::{self as oci, Hooks};
 use gantry_sys::cgroup::{Cgroup, Layout, Version};
-use gantry_sys::mount::errno_of;
 use gantry_sys::process::{
     self, CLONE_NEWCGROUP, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER, Child, Clone3,
     clone3, pidfd_send_signal, wait_pidfd,
@@ -23,7 +22,7 @@ use gantry_sys::{caps, unix};
 use rustix::fs::{Mode, OFlags};
 
 use crate::channel::{Channel, Message};
-use crate::error::{Error, ExecFailure};
+use crate::error::Error;
 use crate::init::Init;
 use crate::options::{CreateOptions, StartGate, Stdio};
 use crate::plan::{self, Plan};
@@ -31,7 +30,7 @@ use crate::prepare::{self, Prepared};
 use crate::process::Launch;
 use crate::seccomp::{self, Filter};
 use crate::state::{self, State};
-use crate::{hooks, process as launch};
+use crate::{hooks, process as launch, user};
 
 /// A container whose init is set up and waits before its program.
 #[derive(Debug)]
@@ -104,7 +103,7 @@ pub fn create(options: CreateOptions) -> Result<Created, Error> {
         start,
         keep_spec,
     } = options;
-    let plan = plan::plan(&id, &bundle, &spec)?;
+    let mut plan = plan::plan(&id, &bundle, &spec)?;
     let wants_terminal = matches!(stdio, Stdio::Terminal { .. } | Stdio::ConsoleSocket(_));
     if plan.process.terminal != wants_terminal {
         return Err(Error::invalid(if wants_terminal {
@@ -142,6 +141,11 @@ pub fn create(options: CreateOptions) -> Result<Created, Error> {
         .map_err(|error| Error::stage("open cgroup", &cgroup_path, error))?;
     let has_netns = netns.is_some();
     let prepared = prepare::prepare(&plan, rootfs, netns, &directory, cgroup)?;
+    if let Some(process) = &spec.process
+        && let Some(user) = user::resolve(prepared.root.as_fd(), &process.user)?
+    {
+        (plan.process.uid, plan.process.gid, plan.process.groups) = (user.uid, user.gid, user.groups);
+    }
     if plan
         .namespaces
         .join
@@ -502,19 +506,5 @@ impl Drop for Undo<'_> {
             let _ = cgroup.remove();
         }
         let _ = fs::remove_dir_all(self.directory);
-    }
-}
-
-/// Turns an error of the last moment into its number, for callers that only know numbers.
-pub(crate) fn exit_code(error: &Error) -> u8 {
-    match error {
-        Error::Exec {
-            failure: ExecFailure::NotInPath,
-            ..
-        } => 127,
-        Error::Exec { errno, .. } if *errno == libc::ENOENT => 127,
-        Error::Exec { .. } => 126,
-        Error::Stage { source, .. } if errno_of(source) == libc::EINTR => 130,
-        _ => 1,
     }
 }

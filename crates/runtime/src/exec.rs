@@ -28,7 +28,7 @@ use crate::options::Stdio;
 use crate::plan::process::ProcessPlan;
 use crate::process::Launch;
 use crate::rootfs::devices;
-use crate::{plan, process as launch};
+use crate::{plan, process as launch, user};
 
 /// A process to add to a container.
 #[derive(Debug)]
@@ -63,7 +63,10 @@ pub struct Execed {
 /// # Errors
 /// [`Error::Exec`] when the program cannot be executed, else whatever was in the way; no process is left then.
 pub fn exec(options: ExecOptions<'_>) -> Result<Execed, Error> {
-    let plan = plan::process::plan(&options.process)?;
+    let mut plan = plan::process::plan(&options.process)?;
+    if let Some(user) = user::resolve_in(options.pid, &options.process.user)? {
+        (plan.uid, plan.gid, plan.groups) = (user.uid, user.gid, user.groups);
+    }
     let wants_terminal = matches!(
         options.stdio,
         Stdio::Terminal { .. } | Stdio::ConsoleSocket(_)

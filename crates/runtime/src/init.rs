@@ -1,6 +1,7 @@
 //! The child of `create`: from clone3 to execve.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use gantry_api::oci::runtime::{Hooks, State};
@@ -119,7 +120,9 @@ impl Init<'_> {
         self.launch
             .streams(self.stdio, terminal.as_ref().map(AsFd::as_fd))?;
         drop(terminal);
-        self.gate(mounted.proc)
+        // From here on descriptors are closed by number: nothing may close them again as its own.
+        std::mem::forget(mounted.late_readonly);
+        self.gate(&ManuallyDrop::new(mounted.proc))
     }
 
     /// Enters and makes what clone3 could not.
@@ -231,10 +234,10 @@ impl Init<'_> {
     }
 
     /// Says that all is ready, waits for the start, and becomes the program.
-    fn gate(&self, proc: Option<OwnedFd>) -> Result<(Report<'_>, Error), Error> {
+    fn gate(&self, proc: &Option<OwnedFd>) -> Result<(Report<'_>, Error), Error> {
         let channel = self.channel.fd().as_raw_fd();
         let mut keep = vec![channel];
-        let gate = match (self.fifo, &proc) {
+        let gate = match (self.fifo, proc) {
             // These two stay open until the start. Neither leads a path anywhere: the fifo is no directory, and what
             // the other refers to is the container's own /proc, or no path of the container reaches it.
             (Some(fifo), Some(proc)) => {
@@ -286,8 +289,6 @@ impl Init<'_> {
                 Report::Fifo(fifo)
             }
         };
-        // Closed by number above, and never to be closed again under a number that may be another's by then.
-        std::mem::forget(proc);
         let error = match hooks::run("startContainer", hooks, &self.own_state("created"))
             .and_then(|()| program.map_or_else(|| self.identify(), Ok))
         {

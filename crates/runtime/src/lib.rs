@@ -35,6 +35,7 @@ mod process;
 mod rootfs;
 pub mod seccomp;
 mod state;
+mod user;
 
 pub use create::{Created, create, start_from_fifo};
 pub use delete::{DeleteOptions, delete};

@@ -7,10 +7,12 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use gantry_api::oci::runtime::User;
 use rustix::fs::{Mode, OFlags};
+
+use crate::error::Error;
 
 /// The most that is read of one file.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -19,47 +21,49 @@ const ID_MAX: u32 = i32::MAX as u32;
 
 /// A name that cannot be resolved; the text is what Docker says.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+enum Unknown {
     #[error("unable to find user {0}: no matching entries in passwd file")]
-    NoUser(String),
+    User(String),
     #[error("unable to find group {0}: no matching entries in group file")]
-    NoGroup(String),
+    Group(String),
     #[error("uids and gids must be in range 0-{ID_MAX}")]
     Range,
 }
 
-/// A user with everything that a process takes from it.
+/// A user in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
-    /// Home directory, if passwd knows the user.
-    pub home: Option<String>,
 }
 
-/// Replaces the names in `user` by numbers; returns the home directory if it was looked up and found.
+/// Turns the names in `user` into numbers; `None` if it bears none.
 ///
 /// # Errors
-/// A name that the container's files do not have.
-pub fn resolve(root: BorrowedFd<'_>, user: &mut User) -> Result<Option<String>, Error> {
-    let Some(name) = user.unknown.remove("username") else { return Ok(None) };
-    let groups: Vec<String> = user
-        .unknown
-        .remove("groupNames")
-        .and_then(|names| serde_json::from_value(names).ok())
-        .unwrap_or_default();
-    let resolved =
-        look_up(name.as_str().unwrap_or(""), &groups, &read(root, "etc/passwd"), &read(root, "etc/group"))?;
-    user.uid = resolved.uid;
-    user.gid = resolved.gid;
-    user.additional_gids = resolved.groups;
-    Ok(resolved.home)
+/// [`Error::State`] with Docker's words for a name that the container's files do not have.
+pub(crate) fn resolve(root: BorrowedFd<'_>, user: &User) -> Result<Option<Resolved>, Error> {
+    let Some(name) = user.unknown.get("username") else { return Ok(None) };
+    let groups: Vec<String> = match user.unknown.get("groupNames") {
+        None => Vec::new(),
+        Some(names) => {
+            serde_json::from_value(names.clone()).map_err(|_| Error::invalid("process.user.groupNames"))?
+        }
+    };
+    look_up(name.as_str().unwrap_or(""), &groups, &read(root, "etc/passwd"), &read(root, "etc/group"))
+        .map(Some)
+        .map_err(|unknown| Error::state(unknown.to_string()))
 }
 
-/// Returns the home directory of a user number, if passwd knows it.
-pub fn home(root: BorrowedFd<'_>, uid: u32) -> Option<String> {
-    passwd(&read(root, "etc/passwd")).find(|entry| entry.uid == uid).map(|entry| entry.home.to_owned())
+/// As [`resolve`], in the root of a running process.
+pub(crate) fn resolve_in(pid: i32, user: &User) -> Result<Option<Resolved>, Error> {
+    if !user.unknown.contains_key("username") {
+        return Ok(None);
+    }
+    let path = format!("/proc/{pid}/root");
+    let root = rustix::fs::open(path.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| Error::stage("open", path, error))?;
+    resolve(root.as_fd(), user)
 }
 
 fn read(root: BorrowedFd<'_>, path: &str) -> String {
@@ -79,15 +83,13 @@ struct PasswdEntry<'a> {
     name: &'a str,
     uid: u32,
     gid: u32,
-    home: &'a str,
 }
 
 fn passwd(text: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
     text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
         let (name, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        let home = fields.nth(1).unwrap_or("");
-        Some(PasswdEntry { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home })
+            Some(PasswdEntry { name, uid: uid.parse().ok()?, gid: gid.parse().ok()? })
     })
 }
 
@@ -99,13 +101,13 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
-fn number(text: &str) -> Option<Result<u32, Error>> {
+fn number(text: &str) -> Option<Result<u32, Unknown>> {
     let value: i64 = text.parse().ok()?;
-    Some(u32::try_from(value).ok().filter(|id| *id <= ID_MAX).ok_or(Error::Range))
+    Some(u32::try_from(value).ok().filter(|id| *id <= ID_MAX).ok_or(Unknown::Range))
 }
 
 /// Resolves `user[:group]` and further groups against the texts of both files.
-fn look_up(user: &str, more: &[String], passwd_text: &str, group_text: &str) -> Result<Resolved, Error> {
+fn look_up(user: &str, more: &[String], passwd_text: &str, group_text: &str) -> Result<Resolved, Unknown> {
     let (name, group) = user.split_once(':').unwrap_or((user, ""));
     let wanted = if name.is_empty() { "0" } else { name };
     let wanted_number = number(wanted);
@@ -116,11 +118,10 @@ fn look_up(user: &str, more: &[String], passwd_text: &str, group_text: &str) -> 
         (Some(entry), _) => Resolved {
             uid: entry.uid,
             gid: entry.gid,
-            home: Some(entry.home.to_owned()),
             ..Resolved::default()
         },
         (None, Some(uid)) => Resolved { uid: uid?, ..Resolved::default() },
-        (None, None) => return Err(Error::NoUser(name.to_owned())),
+        (None, None) => return Err(Unknown::User(name.to_owned())),
     };
     let find_group = |wanted: &str| {
         let wanted_number = number(wanted);
@@ -129,7 +130,7 @@ fn look_up(user: &str, more: &[String], passwd_text: &str, group_text: &str) -> 
         match (found, wanted_number) {
             (Some((_, gid, _)), _) => Ok(gid),
             (None, Some(gid)) => gid,
-            (None, None) => Err(Error::NoGroup(wanted.to_owned())),
+            (None, None) => Err(Unknown::Group(wanted.to_owned())),
         }
     };
     if group.is_empty() {
@@ -175,7 +176,6 @@ mod tests {
             let found = look_up(user, &more, PASSWD, GROUP).unwrap();
             assert_eq!((found.uid, found.gid, found.groups.as_slice()), (uid, gid, groups), "{user}");
         }
-        assert_eq!(look_up("app", &[], PASSWD, GROUP).unwrap().home.as_deref(), Some("/home/app"));
     }
 
     #[test]

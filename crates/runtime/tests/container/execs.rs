@@ -1,0 +1,3 @@
+//! Being written.
+use super::Test;
+pub const TESTS: &[Test] = &[];
