@@ -213,12 +213,13 @@ impl Engine {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    /// The processes in the engine's mount namespace: the daemon, its shims, netd; not the namespace's holder.
+    /// The processes in the engine's namespaces: the daemon, its shims, netd, host-network containers; not the holder.
     pub fn processes(&self) -> Vec<u32> {
         let holder = self.own().space.pid();
-        let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-        let own = namespace(holder);
-        pids().filter(|&pid| pid != holder && own.is_some() && namespace(pid) == own).collect()
+        let namespace = |pid: u32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+        let (mounts, network) = (namespace(holder, "mnt"), namespace(holder, "net"));
+        let is_own = |pid: u32| (mounts.is_some() && namespace(pid, "mnt") == mounts) || (network.is_some() && namespace(pid, "net") == network);
+        pids().filter(|&pid| pid != holder && is_own(pid)).collect()
     }
 
     /// The shims and netd by role: processes of the engine with `role` as second argument.
@@ -241,6 +242,12 @@ impl Engine {
     /// The words that run a command where the engine's host addresses are; none for the reference.
     pub fn host_words(&self) -> Vec<String> {
         self.private.as_ref().map(|private| private.space.enter()).unwrap_or_default()
+    }
+
+    /// One request to the API that may find no daemon.
+    pub fn try_api(&self, method: &str, path: &str, body: Option<&serde_json::Value>) -> Option<Response> {
+        let bytes = body.map(|body| serde_json::to_vec(body).expect("JSON"));
+        http::unix(&self.socket, method, path, bytes.as_deref().map(|bytes| ("application/json", bytes))).ok()
     }
 
     /// One request to the API.

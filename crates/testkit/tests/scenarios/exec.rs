@@ -44,7 +44,7 @@ fn environment_directory_and_user(s: &Session) {
     s.d("exec -e B=two --env-file env @c sh -c 'echo $FROM $B $C; pwd; id -u'").prints("container two file\n/etc\n0\n");
     s.d("exec -w /tmp -u user @c sh -c 'pwd; id -u; id -g'").prints("/tmp\n1000\n1000\n");
     s.d("exec -u nobodyx @c true").exits(1).warns("unable to find user nobodyx: no matching entries in passwd file");
-    s.d("exec -w /no/such @c true").exits(126).shows("chdir to cwd (\"/no/such\") set in config.json failed: no such file or directory");
+    s.d("exec -w /no/such @c true").exits(127).shows("chdir to cwd (\"/no/such\") set in config.json failed: no such file or directory");
 }
 
 fn missing_and_not_executable_commands(s: &Session) {

@@ -81,7 +81,7 @@ fn no_new_privileges(s: &Session) {
 fn kernel_paths_are_masked_and_read_only(s: &Session) {
     s.d("run --rm @bb sh -c 'for f in kcore keys timer_list interrupts; do [ -e /proc/$f ] && cat /proc/$f; done; ls /sys/firmware'").ok().prints("");
     s.d("run --rm @bb sh -c 'echo 1 > /proc/sys/vm/drop_caches'").exits(1).warns("Read-only file system");
-    s.d("run --rm @bb sh -c 'echo h > /proc/sysrq-trigger'").exits(1).warns("Read-only file system");
+    s.d("run --rm @bb sh -c 'echo x > /proc/irq/default_smp_affinity'").exits(1).warns("Read-only file system");
     s.d("run --rm @bb mkdir /sys/x").exits(1);
     s.d("create --name @c @bb").ok();
     s.d("inspect -f '{{json .HostConfig.ReadonlyPaths}}' @c").prints("[\"/proc/bus\",\"/proc/fs\",\"/proc/irq\",\"/proc/sys\",\"/proc/sysrq-trigger\"]\n");
@@ -170,7 +170,7 @@ fn no_foreign_mounts_are_seen(s: &Session) {
 fn no_descriptors_leak_into_the_container(s: &Session) {
     s.d("run --rm @bb sh -c 'ls /proc/1/fd; true'").prints("0\n1\n2\n");
     s.d("run -d --name @c @bb sleep 1000").ok();
-    s.d("exec @c sh -c 'ls /proc/1/fd; ls /proc/$$/fd'").ok().such_that("only the standard ones", |text| text.lines().all(|line| matches!(line, "0" | "1" | "2" | "10")));
+    s.d("exec @c sh -c 'ls /proc/1/fd; ls /proc/$$/fd; true'").ok().such_that("only the standard ones", |text| text.lines().all(|line| matches!(line, "0" | "1" | "2")));
 }
 
 fn mounting_is_refused(s: &Session) {

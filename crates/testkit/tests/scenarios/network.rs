@@ -61,7 +61,10 @@ fn a_port_answers_from_containers(s: &Session) {
     let gateway = s.d("inspect -f '{{.NetworkSettings.Networks.bridge.Gateway}}' @c").ok().text();
     let ask = |address: &str| format!("timeout 5 wget -q -O - http://{address}:{port}/group");
     s.d(&format!("run --rm @bb {}", ask(&gateway))).ok().shows("root:");
-    s.d(&format!("exec @c {}", ask(&gateway))).ok().shows("root:");
+    if !s.engine.is_reference() {
+        // The reference leaves a container that asks for its own published port without an answer on some machines.
+        s.d(&format!("exec @c {}", ask(&gateway))).ok().shows("root:");
+    }
     s.d(&format!("run --rm @bb {}", ask(&s.engine.address.to_string()))).ok().shows("root:");
 }
 
@@ -198,7 +201,7 @@ fn hosts_file_and_extra_hosts(s: &Session) {
 fn resolver_file_options(s: &Session) {
     s.d("run --rm --dns 9.9.9.9 --dns-search example.test --dns-option ndots:3 @bb grep -v -E '^(#|$)' /etc/resolv.conf")
         .prints("nameserver 9.9.9.9\nsearch example.test\noptions ndots:3\n");
-    s.d("run --rm --dns nonsense @bb true").exits(125).warns("nonsense is not an ip address");
+    s.d("run --rm --dns nonsense @bb true").exits(125).warns("invalid argument \"nonsense\" for \"--dns\" flag: IP address is not correctly formatted: nonsense");
 }
 
 fn mac_address_is_set(s: &Session) {
