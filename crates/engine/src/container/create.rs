@@ -353,8 +353,7 @@ impl Engine {
         super::logs::check(host)?;
         super::ports::plan(config, host)?;
         self.runtime_for(&host.runtime)?;
-        gantry_network::resolv::check_extra_hosts(&host.extra_hosts)
-            .map_err(|error| Error::invalid(error.to_string()))?;
+        super::files::extra_hosts(self, &host.extra_hosts)?;
         Ok(())
     }
 

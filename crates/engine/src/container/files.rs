@@ -1,8 +1,10 @@
 //! The files of a container's directory, and the paths of everything that is made for one container.
 
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use gantry_network::resolv::{self, DnsOptions, Resolver};
 use gantry_shim::protocol::{Overlay, Runtime};
 
 use super::config::MountKind;
@@ -46,42 +48,29 @@ pub(crate) fn write(engine: &Engine, record: &Record) -> Result<Files> {
             })?;
         Ok(path)
     };
-    let config = &engine.inner.config;
-    let own = |list: &[String], default: &[String]| {
-        if list.is_empty() {
-            default.to_vec()
-        } else {
-            list.to_vec()
-        }
-    };
-    let resolv = gantry_network::resolv::ResolvConf {
-        servers: own(&record.host.dns, &config.dns),
-        search: own(&record.host.dns_search, &config.dns_search),
-        options: own(&record.host.dns_options, &config.dns_options),
-    };
-    let host_text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let resolv_conf = if record.host.network_mode == "host" && resolv.is_empty() {
-        host_text
+    let host_network = record.host.network_mode == "host";
+    let resolver = if host_network {
+        Resolver::Host
     } else {
-        resolv.generate(&host_text)
+        Resolver::Legacy { ipv6: false }
     };
-    let gateway = engine
-        .inner
-        .network
-        .bridge()
-        .map(|bridge| bridge.gateway.into());
-    let hosts = if record.host.network_mode == "host" && record.host.extra_hosts.is_empty() {
+    let (host_path, host_text) = host_resolv_conf();
+    let resolv_conf = resolv::resolv_conf(&host_text, &host_path, &dns(engine, record)?, resolver);
+    let extra = extra_hosts(engine, &record.host.extra_hosts)?;
+    let hosts = if host_network && extra.is_empty() {
         std::fs::read_to_string("/etc/hosts").unwrap_or_default()
     } else {
+        let names = resolv::host_names(&hostname, &record.config.domainname);
         let endpoint = record.acquired.endpoint.as_ref();
-        gantry_network::resolv::hosts(
-            &record.host.extra_hosts,
-            gateway,
-            endpoint.map(|endpoint| endpoint.ipv4.into()),
-            &hostname,
-            &record.config.domainname,
-        )
-        .map_err(|error| Error::invalid(error.to_string()))?
+        let endpoints: Vec<_> = endpoint
+            .map(|endpoint| (IpAddr::from(endpoint.ipv4), names))
+            .into_iter()
+            .collect();
+        resolv::hosts(&resolv::Hosts {
+            ipv6: true,
+            extra: &extra,
+            endpoints: &endpoints,
+        })
     };
     Ok(Files {
         hostname_path: write("hostname", &format!("{hostname}\n"))?,
@@ -89,6 +78,58 @@ pub(crate) fn write(engine: &Engine, record: &Record) -> Result<Files> {
         resolv_conf_path: write("resolv.conf", &resolv_conf)?,
         hostname,
     })
+}
+
+/// Returns the host's resolv.conf; behind systemd-resolved's stub lie the servers that containers can reach.
+fn host_resolv_conf() -> (String, String) {
+    let read = |path: &str| std::fs::read_to_string(path).map(|text| (path.to_owned(), text));
+    let plain = read("/etc/resolv.conf").unwrap_or_default();
+    let servers = resolv::parse(&plain.1).servers;
+    if servers == ["127.0.0.53"]
+        && let Ok(behind) = read("/run/systemd/resolve/resolv.conf")
+    {
+        return behind;
+    }
+    plain
+}
+
+fn dns(engine: &Engine, record: &Record) -> Result<DnsOptions> {
+    let config = &engine.inner.config;
+    let own = |list: &Vec<String>, default: &Vec<String>| {
+        if list.is_empty() {
+            default.clone()
+        } else {
+            list.clone()
+        }
+    };
+    let servers = own(&record.host.dns, &config.dns);
+    Ok(DnsOptions {
+        servers: servers
+            .iter()
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| Error::invalid(format!("bad nameserver address {text}")))
+            })
+            .collect::<Result<_>>()?,
+        search: own(&record.host.dns_search, &config.dns_search),
+        options: own(&record.host.dns_options, &config.dns_options),
+    })
+}
+
+/// Reads `--add-host` values; `host-gateway` is the bridge's address.
+pub(crate) fn extra_hosts(engine: &Engine, values: &[String]) -> Result<Vec<(String, IpAddr)>> {
+    let gateways: Vec<IpAddr> = engine
+        .inner
+        .network
+        .bridge()
+        .map(|bridge| bridge.gateway.into())
+        .into_iter()
+        .collect();
+    let mut all = Vec::new();
+    for value in values {
+        all.extend(resolv::extra_host(value, &gateways).map_err(Error::invalid)?);
+    }
+    Ok(all)
 }
 
 impl Engine {

@@ -494,6 +494,17 @@ pub(crate) fn network_error(error: gantry_network::Error) -> Error {
 /// Gives a start's failure Docker's words; the exit code is found again by [`exit_code`].
 fn start_error(failure: &protocol::Failure) -> Error {
     let message = &failure.message;
+    // A name that the image does not know is found before a runtime is asked, in Docker's order of things.
+    if [
+        "unable to find user ",
+        "unable to find group ",
+        "uids and gids must be",
+    ]
+    .iter()
+    .any(|start| message.starts_with(start))
+    {
+        return Error::invalid(message.clone()).caused_by(StartExit(126));
+    }
     let text = format!(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
          failed: {message}: unknown"

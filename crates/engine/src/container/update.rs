@@ -40,7 +40,7 @@ impl Engine {
                 let path = before.acquired.cgroup.clone().unwrap_or_default();
                 let layout = engine.inner.cgroups.clone();
                 crate::blocking::run(move || {
-                    let limits = gantry_shim::cgroup_limits(&oci)?;
+                    let limits = gantry_shim::cgroup_limits(Some(&oci)).map_err(std::io::Error::other)?;
                     gantry_sys::cgroup::Cgroup::open(&layout, &path)?.update(&limits)
                 })
                 .await?

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use gantry_api::id::ImageId;
 use gantry_api::oci::image::RunConfig;
 use gantry_api::platform::Platform;
-use gantry_image::{InUse, ListOptions, LoadEvent, LoadOptions, Loaded, PruneOptions, Removed};
+use gantry_image::{InUse, ListOptions, PruneOptions};
 use tokio::sync::mpsc;
 
-pub use gantry_image::{HistoryEntry, Image, ImportOptions, Listed};
+pub use gantry_image::{
+    DiskUsage, HistoryEntry, Image, ImportOptions, Listed, LoadEvent, LoadOptions, Loaded, Removed,
+};
 
 use crate::container::{Config, Record};
 use crate::failpoint::around;
@@ -41,7 +43,7 @@ pub struct Pruned {
 
 /// Gives an error of the image crate the engine's form; the text is Docker's already.
 pub(crate) fn error(error: gantry_image::Error) -> Error {
-    Error::new(error.api_kind(), error.to_string()).caused_by(error)
+    Error::new(error.kind(), error.to_string()).caused_by(error)
 }
 
 impl Engine {
@@ -49,7 +51,7 @@ impl Engine {
     pub(crate) fn image_for(&self, reference: &str, platform: Option<&Platform>) -> Result<Base> {
         let image = self.inner.images.get(reference).map_err(error)?;
         if let Some(wanted) = platform {
-            let own = image.config.platform();
+            let own = image.config().platform();
             if !wanted.matches(&own) {
                 return Err(Error::not_found(format!(
                     "image with reference {reference} was found but its platform ({own}) does not match the specified \
@@ -59,7 +61,7 @@ impl Engine {
         }
         Ok(Base {
             id: image.id.to_string(),
-            config: config_of(&image.config.config),
+            config: config_of(&image.config().config),
         })
     }
 
@@ -99,7 +101,7 @@ impl Engine {
             .name("image-load".into())
             .spawn(move || {
                 let loaded = around("load.start", || {
-                    engine.inner.images.load(archive, options, &mut |event| {
+                    engine.inner.images.load(archive, &options, &mut |event| {
                         // A client that went away does not stop the load; it stops the archive, which does.
                         let _ = sender.blocking_send(Ok(event));
                     })
@@ -140,7 +142,7 @@ impl Engine {
             let id = engine
                 .inner
                 .images
-                .import(archive, options)
+                .import(archive, &options)
                 .map_err(error)?
                 .to_string();
             engine.image_event("import", &id, &id);
@@ -269,7 +271,7 @@ impl Engine {
                 until,
                 in_use: &in_use,
             };
-            let pruned = engine.inner.images.prune(options).map_err(error)?;
+            let pruned = engine.inner.images.prune(&options).map_err(error)?;
             engine.removed(&pruned.removed, "");
             let more = [("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())];
             engine.inner.events.emit("image", "prune", "", more.into());
@@ -303,7 +305,6 @@ impl Engine {
                 .push(InUse {
                     container_id: record.id.clone(),
                     running: record.state.status.is_running(),
-                    image_name: record.config.image.clone(),
                 });
         }
         users

@@ -275,6 +275,20 @@ impl Engine {
         Ok(all)
     }
 
+    /// Lists all volumes with the bytes that they take.
+    pub async fn volume_sizes(&self) -> Result<Vec<(Arc<Volume>, u64)>> {
+        let engine = self.clone();
+        crate::blocking::run_long(move || {
+            let all = engine.inner.volumes.all().into_iter();
+            all.map(|volume| {
+                let bytes = crate::tree_bytes(&volume.mountpoint);
+                (volume, bytes)
+            })
+            .collect()
+        })
+        .await
+    }
+
     /// Returns the volume of this name.
     pub async fn volume(&self, name: &str) -> Result<Arc<Volume>> {
         self.inner
