@@ -19,7 +19,6 @@ pub fn spawn(input: File, output: File, generation: u64) -> io::Result<i32> {
         .arg0("gantry-shim")
         .args(["shim", "--compress", &generation.to_string()])
         .env_clear()
-        .current_dir("/")
         .stdin(input)
         .stdout(output)
         .stderr(Stdio::null())

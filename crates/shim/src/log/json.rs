@@ -38,8 +38,7 @@ pub fn tail(out: &mut Vec<u8>, stream: Stream, attrs: &[u8], unix_ns: i64) {
 
 /// Tells whether a byte is copied as it is. Bytes from 0x80 on need a look at what follows.
 fn plain(byte: u8) -> bool {
-    (byte >= 0x20)
-        & (byte < 0x80)
+    (0x20..0x80).contains(&byte)
         & (byte != b'"')
         & (byte != b'\\')
         & (byte != b'<')

@@ -3,7 +3,7 @@
 //! ```text
 //! PATH        the current file, written by one shim
 //! PATH.1      the newest rotated file          PATH.1.gz   the same, compressed
-//! PATH.2 ...  older ones, up to max_files - 1  PATH.gz-tmp compression under way
+//! PATH.2 ...  older ones, up to max_files - 1  PATH.gz-tmp-PID compression under way
 //! ```
 //! A line is on disk before any attached client sees it. Rotation renames and creates, so that a reader keeps its file
 //! by its descriptor. A file's identity (its [`Position::generation`]) is made of its inode and birth time and travels

@@ -20,6 +20,9 @@ const BATCH_BYTES: usize = 512 << 10;
 /// After a rotation that failed, this much more is written before the next try.
 const ROTATE_AGAIN_BYTES: u64 = 1 << 20;
 
+/// What the name of a file under compression ends with, before the shim's process id.
+const TEMPORARY: &str = ".gz-tmp-";
+
 /// An unfinished line of one stream.
 #[derive(Debug, Default)]
 struct Line {
@@ -34,6 +37,7 @@ struct Compression {
     pid: i32,
     /// Which rotated file it is by now; rotations count it up.
     index: u32,
+    generation: u64,
     temporary: PathBuf,
 }
 
@@ -91,7 +95,7 @@ impl Writer {
             writer.generation = generation(&file)?;
             writer.file = Some(file);
             writer.rotate_at = writer.max_size;
-            let _ = fs::remove_file(writer.temporary());
+            remove_stale(&config.path);
         }
         Ok(writer)
     }
@@ -198,8 +202,13 @@ impl Writer {
         let Some(done) = self.compression.take() else {
             return;
         };
-        if success && done.index < self.max_files {
-            let plain = rotated(&self.path, done.index, false);
+        let plain = rotated(&self.path, done.index, false);
+        // Another shim, of the container's next run, may have rotated meanwhile.
+        let found = File::open(&plain).and_then(|file| generation(&file));
+        if success
+            && done.index < self.max_files
+            && found.is_ok_and(|found| found == done.generation)
+        {
             if fs::rename(&done.temporary, rotated(&self.path, done.index, true)).is_ok() {
                 let _ = fs::remove_file(plain);
             }
@@ -209,6 +218,11 @@ impl Writer {
         if success {
             self.compress_next();
         }
+    }
+
+    /// Notes that nothing more is to come: no further file is compressed.
+    pub fn end(&mut self) {
+        self.compress = false;
     }
 
     /// Prepares the end that the batch's records share.
@@ -323,7 +337,7 @@ impl Writer {
 
     fn temporary(&self) -> PathBuf {
         let mut name = self.path.as_os_str().to_owned();
-        name.push(".gz-tmp");
+        name.push(format!("{TEMPORARY}{}", std::process::id()));
         name.into()
     }
 
@@ -346,13 +360,14 @@ impl Writer {
                 .truncate(true)
                 .mode(0o640)
                 .open(&temporary)?;
-            compress::spawn(input, output, generation)
+            Ok::<_, io::Error>((compress::spawn(input, output, generation)?, generation))
         })();
         match started {
-            Ok(pid) => {
+            Ok((pid, generation)) => {
                 self.compression = Some(Compression {
                     pid,
                     index,
+                    generation,
                     temporary,
                 })
             }
@@ -360,6 +375,25 @@ impl Writer {
             Err(_) => {
                 let _ = fs::remove_file(&temporary);
             }
+        }
+    }
+}
+
+/// Removes what shims that are gone have left half compressed.
+fn remove_stale(path: &Path) {
+    let (Some(directory), Some(name)) = (
+        path.parent(),
+        path.file_name().and_then(|name| name.to_str()),
+    ) else {
+        return;
+    };
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let file_name = entry.file_name();
+        let pid = file_name
+            .to_str()
+            .and_then(|file| file.strip_prefix(name)?.strip_prefix(TEMPORARY));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }
