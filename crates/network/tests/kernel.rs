@@ -131,7 +131,8 @@ impl Host {
         };
         eventually("the wire works", || {
             enter(&host.outside, || {
-                let refused = TcpStream::connect_timeout(&(HOST, 9).into(), Duration::from_millis(50));
+                let refused =
+                    TcpStream::connect_timeout(&(HOST, 9).into(), Duration::from_millis(50));
                 refused.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
             })
         });

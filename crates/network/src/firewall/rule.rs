@@ -79,7 +79,7 @@ fn meta(key: MetaKey, operator: Cmp, value: Vec<u8>) -> [Expression; 2] {
 
 fn network(offset: u32, net: Ipv4Net) -> Vec<Expression> {
     let octets = usize::from(net.prefix_len() / 8);
-    let whole = net.prefix_len() % 8 == 0 && octets > 0;
+    let whole = net.prefix_len().is_multiple_of(8) && octets > 0;
     // A mask of whole bytes is a shorter load, as nft does it.
     let length = if whole { octets } else { 4 };
     let mut expressions = vec![

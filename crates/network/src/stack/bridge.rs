@@ -218,7 +218,7 @@ impl Shared {
         if let Some(subnet) = config.subnet {
             let subnet = subnet.trunc();
             if own.iter().any(|&other| ipam::overlap(other, subnet)) {
-                return Err(Error::Invalid(
+                return Err(Error::Conflict(
                     "invalid pool request: Pool overlaps with other one on this address space"
                         .to_owned(),
                 ));

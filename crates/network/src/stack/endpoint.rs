@@ -90,7 +90,9 @@ impl Stack {
                 address: ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED),
             },
             Refused::Outside => Error::Invalid(format!(
-                "invalid endpoint settings:\nno configured subnet contains IP address {}",
+                "invalid config for network {}: invalid endpoint settings:\nno configured subnet or ip-range contain the IP \
+                 address {}",
+                network.config.name,
                 ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED)
             )),
             Refused::Exhausted => Error::AddressesExhausted {
@@ -132,6 +134,7 @@ impl Stack {
                 network.info.interface.clone(),
             )
         };
+        shared.make_room_for_neighbours();
         shared.add_veth(endpoint, netns, index, &interface)?;
         let done = connect_inside(endpoint, netns)
             .and_then(|()| shared.finish_host_side(endpoint, index, icc));

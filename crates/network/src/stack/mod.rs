@@ -17,6 +17,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gantry_sys::netlink::{Family, Socket};
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     reaper: reap::Reaper,
     /// Whether the host has IPv6.
     ipv6: bool,
+    /// The neighbour table was made larger.
+    neighbours_raised: AtomicBool,
 }
 
 #[derive(Default)]
@@ -108,6 +111,7 @@ impl Stack {
             state: Mutex::default(),
             reaper: reap::Reaper::default(),
             ipv6: fs::exists("/proc/net/if_inet6").unwrap_or(false),
+            neighbours_raised: AtomicBool::new(false),
             config,
         });
         lock(&shared.state).guard_forwarding = shared.enable_forwarding()?;

@@ -3,12 +3,23 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use super::{Shared, lock};
 use crate::Error;
 use crate::firewall;
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// The machine's neighbour table is one for all namespaces, and by default it holds 1024 entries: a container that
+/// talks takes two, one of the host's and one of its own.
+const NEIGHBOURS: [(&str, u32); 3] = [
+    ("/proc/sys/net/ipv4/neigh/default/gc_thresh3", 65_536),
+    ("/proc/sys/net/ipv4/neigh/default/gc_thresh2", 32_768),
+    ("/proc/sys/net/ipv4/neigh/default/gc_thresh1", 16_384),
+];
+/// So many containers are served by the kernel's default.
+const NEIGHBOURS_DEFAULT_SERVES: usize = 256;
 
 fn localnet_path(interface: &str) -> String {
     format!("/proc/sys/net/ipv4/conf/{interface}/route_localnet")
@@ -76,6 +87,42 @@ impl Shared {
             }
         }
         Ok(changed)
+    }
+
+    /// Makes room in the neighbour table once there are many endpoints; never less room than there was.
+    pub(super) fn make_room_for_neighbours(&self) {
+        let endpoints: usize = {
+            let state = lock(&self.state);
+            state
+                .networks
+                .values()
+                .map(|network| network.endpoints.len())
+                .sum()
+        };
+        if endpoints <= NEIGHBOURS_DEFAULT_SERVES
+            || self.neighbours_raised.swap(true, Ordering::Relaxed)
+        {
+            return;
+        }
+        for (path, wanted) in NEIGHBOURS {
+            let raised = fs::read_to_string(path).and_then(|standing| {
+                let enough = standing
+                    .trim()
+                    .parse::<u32>()
+                    .is_ok_and(|standing| standing >= wanted);
+                if enough {
+                    Ok(())
+                } else {
+                    fs::write(path, wanted.to_string())
+                }
+            });
+            match raised {
+                // Only the machine's first namespace has these switches.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => (self.config.warn)(&format!("write `{path}`: {error}")),
+                Ok(()) => {}
+            }
+        }
     }
 
     /// Takes `route_localnet` off all bridges at once: the guard is missing.
