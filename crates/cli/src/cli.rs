@@ -54,7 +54,7 @@ impl Cli {
         let hosts = self.global.all("host");
         if !hosts.is_empty() {
             if self.global.given("context") {
-                return Err(initialize("conflicting options: cannot specify both --host and --context"));
+                return Err(Failure::new("conflicting options: cannot specify both --host and --context"));
             }
             if hosts.len() > 1 {
                 return Err(initialize("specify only one -H"));
@@ -97,8 +97,10 @@ impl Cli {
         let host = target.host.filter(|host| !host.is_empty());
         let own = own_socket();
         let endpoint = match &host {
-            Some(host) => Endpoint::parse(host)
-                .map_err(|error| initialize(&format!("unable to resolve docker endpoint: {error}")))?,
+            Some(host) => Endpoint::parse(host).map_err(|error| match host.starts_with("ssh://") {
+                true => initialize(&error.to_string()),
+                false => initialize(&format!("unable to resolve docker endpoint: {error}")),
+            })?,
             None => Endpoint::Unix { path: own.to_string_lossy().into_owned() },
         };
         if tls && matches!(endpoint, Endpoint::Tcp { .. }) {

@@ -7,7 +7,7 @@ pub fn parse(value: &str) -> Result<Option<(String, String)>, String> {
     if value.is_empty() {
         return Ok(None);
     }
-    let (key, value) = value.split_once('=').ok_or_else(|| format!("invalid filter '{value}'"))?;
+    let (key, value) = value.split_once('=').ok_or_else(|| "bad format of filter (expected name=value)".to_owned())?;
     Ok(Some((key.trim().to_lowercase(), value.trim().to_owned())))
 }
 
@@ -28,7 +28,7 @@ mod tests {
     fn filters() {
         assert_eq!(parse("Status = exited"), Ok(Some(("status".to_owned(), "exited".to_owned()))));
         assert_eq!(parse("label=a=b"), Ok(Some(("label".to_owned(), "a=b".to_owned()))));
-        assert_eq!(parse("x"), Err("invalid filter 'x'".to_owned()));
+        assert_eq!(parse("x"), Err("bad format of filter (expected name=value)".to_owned()));
         assert_eq!(collect(&["status=exited".to_owned()]).to_json(), r#"{"status":{"exited":true}}"#);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::table;
-use crate::template::{Entries, Object, Template, Value};
+use crate::template::{Object, Template, Value};
 use serde_json::{Map, Value as Json};
 use std::rc::Rc;
 
@@ -137,7 +137,7 @@ impl Format {
         // In quotes of a shell, `\t` is two characters.
         let body = body.replace("\\t", "\t").replace("\\n", "\n");
         let template =
-            Template::parse(&body).map_err(|error| Failure::new(format!("template parsing error: {error}")))?;
+            Template::parse(&body).map_err(|error| Failure::new(format!("failed to parse template: {error}")))?;
         Ok(Format { template, table, headings: headings.to_vec() })
     }
 
@@ -186,9 +186,11 @@ pub fn inspect(template: &Template, json: &Json) -> Outcome<String> {
     }
 }
 
-/// Makes a map value for a row.
-pub fn map_value(json: Json, pairs: Vec<(String, Value)>) -> Value {
-    Value::Map(Rc::new(Entries { pairs, strict: false, json }))
+/// Executes a template over one JSON value as over the Go type of this name, without falling back.
+pub fn typed(template: &Template, json: &Json, type_name: &str) -> Outcome<String> {
+    template
+        .execute(&crate::template::typed(json))
+        .map_err(|error| Failure::new(error.replace("in type struct", &format!("in type {type_name}"))))
 }
 
 #[cfg(test)]
@@ -217,6 +219,6 @@ mod tests {
             "{{.Foo}}",
             "failed to execute template: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.X",
         );
-        check("{{", "template parsing error: template: :1: unclosed action");
+        check("{{", "failed to parse template: template: :1: unclosed action");
     }
 }

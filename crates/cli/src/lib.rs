@@ -64,7 +64,7 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
             ExitCode::SUCCESS
         }
         Found::Run { command, words, global, matches } => {
-            matches.notes.iter().for_each(|note| output::error_line(note));
+            matches.notes.iter().for_each(|note| output::line(note));
             if !command.children.is_empty() {
                 let text = help(command, &words);
                 if command.path.is_empty() {

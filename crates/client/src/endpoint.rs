@@ -47,7 +47,7 @@ impl Endpoint {
                 };
                 let (host, port) = split_authority(authority).ok_or_else(invalid)?;
                 if host.is_empty() {
-                    return Err(Error::Invalid("no host specified".to_owned()));
+                    return Err(Error::Invalid("ssh host connection is not valid: invalid SSH URL: hostname is empty".to_owned()));
                 }
                 // A host that begins with a dash would be an option of ssh (CVE-2017-1000117's class).
                 if host.starts_with('-') || user.as_deref().is_some_and(|user| user.starts_with('-')) {

@@ -96,7 +96,7 @@ async fn rename(client: &Client, old: &str, new: &str) -> Outcome {
             if error.is_connection() {
                 return error.into();
             }
-            Failure::new(error.to_string())
+            Failure::new(format!("{error}\nError: failed to rename container named {old}"))
         },
     )?;
     Ok(())

@@ -78,10 +78,8 @@ fn use_context(cli: &Cli, name: &str) -> Outcome {
     config::save(&cli.directory, &config)?;
     output::line(name);
     output::error_line(&format!("Current context is now \"{name}\""));
-    if name != "default" && std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty()) {
-        output::error_line(
-            "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.",
-        );
+    if name != "default" && environment_overrides() {
+        output::error_line(OVERRIDDEN);
     }
     Ok(())
 }
@@ -135,7 +133,16 @@ fn list(cli: &Cli, matches: &Matches) -> Outcome {
         text = text.replacen("NAME *", "NAME  ", 1);
     }
     output::out(&text);
+    if environment_overrides() {
+        output::error_line(OVERRIDDEN);
+    }
     Ok(())
+}
+
+const OVERRIDDEN: &str = "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.";
+
+fn environment_overrides() -> bool {
+    std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty())
 }
 
 fn inspect(cli: &Cli, matches: &Matches) -> Outcome {
@@ -151,7 +158,13 @@ fn inspect(cli: &Cli, matches: &Matches) -> Outcome {
         }
     }
     match matches.get("format").unwrap_or_default() {
-        "" => output::line(&crate::command::inspect::indent(json!(found).to_string().as_bytes())),
+        // Go escapes these for HTML here, and only here.
+        "" => output::line(
+            &crate::command::inspect::indent(json!(found).to_string().as_bytes())
+                .replace('<', "\\u003c")
+                .replace('>', "\\u003e")
+                .replace('&', "\\u0026"),
+        ),
         text => {
             let text = if text == "json" { "{{json .}}" } else { text };
             let template = crate::template::Template::parse(text)

@@ -15,7 +15,7 @@ pub async fn events(cli: &Cli, matches: &Matches) -> Outcome {
         "" => None,
         "json" => Some(Template::parse("{{json .}}").map_err(Failure::new)?),
         text => Some(Template::parse(text).map_err(|error| Failure {
-            text: format!("Error parsing format: template parsing error: {error}"),
+            text: format!("Error parsing format: {error}"),
             code: 64,
         })?),
     };

@@ -212,14 +212,17 @@ async fn remove(client: &Client, matches: &Matches) -> Outcome {
 }
 
 async fn tag(client: &Client, source: &str, target: &str) -> Outcome {
-    let invalid = |name: &str| Failure::new(format!("Error parsing reference: {} is not a valid repository/tag: invalid reference format", crate::grammar::values::quote(name)));
-    if source.is_empty() || reference::parse_any(source).is_err() {
-        return Err(invalid(source));
+    let invalid = |name: &str, error: &dyn std::fmt::Display| {
+        let name = crate::grammar::values::quote(name);
+        Failure::new(format!("Error parsing reference: {name} is not a valid repository/tag: {error}"))
+    };
+    if let Err(error) = reference::parse_any(source) {
+        return Err(invalid(source, &error));
     }
     let reference = match reference::parse_any(target) {
         Ok(AnyReference::Named(reference)) if reference.digest().is_none() => reference.or_latest(),
         Ok(_) => return Err(Failure::new("refusing to create a tag with a digest reference")),
-        Err(_) => return Err(invalid(target)),
+        Err(error) => return Err(invalid(target, &error)),
     };
     let query = Query::new().with("repo", reference.name()).with("tag", reference.tag().unwrap_or_default());
     client.call(Request::post(image_path(source, "/tag")).query(query)).await?;

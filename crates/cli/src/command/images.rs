@@ -139,7 +139,7 @@ fn row(image: &Value, repository: &str, tag: &str, digest: &str, truncate: bool)
         Some(number) if number >= 0 => Some(number),
         _ => None,
     };
-    let size = |number: Option<i64>| number.map_or("N/A".to_owned(), |number| units::size(number as f64, 3));
+    let size = |number: Option<i64>| number.map_or("N/A".to_owned(), |number| units::size(number as f64, 4));
     let unique = match (count("Size"), count("SharedSize")) {
         (Some(size), Some(shared)) => Some(size - shared),
         _ => None,
@@ -148,7 +148,7 @@ fn row(image: &Value, repository: &str, tag: &str, digest: &str, truncate: bool)
         0 => "N/A".to_owned(),
         created => format!("{} ago", units::duration(stamp::age(created))),
     };
-    let whole = units::size(image["Size"].as_f64().unwrap_or(0.0), 3);
+    let bytes = image["Size"].as_f64().unwrap_or(0.0);
     Row::new("*formatter.imageContext")
         .text("ID", if truncate { units::short_id(id) } else { id })
         .text("Repository", repository)
@@ -156,8 +156,8 @@ fn row(image: &Value, repository: &str, tag: &str, digest: &str, truncate: bool)
         .text("Digest", digest)
         .text("CreatedSince", since)
         .text("CreatedAt", stamp::local(created))
-        .text("Size", &whole)
-        .text("VirtualSize", whole)
+        .text("Size", units::size(bytes, 3))
+        .text("VirtualSize", units::size(bytes, 4))
         .text("Containers", count("Containers").map_or("N/A".to_owned(), |number| number.to_string()))
         .text("SharedSize", size(count("SharedSize")))
         .text("UniqueSize", size(unique))

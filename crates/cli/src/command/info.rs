@@ -66,7 +66,13 @@ pub async fn info(cli: &Cli, matches: &Matches) -> Outcome {
                 "Plugins": [],
                 "Warnings": null,
             });
-            output::line(&format::inspect(template, &whole)?);
+            match format::typed(template, &whole, "system.dockerInfo") {
+                Ok(text) => output::line(&text),
+                Err(failure) => {
+                    output::out("\n");
+                    return Err(failure);
+                }
+            }
             match error {
                 // The answer itself tells of a daemon that is not there.
                 Some(error) => Err(Failure::new(error)),

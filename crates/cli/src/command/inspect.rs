@@ -124,7 +124,7 @@ async fn search(client: &Client, name: &str, size: bool) -> Outcome<Vec<u8>> {
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Failure::new(format!("error: no such object: {name}")))
+    Err(Failure::new(format!("Error: No such object: {name}")))
 }
 
 /// Indents JSON by four spaces a level and changes nothing else: numbers and escapes stay as the daemon wrote them.

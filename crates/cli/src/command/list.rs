@@ -62,6 +62,8 @@ pub async fn list(cli: &Cli, matches: &Matches) -> Outcome {
         other => other,
     };
     let format = Format::new(chosen, &default, &HEADINGS)?;
+    // A wrong template fails even if there is nothing to list.
+    format.row(row(&Value::Null, truncate))?;
     let containers = get(cli.client()?, "/containers/json", query).await?;
     let rows = containers.as_array().into_iter().flatten().map(|container| row(container, truncate)).collect();
     output::out(&format.render(rows)?);

@@ -52,6 +52,8 @@ async fn remove(client: &Client, matches: &Matches) -> Outcome {
         }
     })
     .await
+    // Docker's client ends with its exit status in words here.
+    .map_err(|failure| Failure::new(format!("{}\nexit status 1", failure.text)))
 }
 
 async fn connect(client: &Client, matches: &Matches) -> Outcome {

@@ -35,7 +35,7 @@ pub async fn start(cli: &Cli, matches: &Matches) -> Outcome {
     if failed.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(format!("failed to start containers: {}", failed.join(", "))))
+    Err(Failure::new(format!("Error: failed to start containers: {}", failed.join(", "))))
 }
 
 async fn attached(cli: &Cli, matches: &Matches, name: &str) -> Outcome {

@@ -116,8 +116,8 @@ fn details(usage: &Value) -> String {
             units::short_id(text(image, "Id")),
             ago(image["Created"].as_i64().unwrap_or(0)),
             units::size(size, 3),
-            units::size(shared.max(0.0), 3),
-            units::size(size - shared.max(0.0), 3),
+            units::size(shared.max(0.0), 4),
+            units::size(size - shared.max(0.0), 4),
             number(image, "Containers").max(0.0)
         ));
     }

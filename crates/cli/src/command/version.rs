@@ -32,7 +32,7 @@ pub async fn version(cli: &Cli, matches: &Matches) -> Outcome {
         None => output::out(&text_form(&ours, server)),
         Some(template) => {
             let whole = json!({"Client": ours, "Server": server.map_or(Value::Null, with_details)});
-            output::line(&format::inspect(template, &whole)?);
+            output::line(&format::typed(template, &whole, "system.versionInfo")?);
         }
     }
     answer.map(drop).map_err(Failure::from)

@@ -6,8 +6,7 @@ use super::{Child, Command, Flag};
 /// configuration directory that the defaults of the global flags show.
 pub fn render(command: &Command, words: &str, columns: usize, config: &str) -> String {
     let program = words.split(' ').next().unwrap_or_default();
-    let mut out = renamed(command.banner, program);
-    out.push_str(&format!("Usage:  {}\n\n", command.usage.replace("{}", words)));
+    let mut out = format!("Usage:  {}\n\n", command.usage.replace("{}", words));
     let long = if command.long.is_empty() { command.short } else { command.long };
     out.push_str(&renamed(long, program));
     out.push('\n');

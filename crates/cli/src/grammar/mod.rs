@@ -46,8 +46,6 @@ pub struct Command {
     pub short: &'static str,
     /// The long description if it differs from the short one.
     pub long: &'static str,
-    /// What stands before the usage line.
-    pub banner: &'static str,
     /// The line under `Aliases:`.
     pub aliases: &'static str,
     pub args: Args,

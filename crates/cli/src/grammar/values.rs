@@ -110,6 +110,9 @@ pub fn parse_bytes(value: &str) -> Result<i64, String> {
     let invalid = || format!("invalid size: '{value}'");
     let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim_end();
     let suffix = value[digits.len()..].trim_start().to_ascii_lowercase();
+    if digits.is_empty() || !digits.ends_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return Err(invalid());
+    }
     let multiple: u64 = match suffix.as_str() {
         "" | "b" => 1,
         "k" | "kb" | "kib" => 1 << 10,
@@ -119,9 +122,6 @@ pub fn parse_bytes(value: &str) -> Result<i64, String> {
         "p" | "pb" | "pib" => 1 << 50,
         _ => return Err(format!("invalid suffix: '{suffix}'")),
     };
-    if digits.is_empty() || !digits.ends_with(|c: char| c.is_ascii_digit() || c == '.') {
-        return Err(invalid());
-    }
     let number: f64 = digits.parse().map_err(|_| invalid())?;
     if number < 0.0 {
         return Err(invalid());

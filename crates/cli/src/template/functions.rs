@@ -35,7 +35,12 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
     match name {
         "json" => {
             wants(1)?;
-            Ok(Value::text(json_text(&to_json(&arguments[0]))))
+            let text = json_text(&to_json(&arguments[0]));
+            Ok(Value::text(match &arguments[0] {
+                // A row writes itself, and Go's standard writer escapes for HTML.
+                Value::Object(_) => text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
+                _ => text,
+            }))
         }
         "split" => {
             wants(2)?;

@@ -221,6 +221,13 @@ fn lex_action(source: &str, mut at: usize, tokens: &mut Vec<Token>) -> Result<(u
             }
             c => return Err((at, format!("unrecognized character in action: U+{:04X} '{c}'", c as u32))),
         };
+        if matches!(kind, Kind::Field(_) | Kind::Word(_) | Kind::Variable(_))
+            && let Some(next) = source[end..].chars().next()
+            && !source[end..].starts_with("}}")
+            && !(next.is_whitespace() || ".,|:()".contains(next))
+        {
+            return Err((at, format!("bad character U+{:04X} '{next}'", next as u32)));
+        }
         push(tokens, kind, at, end);
         at = end;
     }

@@ -41,7 +41,7 @@ fn control_structures() {
 
 #[test]
 fn functions() {
-    check("{{upper .Name | printf \"%s-%d\" | len}}", "15");
+    check("{{upper .Name | printf \"%d-%s\" 3 | len}}", "6");
     check("{{join .Config.Env \",\"}} {{split \"a:b\" \":\"}} {{title \"ab cd\"}}", "A=1,B=2 [a b] Ab Cd");
     check("{{truncate .Name 2}} {{pad .Name 1 2}}| {{lower \"AB\"}}", "/w  /web  | ab");
     check("{{printf \"%-6s|%05d|%q|%.2f|%v\" .Name .Count .Name .Half .On}}", "/web  |00003|\"/web\"|0.50|true");

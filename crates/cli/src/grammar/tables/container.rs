@@ -7,7 +7,6 @@ pub static CONTAINER: Command = Command {
     usage: "{} COMMAND",
     short: "Manage containers",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -45,7 +44,6 @@ pub static CONTAINER_ATTACH: Command = Command {
     usage: "{} [OPTIONS] CONTAINER",
     short: "Attach local standard input, output, and error streams to a running container",
     long: "",
-    banner: "",
     aliases: "docker container attach, docker attach",
     args: Args::Exactly(1),
     flags: &[
@@ -61,7 +59,6 @@ pub static CONTAINER_COMMIT: Command = Command {
     usage: "{} [OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
     short: "Create a new image from a container's changes",
     long: "",
-    banner: "",
     aliases: "docker container commit, docker commit",
     args: Args::Range(1, 2),
     flags: &[
@@ -78,7 +75,6 @@ pub static CONTAINER_CP: Command = Command {
     usage: "{} [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tdocker cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     short: "Copy files/folders between a container and the local filesystem",
     long: "Copy files/folders between a container and the local filesystem\n\nUse '-' as the source to read a tar archive from stdin\nand extract it to a directory destination in a container.\nUse '-' as the destination to stream a tar archive of a\ncontainer source to stdout.",
-    banner: "",
     aliases: "docker container cp, docker cp",
     args: Args::Exactly(2),
     flags: &[
@@ -94,7 +90,6 @@ pub static CONTAINER_CREATE: Command = Command {
     usage: "{} [OPTIONS] IMAGE [COMMAND] [ARG...]",
     short: "Create a new container",
     long: "",
-    banner: "",
     aliases: "docker container create, docker create",
     args: Args::AtLeast(1),
     flags: &[
@@ -211,7 +206,6 @@ pub static CONTAINER_DIFF: Command = Command {
     usage: "{} CONTAINER",
     short: "Inspect changes to files or directories on a container's filesystem",
     long: "",
-    banner: "",
     aliases: "docker container diff, docker diff",
     args: Args::Exactly(1),
     flags: &[],
@@ -223,7 +217,6 @@ pub static CONTAINER_EXEC: Command = Command {
     usage: "{} [OPTIONS] CONTAINER COMMAND [ARG...]",
     short: "Execute a command in a running container",
     long: "",
-    banner: "",
     aliases: "docker container exec, docker exec",
     args: Args::AtLeast(2),
     flags: &[
@@ -245,7 +238,6 @@ pub static CONTAINER_EXPORT: Command = Command {
     usage: "{} [OPTIONS] CONTAINER",
     short: "Export a container's filesystem as a tar archive",
     long: "",
-    banner: "",
     aliases: "docker container export, docker export",
     args: Args::Exactly(1),
     flags: &[
@@ -259,7 +251,6 @@ pub static CONTAINER_INSPECT: Command = Command {
     usage: "{} [OPTIONS] CONTAINER [CONTAINER...]",
     short: "Display detailed information on one or more containers",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -274,7 +265,6 @@ pub static CONTAINER_KILL: Command = Command {
     usage: "{} [OPTIONS] CONTAINER [CONTAINER...]",
     short: "Kill one or more running containers",
     long: "",
-    banner: "",
     aliases: "docker container kill, docker kill",
     args: Args::AtLeast(1),
     flags: &[
@@ -288,7 +278,6 @@ pub static CONTAINER_LOGS: Command = Command {
     usage: "{} [OPTIONS] CONTAINER",
     short: "Fetch the logs of a container",
     long: "",
-    banner: "",
     aliases: "docker container logs, docker logs",
     args: Args::Exactly(1),
     flags: &[
@@ -307,7 +296,6 @@ pub static CONTAINER_LS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "List containers",
     long: "",
-    banner: "",
     aliases: "docker container ls, docker container list, docker container ps, docker ps",
     args: Args::None,
     flags: &[
@@ -328,7 +316,6 @@ pub static CONTAINER_PAUSE: Command = Command {
     usage: "{} CONTAINER [CONTAINER...]",
     short: "Pause all processes within one or more containers",
     long: "",
-    banner: "",
     aliases: "docker container pause, docker pause",
     args: Args::AtLeast(1),
     flags: &[],
@@ -340,7 +327,6 @@ pub static CONTAINER_PORT: Command = Command {
     usage: "{} CONTAINER [PRIVATE_PORT[/PROTO]]",
     short: "List port mappings or a specific mapping for the container",
     long: "",
-    banner: "",
     aliases: "docker container port, docker port",
     args: Args::Range(1, 2),
     flags: &[],
@@ -352,7 +338,6 @@ pub static CONTAINER_PRUNE: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Remove all stopped containers",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -367,7 +352,6 @@ pub static CONTAINER_RENAME: Command = Command {
     usage: "{} CONTAINER NEW_NAME",
     short: "Rename a container",
     long: "",
-    banner: "",
     aliases: "docker container rename, docker rename",
     args: Args::Exactly(2),
     flags: &[],
@@ -379,7 +363,6 @@ pub static CONTAINER_RESTART: Command = Command {
     usage: "{} [OPTIONS] CONTAINER [CONTAINER...]",
     short: "Restart one or more containers",
     long: "",
-    banner: "",
     aliases: "docker container restart, docker restart",
     args: Args::AtLeast(1),
     flags: &[
@@ -395,7 +378,6 @@ pub static CONTAINER_RM: Command = Command {
     usage: "{} [OPTIONS] CONTAINER [CONTAINER...]",
     short: "Remove one or more containers",
     long: "",
-    banner: "",
     aliases: "docker container rm, docker container remove, docker rm",
     args: Args::AtLeast(1),
     flags: &[
@@ -411,7 +393,6 @@ pub static CONTAINER_RUN: Command = Command {
     usage: "{} [OPTIONS] IMAGE [COMMAND] [ARG...]",
     short: "Create and run a new container from an image",
     long: "",
-    banner: "",
     aliases: "docker container run, docker run",
     args: Args::AtLeast(1),
     flags: &[
@@ -531,7 +512,6 @@ pub static CONTAINER_START: Command = Command {
     usage: "{} [OPTIONS] CONTAINER [CONTAINER...]",
     short: "Start one or more stopped containers",
     long: "",
-    banner: "",
     aliases: "docker container start, docker start",
     args: Args::AtLeast(1),
     flags: &[
@@ -549,7 +529,6 @@ pub static CONTAINER_STATS: Command = Command {
     usage: "{} [OPTIONS] [CONTAINER...]",
     short: "Display a live stream of container(s) resource usage statistics",
     long: "",
-    banner: "",
     aliases: "docker container stats, docker stats",
     args: Args::Any,
     flags: &[
@@ -566,7 +545,6 @@ pub static CONTAINER_STOP: Command = Command {
     usage: "{} [OPTIONS] CONTAINER [CONTAINER...]",
     short: "Stop one or more running containers",
     long: "",
-    banner: "",
     aliases: "docker container stop, docker stop",
     args: Args::AtLeast(1),
     flags: &[
@@ -582,7 +560,6 @@ pub static CONTAINER_TOP: Command = Command {
     usage: "{} CONTAINER [ps OPTIONS]",
     short: "Display the running processes of a container",
     long: "",
-    banner: "",
     aliases: "docker container top, docker top",
     args: Args::AtLeast(1),
     flags: &[],
@@ -594,7 +571,6 @@ pub static CONTAINER_UNPAUSE: Command = Command {
     usage: "{} CONTAINER [CONTAINER...]",
     short: "Unpause all processes within one or more containers",
     long: "",
-    banner: "",
     aliases: "docker container unpause, docker unpause",
     args: Args::AtLeast(1),
     flags: &[],
@@ -606,7 +582,6 @@ pub static CONTAINER_UPDATE: Command = Command {
     usage: "{} [OPTIONS] CONTAINER [CONTAINER...]",
     short: "Update configuration of one or more containers",
     long: "",
-    banner: "",
     aliases: "docker container update, docker update",
     args: Args::AtLeast(1),
     flags: &[
@@ -633,7 +608,6 @@ pub static CONTAINER_WAIT: Command = Command {
     usage: "{} CONTAINER [CONTAINER...]",
     short: "Block until one or more containers stop, then print their exit codes",
     long: "",
-    banner: "",
     aliases: "docker container wait, docker wait",
     args: Args::AtLeast(1),
     flags: &[],

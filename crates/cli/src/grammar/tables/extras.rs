@@ -7,7 +7,6 @@ pub static CHECKPOINT: Command = Command {
     usage: "{} COMMAND",
     short: "Manage checkpoints",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -23,7 +22,6 @@ pub static CHECKPOINT_CREATE: Command = Command {
     usage: "{} [OPTIONS] CONTAINER CHECKPOINT",
     short: "Create a checkpoint from a running container",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(2),
     flags: &[
@@ -38,7 +36,6 @@ pub static CHECKPOINT_LS: Command = Command {
     usage: "{} [OPTIONS] CONTAINER",
     short: "List checkpoints for a container",
     long: "",
-    banner: "",
     aliases: "docker checkpoint ls, docker checkpoint list",
     args: Args::Exactly(1),
     flags: &[
@@ -52,7 +49,6 @@ pub static CHECKPOINT_RM: Command = Command {
     usage: "{} [OPTIONS] CONTAINER CHECKPOINT",
     short: "Remove a checkpoint",
     long: "",
-    banner: "",
     aliases: "docker checkpoint rm, docker checkpoint remove",
     args: Args::Exactly(2),
     flags: &[
@@ -66,7 +62,6 @@ pub static MANIFEST: Command = Command {
     usage: "{} COMMAND",
     short: "Manage Docker image manifests and manifest lists",
     long: "The **docker manifest** command has subcommands for managing image manifests and\nmanifest lists. A manifest list allows you to use one name to refer to the same image\nbuilt for multiple architectures.\n\nTo see help for a subcommand, use:\n\n    docker manifest CMD --help\n\nFor full details on using docker manifest lists, see the registry v2 specification.\n\nEXPERIMENTAL:\n  docker manifest is an experimental feature.\n  Experimental features provide early access to product functionality. These\n  features may change between releases without warning, or can be removed from a\n  future release. Learn more about experimental features in our documentation:\n  https://docs.docker.com/go/experimental/",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -84,7 +79,6 @@ pub static MANIFEST_ANNOTATE: Command = Command {
     usage: "{} [OPTIONS] MANIFEST_LIST MANIFEST",
     short: "Add additional information to a local image manifest",
     long: "Add additional information to a local image manifest\n\nEXPERIMENTAL:\n  docker manifest annotate is an experimental feature.\n  Experimental features provide early access to product functionality. These\n  features may change between releases without warning, or can be removed from a\n  future release. Learn more about experimental features in our documentation:\n  https://docs.docker.com/go/experimental/",
-    banner: "",
     aliases: "",
     args: Args::Exactly(2),
     flags: &[
@@ -102,7 +96,6 @@ pub static MANIFEST_CREATE: Command = Command {
     usage: "{} MANIFEST_LIST MANIFEST [MANIFEST...]",
     short: "Create a local manifest list for annotating and pushing to a registry",
     long: "Create a local manifest list for annotating and pushing to a registry\n\nEXPERIMENTAL:\n  docker manifest create is an experimental feature.\n  Experimental features provide early access to product functionality. These\n  features may change between releases without warning, or can be removed from a\n  future release. Learn more about experimental features in our documentation:\n  https://docs.docker.com/go/experimental/",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(2),
     flags: &[
@@ -117,7 +110,6 @@ pub static MANIFEST_INSPECT: Command = Command {
     usage: "{} [OPTIONS] [MANIFEST_LIST] MANIFEST",
     short: "Display an image manifest, or manifest list",
     long: "Display an image manifest, or manifest list\n\nEXPERIMENTAL:\n  docker manifest inspect is an experimental feature.\n  Experimental features provide early access to product functionality. These\n  features may change between releases without warning, or can be removed from a\n  future release. Learn more about experimental features in our documentation:\n  https://docs.docker.com/go/experimental/",
-    banner: "",
     aliases: "",
     args: Args::Range(1, 2),
     flags: &[
@@ -132,7 +124,6 @@ pub static MANIFEST_PUSH: Command = Command {
     usage: "{} [OPTIONS] MANIFEST_LIST",
     short: "Push a manifest list to a repository",
     long: "Push a manifest list to a repository\n\nEXPERIMENTAL:\n  docker manifest push is an experimental feature.\n  Experimental features provide early access to product functionality. These\n  features may change between releases without warning, or can be removed from a\n  future release. Learn more about experimental features in our documentation:\n  https://docs.docker.com/go/experimental/",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -147,7 +138,6 @@ pub static MANIFEST_RM: Command = Command {
     usage: "{} MANIFEST_LIST [MANIFEST_LIST...]",
     short: "Delete one or more manifest lists from local storage",
     long: "Delete one or more manifest lists from local storage\n\nEXPERIMENTAL:\n  docker manifest rm is an experimental feature.\n  Experimental features provide early access to product functionality. These\n  features may change between releases without warning, or can be removed from a\n  future release. Learn more about experimental features in our documentation:\n  https://docs.docker.com/go/experimental/",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[],
@@ -159,7 +149,6 @@ pub static PLUGIN: Command = Command {
     usage: "{} COMMAND",
     short: "Manage plugins",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -182,7 +171,6 @@ pub static PLUGIN_CREATE: Command = Command {
     usage: "{} [OPTIONS] PLUGIN PLUGIN-DATA-DIR",
     short: "Create a plugin from a rootfs and configuration. Plugin data directory must contain config.json and rootfs directory.",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(2),
     flags: &[
@@ -196,7 +184,6 @@ pub static PLUGIN_DISABLE: Command = Command {
     usage: "{} [OPTIONS] PLUGIN",
     short: "Disable a plugin",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -210,7 +197,6 @@ pub static PLUGIN_ENABLE: Command = Command {
     usage: "{} [OPTIONS] PLUGIN",
     short: "Enable a plugin",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -224,7 +210,6 @@ pub static PLUGIN_INSPECT: Command = Command {
     usage: "{} [OPTIONS] PLUGIN [PLUGIN...]",
     short: "Display detailed information on one or more plugins",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -238,7 +223,6 @@ pub static PLUGIN_INSTALL: Command = Command {
     usage: "{} [OPTIONS] PLUGIN [KEY=VALUE...]",
     short: "Install a plugin",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -255,7 +239,6 @@ pub static PLUGIN_LS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "List plugins",
     long: "",
-    banner: "",
     aliases: "docker plugin ls, docker plugin list",
     args: Args::None,
     flags: &[
@@ -272,7 +255,6 @@ pub static PLUGIN_PUSH: Command = Command {
     usage: "{} [OPTIONS] PLUGIN[:TAG]",
     short: "Push a plugin to a registry",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -286,7 +268,6 @@ pub static PLUGIN_RM: Command = Command {
     usage: "{} [OPTIONS] PLUGIN [PLUGIN...]",
     short: "Remove one or more plugins",
     long: "",
-    banner: "",
     aliases: "docker plugin rm, docker plugin remove",
     args: Args::AtLeast(1),
     flags: &[
@@ -300,7 +281,6 @@ pub static PLUGIN_SET: Command = Command {
     usage: "{} PLUGIN KEY=VALUE [KEY=VALUE...]",
     short: "Change settings for a plugin",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(2),
     flags: &[],
@@ -312,7 +292,6 @@ pub static PLUGIN_UPGRADE: Command = Command {
     usage: "{} [OPTIONS] PLUGIN [REMOTE]",
     short: "Upgrade an existing plugin",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Range(1, 2),
     flags: &[
@@ -328,7 +307,6 @@ pub static TRUST: Command = Command {
     usage: "{} COMMAND",
     short: "Manage trust on Docker images",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -346,7 +324,6 @@ pub static TRUST_KEY: Command = Command {
     usage: "{} COMMAND",
     short: "Manage keys for signing Docker images",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -361,7 +338,6 @@ pub static TRUST_KEY_GENERATE: Command = Command {
     usage: "{} NAME",
     short: "Generate and load a signing key-pair",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -375,7 +351,6 @@ pub static TRUST_KEY_LOAD: Command = Command {
     usage: "{} [OPTIONS] KEYFILE",
     short: "Load a private key file for signing",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -389,7 +364,6 @@ pub static TRUST_SIGNER: Command = Command {
     usage: "{} COMMAND",
     short: "Manage entities who can sign Docker images",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -404,7 +378,6 @@ pub static TRUST_SIGNER_ADD: Command = Command {
     usage: "{} OPTIONS NAME REPOSITORY [REPOSITORY...] ",
     short: "Add a signer",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(2),
     flags: &[
@@ -418,7 +391,6 @@ pub static TRUST_SIGNER_REMOVE: Command = Command {
     usage: "{} [OPTIONS] NAME REPOSITORY [REPOSITORY...]",
     short: "Remove a signer",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(2),
     flags: &[
@@ -432,7 +404,6 @@ pub static TRUST_INSPECT: Command = Command {
     usage: "{} IMAGE[:TAG] [IMAGE[:TAG]...]",
     short: "Return low-level information about keys and signatures",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -446,7 +417,6 @@ pub static TRUST_REVOKE: Command = Command {
     usage: "{} [OPTIONS] IMAGE[:TAG]",
     short: "Remove trust for an image",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -460,7 +430,6 @@ pub static TRUST_SIGN: Command = Command {
     usage: "{} IMAGE:TAG",
     short: "Sign an image",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[

@@ -7,7 +7,6 @@ pub static BUILDER: Command = Command {
     usage: "{} COMMAND",
     short: "Manage builds",
     long: "",
-    banner: "DEPRECATED: The legacy builder is deprecated and will be removed in a future release.\n            Install the buildx component to build images with BuildKit:\n            https://docs.docker.com/go/buildx/\n\n",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -22,7 +21,6 @@ pub static BUILDER_PRUNE: Command = Command {
     usage: "{}",
     short: "Remove build cache",
     long: "",
-    banner: "DEPRECATED: The legacy builder is deprecated and will be removed in a future release.\n            Install the buildx component to build images with BuildKit:\n            https://docs.docker.com/go/buildx/\n\n",
     aliases: "",
     args: Args::Any,
     flags: &[
@@ -39,7 +37,6 @@ pub static IMAGE: Command = Command {
     usage: "{} COMMAND",
     short: "Manage images",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -64,7 +61,6 @@ pub static IMAGE_BUILD: Command = Command {
     usage: "{} [OPTIONS] PATH | URL | -",
     short: "Build an image from a Dockerfile",
     long: "",
-    banner: "DEPRECATED: The legacy builder is deprecated and will be removed in a future release.\n            Install the buildx component to build images with BuildKit:\n            https://docs.docker.com/go/buildx/\n\n",
     aliases: "docker image build, docker build, docker builder build",
     args: Args::Any,
     flags: &[
@@ -107,7 +103,6 @@ pub static IMAGE_HISTORY: Command = Command {
     usage: "{} [OPTIONS] IMAGE",
     short: "Show the history of an image",
     long: "",
-    banner: "",
     aliases: "docker image history, docker history",
     args: Args::Exactly(1),
     flags: &[
@@ -125,7 +120,6 @@ pub static IMAGE_IMPORT: Command = Command {
     usage: "{} [OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
     short: "Import the contents from a tarball to create a filesystem image",
     long: "",
-    banner: "",
     aliases: "docker image import, docker import",
     args: Args::AtLeast(1),
     flags: &[
@@ -141,7 +135,6 @@ pub static IMAGE_INSPECT: Command = Command {
     usage: "{} [OPTIONS] IMAGE [IMAGE...]",
     short: "Display detailed information on one or more images",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -156,7 +149,6 @@ pub static IMAGE_LOAD: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Load an image from a tar archive or STDIN",
     long: "",
-    banner: "",
     aliases: "docker image load, docker load",
     args: Args::None,
     flags: &[
@@ -172,7 +164,6 @@ pub static IMAGE_LS: Command = Command {
     usage: "{} [OPTIONS] [REPOSITORY[:TAG]]",
     short: "List images",
     long: "",
-    banner: "",
     aliases: "docker image ls, docker image list, docker images",
     args: Args::AtMost(1),
     flags: &[
@@ -192,7 +183,6 @@ pub static IMAGE_PRUNE: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Remove unused images",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -208,7 +198,6 @@ pub static IMAGE_PULL: Command = Command {
     usage: "{} [OPTIONS] NAME[:TAG|@DIGEST]",
     short: "Download an image from a registry",
     long: "",
-    banner: "",
     aliases: "docker image pull, docker pull",
     args: Args::Exactly(1),
     flags: &[
@@ -225,7 +214,6 @@ pub static IMAGE_PUSH: Command = Command {
     usage: "{} [OPTIONS] NAME[:TAG]",
     short: "Upload an image to a registry",
     long: "",
-    banner: "",
     aliases: "docker image push, docker push",
     args: Args::Exactly(1),
     flags: &[
@@ -242,7 +230,6 @@ pub static IMAGE_RM: Command = Command {
     usage: "{} [OPTIONS] IMAGE [IMAGE...]",
     short: "Remove one or more images",
     long: "",
-    banner: "",
     aliases: "docker image rm, docker image remove, docker rmi",
     args: Args::AtLeast(1),
     flags: &[
@@ -258,7 +245,6 @@ pub static IMAGE_SAVE: Command = Command {
     usage: "{} [OPTIONS] IMAGE [IMAGE...]",
     short: "Save one or more images to a tar archive (streamed to STDOUT by default)",
     long: "",
-    banner: "",
     aliases: "docker image save, docker save",
     args: Args::AtLeast(1),
     flags: &[
@@ -273,7 +259,6 @@ pub static IMAGE_TAG: Command = Command {
     usage: "{} SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
     short: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     long: "",
-    banner: "",
     aliases: "docker image tag, docker tag",
     args: Args::Exactly(2),
     flags: &[],

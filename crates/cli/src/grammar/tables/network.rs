@@ -7,7 +7,6 @@ pub static NETWORK: Command = Command {
     usage: "{} COMMAND",
     short: "Manage networks",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -27,7 +26,6 @@ pub static NETWORK_CONNECT: Command = Command {
     usage: "{} [OPTIONS] NETWORK CONTAINER",
     short: "Connect a container to a network",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(2),
     flags: &[
@@ -47,7 +45,6 @@ pub static NETWORK_CREATE: Command = Command {
     usage: "{} [OPTIONS] NETWORK",
     short: "Create a network",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -77,7 +74,6 @@ pub static NETWORK_DISCONNECT: Command = Command {
     usage: "{} [OPTIONS] NETWORK CONTAINER",
     short: "Disconnect a container from a network",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(2),
     flags: &[
@@ -91,7 +87,6 @@ pub static NETWORK_INSPECT: Command = Command {
     usage: "{} [OPTIONS] NETWORK [NETWORK...]",
     short: "Display detailed information on one or more networks",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -106,7 +101,6 @@ pub static NETWORK_LS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "List networks",
     long: "",
-    banner: "",
     aliases: "docker network ls, docker network list",
     args: Args::None,
     flags: &[
@@ -123,7 +117,6 @@ pub static NETWORK_PRUNE: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Remove all unused networks",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -138,7 +131,6 @@ pub static NETWORK_RM: Command = Command {
     usage: "{} NETWORK [NETWORK...]",
     short: "Remove one or more networks",
     long: "",
-    banner: "",
     aliases: "docker network rm, docker network remove",
     args: Args::AtLeast(1),
     flags: &[

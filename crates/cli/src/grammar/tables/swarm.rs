@@ -7,7 +7,6 @@ pub static CONFIG: Command = Command {
     usage: "{} COMMAND",
     short: "Manage Swarm configs",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -24,7 +23,6 @@ pub static CONFIG_CREATE: Command = Command {
     usage: "{} [OPTIONS] CONFIG file|-",
     short: "Create a config from a file or STDIN",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(2),
     flags: &[
@@ -39,7 +37,6 @@ pub static CONFIG_INSPECT: Command = Command {
     usage: "{} [OPTIONS] CONFIG [CONFIG...]",
     short: "Display detailed information on one or more configs",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -54,7 +51,6 @@ pub static CONFIG_LS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "List configs",
     long: "",
-    banner: "",
     aliases: "docker config ls, docker config list",
     args: Args::None,
     flags: &[
@@ -70,7 +66,6 @@ pub static CONFIG_RM: Command = Command {
     usage: "{} CONFIG [CONFIG...]",
     short: "Remove one or more configs",
     long: "",
-    banner: "",
     aliases: "docker config rm, docker config remove",
     args: Args::AtLeast(1),
     flags: &[],
@@ -82,7 +77,6 @@ pub static NODE: Command = Command {
     usage: "{} COMMAND",
     short: "Manage Swarm nodes",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -102,7 +96,6 @@ pub static NODE_DEMOTE: Command = Command {
     usage: "{} NODE [NODE...]",
     short: "Demote one or more nodes from manager in the swarm",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[],
@@ -114,7 +107,6 @@ pub static NODE_INSPECT: Command = Command {
     usage: "{} [OPTIONS] self|NODE [NODE...]",
     short: "Display detailed information on one or more nodes",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -129,7 +121,6 @@ pub static NODE_LS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "List nodes in the swarm",
     long: "",
-    banner: "",
     aliases: "docker node ls, docker node list",
     args: Args::None,
     flags: &[
@@ -145,7 +136,6 @@ pub static NODE_PROMOTE: Command = Command {
     usage: "{} NODE [NODE...]",
     short: "Promote one or more nodes to manager in the swarm",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[],
@@ -157,7 +147,6 @@ pub static NODE_PS: Command = Command {
     usage: "{} [OPTIONS] [NODE...]",
     short: "List tasks running on one or more nodes, defaults to current node",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[
@@ -175,7 +164,6 @@ pub static NODE_RM: Command = Command {
     usage: "{} [OPTIONS] NODE [NODE...]",
     short: "Remove one or more nodes from the swarm",
     long: "",
-    banner: "",
     aliases: "docker node rm, docker node remove",
     args: Args::AtLeast(1),
     flags: &[
@@ -189,7 +177,6 @@ pub static NODE_UPDATE: Command = Command {
     usage: "{} [OPTIONS] NODE",
     short: "Update a node",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -206,7 +193,6 @@ pub static SECRET: Command = Command {
     usage: "{} COMMAND",
     short: "Manage Swarm secrets",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -223,7 +209,6 @@ pub static SECRET_CREATE: Command = Command {
     usage: "{} [OPTIONS] SECRET [file|-]",
     short: "Create a secret from a file or STDIN as content",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Range(1, 2),
     flags: &[
@@ -239,7 +224,6 @@ pub static SECRET_INSPECT: Command = Command {
     usage: "{} [OPTIONS] SECRET [SECRET...]",
     short: "Display detailed information on one or more secrets",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -254,7 +238,6 @@ pub static SECRET_LS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "List secrets",
     long: "",
-    banner: "",
     aliases: "docker secret ls, docker secret list",
     args: Args::None,
     flags: &[
@@ -270,7 +253,6 @@ pub static SECRET_RM: Command = Command {
     usage: "{} SECRET [SECRET...]",
     short: "Remove one or more secrets",
     long: "",
-    banner: "",
     aliases: "docker secret rm, docker secret remove",
     args: Args::AtLeast(1),
     flags: &[],
@@ -282,7 +264,6 @@ pub static SERVICE: Command = Command {
     usage: "{} COMMAND",
     short: "Manage Swarm services",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -304,7 +285,6 @@ pub static SERVICE_CREATE: Command = Command {
     usage: "{} [OPTIONS] IMAGE [COMMAND] [ARG...]",
     short: "Create a new service",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -390,7 +370,6 @@ pub static SERVICE_INSPECT: Command = Command {
     usage: "{} [OPTIONS] SERVICE [SERVICE...]",
     short: "Display detailed information on one or more services",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -405,7 +384,6 @@ pub static SERVICE_LOGS: Command = Command {
     usage: "{} [OPTIONS] SERVICE|TASK",
     short: "Fetch the logs of a service or task",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -427,7 +405,6 @@ pub static SERVICE_LS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "List services",
     long: "",
-    banner: "",
     aliases: "docker service ls, docker service list",
     args: Args::None,
     flags: &[
@@ -443,7 +420,6 @@ pub static SERVICE_PS: Command = Command {
     usage: "{} [OPTIONS] SERVICE [SERVICE...]",
     short: "List the tasks of one or more services",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -461,7 +437,6 @@ pub static SERVICE_RM: Command = Command {
     usage: "{} SERVICE [SERVICE...]",
     short: "Remove one or more services",
     long: "",
-    banner: "",
     aliases: "docker service rm, docker service remove",
     args: Args::AtLeast(1),
     flags: &[],
@@ -473,7 +448,6 @@ pub static SERVICE_ROLLBACK: Command = Command {
     usage: "{} [OPTIONS] SERVICE",
     short: "Revert changes to a service's configuration",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -488,7 +462,6 @@ pub static SERVICE_SCALE: Command = Command {
     usage: "{} SERVICE=REPLICAS [SERVICE=REPLICAS...]",
     short: "Scale one or multiple replicated services",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -502,7 +475,6 @@ pub static SERVICE_UPDATE: Command = Command {
     usage: "{} [OPTIONS] SERVICE",
     short: "Update a service",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -607,7 +579,6 @@ pub static STACK: Command = Command {
     usage: "{} COMMAND",
     short: "Manage Swarm stacks",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -626,7 +597,6 @@ pub static STACK_CONFIG: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Outputs the final config file, after doing merges and interpolations",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -641,7 +611,6 @@ pub static STACK_DEPLOY: Command = Command {
     usage: "{} [OPTIONS] STACK",
     short: "Deploy a new stack or update an existing stack",
     long: "",
-    banner: "",
     aliases: "docker stack deploy, docker stack up",
     args: Args::Exactly(1),
     flags: &[
@@ -660,7 +629,6 @@ pub static STACK_LS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "List stacks",
     long: "",
-    banner: "",
     aliases: "docker stack ls, docker stack list",
     args: Args::None,
     flags: &[
@@ -674,7 +642,6 @@ pub static STACK_PS: Command = Command {
     usage: "{} [OPTIONS] STACK",
     short: "List the tasks in the stack",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -692,7 +659,6 @@ pub static STACK_RM: Command = Command {
     usage: "{} [OPTIONS] STACK [STACK...]",
     short: "Remove one or more stacks",
     long: "",
-    banner: "",
     aliases: "docker stack rm, docker stack remove, docker stack down",
     args: Args::AtLeast(1),
     flags: &[
@@ -706,7 +672,6 @@ pub static STACK_SERVICES: Command = Command {
     usage: "{} [OPTIONS] STACK",
     short: "List the services in the stack",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -722,7 +687,6 @@ pub static SWARM: Command = Command {
     usage: "{} COMMAND",
     short: "Manage Swarm",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -743,7 +707,6 @@ pub static SWARM_CA: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Display and rotate the root CA",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -763,7 +726,6 @@ pub static SWARM_INIT: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Initialize a swarm",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -791,7 +753,6 @@ pub static SWARM_JOIN: Command = Command {
     usage: "{} [OPTIONS] HOST:PORT",
     short: "Join a swarm as a node and/or manager",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -809,7 +770,6 @@ pub static SWARM_JOIN_TOKEN: Command = Command {
     usage: "{} [OPTIONS] (worker|manager)",
     short: "Manage join tokens",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -824,7 +784,6 @@ pub static SWARM_LEAVE: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Leave the swarm",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -838,7 +797,6 @@ pub static SWARM_UNLOCK: Command = Command {
     usage: "{}",
     short: "Unlock swarm",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[],
@@ -850,7 +808,6 @@ pub static SWARM_UNLOCK_KEY: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Manage the unlock key",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -865,7 +822,6 @@ pub static SWARM_UPDATE: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Update the swarm",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[

@@ -7,7 +7,6 @@ pub static ROOT: Command = Command {
     usage: "{} [OPTIONS] COMMAND",
     short: "A self-sufficient runtime for containers",
     long: "A self-sufficient runtime for containers",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[
@@ -89,7 +88,6 @@ pub static LOGIN: Command = Command {
     usage: "{} [OPTIONS] [SERVER]",
     short: "Authenticate to a registry",
     long: "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified.",
-    banner: "",
     aliases: "",
     args: Args::AtMost(1),
     flags: &[
@@ -105,7 +103,6 @@ pub static LOGOUT: Command = Command {
     usage: "{} [SERVER]",
     short: "Log out from a registry",
     long: "Log out from a registry.\nIf no server is specified, the default is defined by the daemon.",
-    banner: "",
     aliases: "",
     args: Args::AtMost(1),
     flags: &[],
@@ -117,7 +114,6 @@ pub static SEARCH: Command = Command {
     usage: "{} [OPTIONS] TERM",
     short: "Search Docker Hub for images",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -134,7 +130,6 @@ pub static VERSION: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Show the Docker version information",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -148,7 +143,6 @@ pub static CONTEXT: Command = Command {
     usage: "{} COMMAND",
     short: "Manage contexts",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -170,7 +164,6 @@ pub static CONTEXT_CREATE: Command = Command {
     usage: "{} [OPTIONS] CONTEXT",
     short: "Create a context",
     long: "Create a context\n\nDocker endpoint config:\n\nNAME                DESCRIPTION\nfrom                Copy named context's Docker endpoint configuration\nhost                Docker endpoint on which to connect\nca                  Trust certs signed only by this CA\ncert                Path to TLS certificate file\nkey                 Path to TLS key file\nskip-tls-verify     Skip TLS certificate validation\n\nExample:\n\n$ docker context create my-context --description \"some description\" --docker \"host=tcp://myserver:2376,ca=~/ca-file,cert=~/cert-file,key=~/key-file\"",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -186,7 +179,6 @@ pub static CONTEXT_EXPORT: Command = Command {
     usage: "{} [OPTIONS] CONTEXT [FILE|-]",
     short: "Export a context to a tar archive FILE or a tar stream on STDOUT.",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Range(1, 2),
     flags: &[],
@@ -198,7 +190,6 @@ pub static CONTEXT_IMPORT: Command = Command {
     usage: "{} CONTEXT FILE|-",
     short: "Import a context from a tar or zip file",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(2),
     flags: &[],
@@ -210,7 +201,6 @@ pub static CONTEXT_INSPECT: Command = Command {
     usage: "{} [OPTIONS] [CONTEXT] [CONTEXT...]",
     short: "Display detailed information on one or more contexts",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[
@@ -224,7 +214,6 @@ pub static CONTEXT_LS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "List contexts",
     long: "",
-    banner: "",
     aliases: "docker context ls, docker context list",
     args: Args::None,
     flags: &[
@@ -239,7 +228,6 @@ pub static CONTEXT_RM: Command = Command {
     usage: "{} CONTEXT [CONTEXT...]",
     short: "Remove one or more contexts",
     long: "",
-    banner: "",
     aliases: "docker context rm, docker context remove",
     args: Args::AtLeast(1),
     flags: &[
@@ -253,7 +241,6 @@ pub static CONTEXT_SHOW: Command = Command {
     usage: "{}",
     short: "Print the name of the current context",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[],
@@ -265,7 +252,6 @@ pub static CONTEXT_UPDATE: Command = Command {
     usage: "{} [OPTIONS] CONTEXT",
     short: "Update a context",
     long: "Update a context\n\nDocker endpoint config:\n\nNAME                DESCRIPTION\nfrom                Copy named context's Docker endpoint configuration\nhost                Docker endpoint on which to connect\nca                  Trust certs signed only by this CA\ncert                Path to TLS certificate file\nkey                 Path to TLS key file\nskip-tls-verify     Skip TLS certificate validation\n\nExample:\n\n$ docker context update my-context --description \"some description\" --docker \"host=tcp://myserver:2376,ca=~/ca-file,cert=~/cert-file,key=~/key-file\"",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
@@ -280,7 +266,6 @@ pub static CONTEXT_USE: Command = Command {
     usage: "{} CONTEXT",
     short: "Set the current docker context",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -292,7 +277,6 @@ pub static SYSTEM: Command = Command {
     usage: "{} COMMAND",
     short: "Manage Docker",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -310,7 +294,6 @@ pub static SYSTEM_DF: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Show docker disk usage",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -325,7 +308,6 @@ pub static SYSTEM_EVENTS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Get real time events from the server",
     long: "",
-    banner: "",
     aliases: "docker system events, docker events",
     args: Args::None,
     flags: &[
@@ -342,7 +324,6 @@ pub static SYSTEM_INFO: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Display system-wide information",
     long: "",
-    banner: "",
     aliases: "docker system info, docker info",
     args: Args::None,
     flags: &[
@@ -356,7 +337,6 @@ pub static SYSTEM_PRUNE: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Remove unused data",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -373,7 +353,6 @@ pub static INSPECT: Command = Command {
     usage: "{} [OPTIONS] NAME|ID [NAME|ID...]",
     short: "Return low-level information on Docker objects",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -389,7 +368,6 @@ pub static SYSTEM_DIAL_STDIO: Command = Command {
     usage: "{}",
     short: "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[],

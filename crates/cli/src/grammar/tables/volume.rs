@@ -7,7 +7,6 @@ pub static VOLUME: Command = Command {
     usage: "{} COMMAND",
     short: "Manage volumes",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Any,
     flags: &[],
@@ -26,7 +25,6 @@ pub static VOLUME_CREATE: Command = Command {
     usage: "{} [OPTIONS] [VOLUME]",
     short: "Create a volume",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtMost(1),
     flags: &[
@@ -52,7 +50,6 @@ pub static VOLUME_INSPECT: Command = Command {
     usage: "{} [OPTIONS] VOLUME [VOLUME...]",
     short: "Display detailed information on one or more volumes",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::AtLeast(1),
     flags: &[
@@ -66,7 +63,6 @@ pub static VOLUME_LS: Command = Command {
     usage: "{} [OPTIONS]",
     short: "List volumes",
     long: "",
-    banner: "",
     aliases: "docker volume ls, docker volume list",
     args: Args::None,
     flags: &[
@@ -83,7 +79,6 @@ pub static VOLUME_PRUNE: Command = Command {
     usage: "{} [OPTIONS]",
     short: "Remove unused local volumes",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::None,
     flags: &[
@@ -99,7 +94,6 @@ pub static VOLUME_RM: Command = Command {
     usage: "{} [OPTIONS] VOLUME [VOLUME...]",
     short: "Remove one or more volumes",
     long: "Remove one or more volumes. You cannot remove a volume that is in use by a container.",
-    banner: "",
     aliases: "docker volume rm, docker volume remove",
     args: Args::AtLeast(1),
     flags: &[
@@ -113,7 +107,6 @@ pub static VOLUME_UPDATE: Command = Command {
     usage: "{} [OPTIONS] [VOLUME]",
     short: "Update a volume (cluster volumes only)",
     long: "",
-    banner: "",
     aliases: "",
     args: Args::Exactly(1),
     flags: &[
