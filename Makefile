@@ -1,0 +1,75 @@
+# What a person types. Each target says what it does; `make` alone lists them.
+# Root and Debian are needed wherever containers run; `make test-unprivileged` needs neither.
+
+SHELL := /bin/bash
+TARGET := target/x86_64-unknown-linux-gnu
+IMAGES := target/test-images
+ORACLE := target/oracle
+
+.PHONY: help build release demo test test-unprivileged scenarios crash oracle oracle-down bench floor images packages lint install clean
+
+help:
+	@echo 'make demo               see it work: installs what it needs, builds, runs containers, cleans up'
+	@echo 'make release            the static binary, $(TARGET)/release/gantry'
+	@echo 'make test               everything that a change must pass (root, Debian)'
+	@echo 'make test-unprivileged  the pure tests alone'
+	@echo 'make scenarios          what a user does, on Gantry       (T=name chooses)'
+	@echo 'make crash              the long crash test, 300 kills    (KILLS=n SEED=n)'
+	@echo 'make oracle             the scenarios on the real Docker  (RECORD=1 records its answers anew)'
+	@echo 'make bench              Gantry beside Docker and podman   (B="start exec" chooses)'
+	@echo 'make install            /usr/local/bin/gantry, and docker if that is free'
+
+build:
+	cargo build --workspace --bins
+
+release:
+	cargo build --release --package gantry
+	@ls -l $(TARGET)/release/gantry
+
+demo:
+	demo/run
+
+packages:
+	tests/packages
+
+images: packages
+	cargo xtask images $(IMAGES)
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# Tests of the kernel share mounts, links and control groups of one machine: one test program at a time.
+test: images lint build
+	cargo test --workspace
+
+test-unprivileged:
+	tests/unprivileged
+
+scenarios: images build
+	cargo test --package gantry-testkit --test scenarios -- $(T)
+
+crash: images build
+	GANTRY_CRASH_KILLS=$(or $(KILLS),300) $(if $(SEED),GANTRY_CRASH_SEED=$(SEED)) cargo test --package gantry-testkit --test crash
+
+oracle: images
+	tests/oracle up
+	GANTRY_ORACLE_SOCKET=/run/gantry-oracle/docker.sock $(if $(RECORD),GANTRY_RECORD=1) \
+	  cargo test --package gantry-testkit --test scenarios -- $(T)
+
+oracle-down:
+	tests/oracle down
+
+bench: release
+	bench/setup
+	bench/run -e gantry,docker,podman $(or $(B),all)
+
+floor:
+	bench/floor
+
+install: release
+	install -m 755 $(TARGET)/release/gantry /usr/local/bin/gantry
+	@command -v docker >/dev/null || ln -s gantry /usr/local/bin/docker
+
+clean:
+	cargo clean
