@@ -4,9 +4,8 @@
 SHELL := /bin/bash
 TARGET := target/x86_64-unknown-linux-gnu
 IMAGES := target/test-images
-ORACLE := target/oracle
 
-.PHONY: help build release demo test test-unprivileged scenarios crash oracle oracle-down bench floor images packages lint install clean
+.PHONY: help build release demo test test-unprivileged scenarios crash oracle oracle-down bench images packages lint install clean
 
 help:
 	@echo 'make demo               see it work: installs what it needs, builds, runs containers, cleans up'
@@ -16,7 +15,7 @@ help:
 	@echo 'make scenarios          what a user does, on Gantry       (T=name chooses)'
 	@echo 'make crash              the long crash test, 300 kills    (KILLS=n SEED=n)'
 	@echo 'make oracle             the scenarios on the real Docker  (RECORD=1 records its answers anew)'
-	@echo 'make bench              Gantry beside Docker and podman   (B="start exec" chooses)'
+	@echo 'make bench              Gantry beside Docker and podman   (B="..." chooses)'
 	@echo 'make install            /usr/local/bin/gantry, and docker if that is free'
 
 build:
@@ -53,19 +52,17 @@ crash: images build
 	GANTRY_CRASH_KILLS=$(or $(KILLS),300) $(if $(SEED),GANTRY_CRASH_SEED=$(SEED)) cargo test --package gantry-testkit --test crash
 
 oracle: images
-	tests/oracle up
-	GANTRY_ORACLE_SOCKET=/run/gantry-oracle/docker.sock $(if $(RECORD),GANTRY_RECORD=1) \
+	bench/peers up
+	GANTRY_ORACLE_SOCKET=/run/peer-docker.sock $(if $(RECORD),GANTRY_RECORD=1) \
 	  cargo test --package gantry-testkit --test scenarios -- $(T)
 
 oracle-down:
-	tests/oracle down
+	bench/peers down
 
 bench: release
-	bench/setup
-	bench/run -e gantry,docker,podman $(or $(B),all)
-
-floor:
-	bench/floor
+	bench/peers up
+	bench/images make
+	bench/run $(B)
 
 install: release
 	install -m 755 $(TARGET)/release/gantry /usr/local/bin/gantry
