@@ -73,10 +73,18 @@ pub struct Reservation {
 pub enum ReserveError {
     /// Somebody else has the port.
     #[error("address already in use")]
-    InUse { address: IpAddr, port: u16, protocol: Protocol },
+    InUse {
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+    },
     /// The host has no such address.
     #[error("cannot assign requested address")]
-    NoSuchAddress { address: IpAddr, port: u16, protocol: Protocol },
+    NoSuchAddress {
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+    },
     /// The kernel refused for another reason, for example too many open files.
     #[error("reserve `{address}` port {port}/{protocol}")]
     Refused {
@@ -98,4 +106,7 @@ pub trait PortReserver: Send + Sync {
     fn release(&self, owner: &str) -> Result<(), ReserveError>;
     /// Lists the owners that hold something.
     fn owners(&self) -> Result<Vec<String>, ReserveError>;
+    /// Has `route_localnet` taken off `interfaces` as soon as the nftables table `table` is gone, because the rule that
+    /// makes it harmless went along (CVE-2020-8558). Replaces what was asked before; holds after the daemon's death.
+    fn guard(&self, table: &str, interfaces: &[String]) -> Result<(), ReserveError>;
 }

@@ -282,4 +282,15 @@ impl PortReserver for Client {
             other => Err(ReserveError::Unavailable(unexpected(&other))),
         }
     }
+
+    fn guard(&self, table: &str, interfaces: &[String]) -> Result<(), ReserveError> {
+        let request = Request::Guard {
+            table: table.to_owned(),
+            interfaces: interfaces.to_vec(),
+        };
+        match self.call(&request).map_err(ReserveError::Unavailable)? {
+            Reply::Ok => Ok(()),
+            other => Err(ReserveError::Unavailable(unexpected(&other))),
+        }
+    }
 }

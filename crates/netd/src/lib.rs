@@ -2,7 +2,7 @@
 //!
 //! It holds a socket for each published host port, so that nobody else takes the port, and carries by that socket what
 //! the firewall does not: connections to the host's IPv6 addresses, and everything while the ruleset is missing. It is
-//! single-threaded and synchronous and knows no firewall and no container. Names will be answered here, too.
+//! single-threaded and synchronous and knows no container, and of the firewall only whether its table stands. Names will be answered here, too.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub mod client;
+mod guard;
 pub mod protocol;
 mod server;
 mod slab;

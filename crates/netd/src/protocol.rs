@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 1;
 
 /// What this netd can do beyond the verbs of version 1.
-pub const FEATURES: &[&str] = &["reserve", "forward-tcp", "forward-udp"];
+pub const FEATURES: &[&str] = &["reserve", "forward-tcp", "forward-udp", "guard"];
 
 /// Longest frame in bytes: 10,000 reservations fit.
 pub const FRAME_BYTES_MAX: u32 = 4 << 20;
@@ -44,6 +44,11 @@ pub enum Request {
         owner: String,
     },
     Owners,
+    /// Takes `route_localnet` off the interfaces when the nftables table is gone. Replaces the guard before.
+    Guard {
+        table: String,
+        interfaces: Vec<String>,
+    },
     Status,
     /// Gives everything back and ends: the engine is being uninstalled or was a test.
     Shutdown,

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use gantry_api::port::{Protocol, Reservation};
 use gantry_sys::epoll::{Epoll, EventFlags};
-use gantry_sys::net;
+use gantry_sys::netlink::Socket;
+use gantry_sys::{net, nft};
 
+use crate::guard::{self, Guard};
 use crate::protocol::{self, Envelope, FEATURES, Reply, Request, Status};
 use crate::slab::{Key, Slab};
 use crate::tcp::{After, PENDING_BYTES_MAX, Pair};
@@ -51,6 +53,8 @@ enum Thing {
     },
     Pair(Box<Pair>),
     Flow(udp::Flow),
+    /// Hears of changes of the ruleset.
+    Ruleset(Socket),
 }
 
 /// What an owner holds.
@@ -72,6 +76,9 @@ pub struct Server {
     flows: usize,
     forwards_total: u64,
     forwards_refused: u64,
+    guard: Guard,
+    /// Asks whether the table stands; opened with the first guard.
+    nfnl: Option<Socket>,
     /// Given up when descriptors run out, so that the connection in the queue can be taken and closed.
     spare: Option<File>,
     next_sweep: Option<Instant>,
@@ -92,6 +99,8 @@ impl Server {
             flows: 0,
             forwards_total: 0,
             forwards_refused: 0,
+            guard: Guard::load(&directory),
+            nfnl: None,
             spare: File::open("/dev/null").ok(),
             next_sweep: None,
             ending: false,
@@ -108,7 +117,62 @@ impl Server {
                 let _ = server.reserve(&owner, &[reservation]);
             }
         }
+        if !server.guard.interfaces.is_empty() {
+            server.watch_ruleset()?;
+        }
         Ok(server)
+    }
+
+    /// Begins to hear of changes of the ruleset, and looks whether the table is gone already.
+    fn watch_ruleset(&mut self) -> io::Result<()> {
+        if self.nfnl.is_none() {
+            let (events, nfnl) = guard::open()?;
+            let key = self.slab.reserve();
+            if let Err(error) = self.epoll.add(events.as_fd(), key.token(0), EventFlags::IN) {
+                self.slab.remove(key);
+                return Err(error);
+            }
+            self.slab.put(key, Thing::Ruleset(events));
+            self.nfnl = Some(nfnl);
+        }
+        if let Some(nfnl) = &self.nfnl {
+            self.guard.enforce(nfnl);
+        }
+        Ok(())
+    }
+
+    /// Takes one notice of a changed ruleset.
+    fn ruleset_changed(&mut self, events: &Socket) {
+        let lost = match events.receive(&mut self.buffer) {
+            Ok(length) => nft::deleted_tables(&self.buffer[..length]).contains(&self.guard.table),
+            // Notices were lost, perhaps this one.
+            Err(_) => true,
+        };
+        if lost && let Some(nfnl) = &self.nfnl {
+            self.guard.enforce(nfnl);
+        }
+    }
+
+    fn set_guard(&mut self, guard: Guard) -> Reply {
+        if !guard.is_valid() {
+            return Reply::Error {
+                message: "invalid interface name".to_owned(),
+            };
+        }
+        if let Err(error) = guard.save(&self.directory) {
+            return Reply::Error {
+                message: format!("save guard: {error}"),
+            };
+        }
+        self.guard = guard;
+        if !self.guard.interfaces.is_empty()
+            && let Err(error) = self.watch_ruleset()
+        {
+            return Reply::Error {
+                message: format!("watch ruleset: {error}"),
+            };
+        }
+        Reply::Ok
     }
 
     /// Works until a daemon asks for the end.
@@ -150,6 +214,10 @@ impl Server {
                 true
             }
             Thing::Kept { .. } => true,
+            Thing::Ruleset(events) => {
+                self.ruleset_changed(events);
+                true
+            }
             Thing::Pair(pair) => {
                 pair.step(&self.epoll, key, side, flags, &mut self.buffer) == After::Goes
             }
@@ -287,6 +355,7 @@ impl Server {
                 owners.sort();
                 Reply::Owners { owners }
             }
+            Request::Guard { table, interfaces } => self.set_guard(Guard { table, interfaces }),
             Request::Status => Reply::Status(Status {
                 pid: std::process::id(),
                 owners: self.owners.len(),

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use gantry_api::port::{PortReserver, Protocol, Reservation, ReserveError};
 use gantry_netd::client::{Client, SpawnOptions, socket_path, state_dir};
 use gantry_netd::protocol::{self, Envelope, Reply};
-use gantry_sys::net;
 use gantry_sys::netlink::{Batch, Family, Socket, route};
+use gantry_sys::{net, nft};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
@@ -388,6 +388,52 @@ fn an_unknown_verb_is_answered_and_the_connection_goes_on() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn loopback_routing_goes_with_the_table_that_makes_it_harmless() {
+    let host = Host::new();
+    let nfnl = Socket::open(Family::Netfilter).unwrap();
+    let table = |make: bool, name: &str| {
+        let mut transaction = nft::Transaction::new();
+        if make {
+            transaction.add_table(nft::Family::Inet, name);
+        } else {
+            transaction.delete_table(nft::Family::Inet, name);
+        }
+        transaction.commit(&nfnl).unwrap();
+    };
+    let path = "/proc/sys/net/ipv4/conf/br0/route_localnet";
+    let switch = || fs::read_to_string(path).unwrap().trim().to_owned();
+    let eventually_off = || {
+        let start = Instant::now();
+        while switch() != "0" {
+            assert!(start.elapsed() < Duration::from_secs(5), "still on");
+            thread::sleep(Duration::from_millis(2));
+        }
+    };
+    table(true, "gantry-x");
+    table(true, "other");
+    host.client.guard("gantry-x", &["br0".to_owned()]).unwrap();
+    fs::write(path, "1").unwrap();
+    table(false, "other");
+    // Answered after the notice of the other table was seen.
+    host.client.status().unwrap();
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(switch(), "1");
+    table(false, "gantry-x");
+    eventually_off();
+    // The next netd looks as well, even where it all happened before its time.
+    fs::write(path, "1").unwrap();
+    let pid = host.client.status().unwrap().pid;
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    host.client.status().unwrap();
+    eventually_off();
+    assert!(host.client.guard("x", &["../../evil".to_owned()]).is_err());
 }
 
 /// Gives the memory that a process has for itself.

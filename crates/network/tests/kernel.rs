@@ -23,7 +23,7 @@ use gantry_sys::netlink::{Batch, Family, Socket, route};
 
 /// Holds ports by plain sockets; netd's own tests are in its crate.
 #[derive(Default)]
-struct Sockets(Mutex<HashMap<String, Vec<OwnedFd>>>);
+struct Sockets(Mutex<HashMap<String, Vec<OwnedFd>>>, Mutex<Vec<String>>);
 
 impl PortReserver for Sockets {
     fn reserve(&self, owner: &str, reservations: &[Reservation]) -> Result<(), ReserveError> {
@@ -71,6 +71,12 @@ impl PortReserver for Sockets {
 
     fn owners(&self) -> Result<Vec<String>, ReserveError> {
         Ok(self.0.lock().unwrap().keys().cloned().collect())
+    }
+
+    fn guard(&self, table: &str, interfaces: &[String]) -> Result<(), ReserveError> {
+        let mut guards = self.1.lock().unwrap();
+        guards.push(format!("{table} {}", interfaces.join(" ")));
+        Ok(())
     }
 }
 
@@ -491,9 +497,17 @@ fn published_ports_answer(br_netfilter: &str) {
         "a container reached the host's loopback"
     );
 
+    assert_eq!(
+        *host.reserver.1.lock().unwrap(),
+        ["gantry-aaaaaaaaaaaa docker0"]
+    );
     stack.release(&web.endpoint, &web.ports).unwrap();
     assert_eq!(outside(HOST, 8080), None);
     assert_eq!(ask(Ipv4Addr::LOCALHOST, 8080), None);
+    assert_eq!(
+        host.reserver.1.lock().unwrap()[1..],
+        ["gantry-aaaaaaaaaaaa "]
+    );
     assert_eq!(sysctl("conf/docker0/route_localnet"), "0");
 }
 

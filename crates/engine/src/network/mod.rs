@@ -57,6 +57,10 @@ impl PortReserver for Netd {
         }
         self.client()?.owners()
     }
+
+    fn guard(&self, table: &str, interfaces: &[String]) -> Result<(), ReserveError> {
+        self.client()?.guard(table, interfaces)
+    }
 }
 
 /// Opens the engine's networks.

@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     reaper: reap::Reaper,
     /// Whether the host has IPv6.
     ipv6: bool,
+    /// The bridges that the reserver was told to guard.
+    guarded: Mutex<Option<Vec<String>>>,
     /// The neighbour table was made larger.
     neighbours_raised: AtomicBool,
 }
@@ -111,6 +113,7 @@ impl Stack {
             state: Mutex::default(),
             reaper: reap::Reaper::default(),
             ipv6: fs::exists("/proc/net/if_inet6").unwrap_or(false),
+            guarded: Mutex::default(),
             neighbours_raised: AtomicBool::new(false),
             config,
         });

@@ -76,6 +76,22 @@ impl Shared {
                 })
                 .collect()
         };
+        let guarded: Vec<String> = wanted
+            .iter()
+            .filter(|(_, needed)| *needed)
+            .map(|(interface, _)| interface.clone())
+            .collect();
+        {
+            // Whoever outlives this daemon must know before the switch is on.
+            let mut known = lock(&self.guarded);
+            if known.as_ref() != Some(&guarded) && (known.is_some() || !guarded.is_empty()) {
+                self.config
+                    .reserver
+                    .guard(&self.table, &guarded)
+                    .map_err(Error::Reserver)?;
+                *known = Some(guarded);
+            }
+        }
         let mut changed = Vec::new();
         for (interface, needed) in wanted {
             let path = localnet_path(&interface);
