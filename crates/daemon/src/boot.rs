@@ -1,0 +1,319 @@
+//! From settings to a serving daemon, and its end.
+//!
+//! ```text
+//! pid file ──▶ engine (recovery) ──▶ sockets ──▶ READY=1 ──▶ serve ──SIGTERM──▶ close sockets ──▶ requests end or time out
+//!                                                              └─SIGHUP: log level
+//! ```
+//! The sockets open after recovery, so that the first answer is already true. Containers run on over the end.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use gantry_engine::{Engine, EngineConfig, RuntimePath, SeccompDefault};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::config::{self, Seccomp, Settings};
+use crate::listen::{self, Listener, SocketGroup};
+use crate::server::connection;
+use crate::{Daemon, log, notify, routes};
+
+/// Requests are short and the kernel's work goes to threads of its own: more workers only cost memory.
+const WORKERS: usize = 2;
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn run(
+    settings: Settings,
+    args: &[OsString],
+    sockets: Vec<(String, OwnedFd)>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("gantry-worker")
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    runtime.block_on(serve(settings, args, sockets))
+}
+
+async fn serve(
+    settings: Settings,
+    args: &[OsString],
+    sockets: Vec<(String, OwnedFd)>,
+) -> anyhow::Result<()> {
+    tracing::info!("Starting up");
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    // Their default actions would end the daemon.
+    let _ignored = (
+        signal(SignalKind::user_defined1())?,
+        signal(SignalKind::pipe())?,
+    );
+
+    std::fs::create_dir_all(&settings.exec_root)
+        .with_context(|| format!("create the exec root `{}`", settings.exec_root.display()))?;
+    let pidfile = PidFile::create(&settings.pidfile)?;
+    let engine = Engine::open(engine_config(&settings)?)
+        .await
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    let group = SocketGroup {
+        name: settings.socket_group.clone(),
+        is_required: settings.socket_group_is_explicit,
+    };
+    let listeners = listen::open(
+        &settings.hosts,
+        settings.docker_socket.as_deref(),
+        &group,
+        sockets,
+    )
+    .await?;
+    let shutdown_timeout = Duration::from_secs(settings.shutdown_timeout_s);
+    let daemon = Arc::new(Daemon { engine, settings });
+
+    let mut accepting = JoinSet::new();
+    let (finished, mut all_finished) = tokio::sync::mpsc::channel::<std::convert::Infallible>(1);
+    for (name, listener) in listeners {
+        tracing::info!("API listen on {name}");
+        accepting.spawn(accept(listener, Arc::clone(&daemon), finished.clone()));
+    }
+    drop(finished);
+    tracing::info!("Daemon has completed initialization");
+    notify::send("READY=1");
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(args),
+        }
+    }
+    tracing::info!("Processing signal: shutting down; containers run on");
+    notify::send("STOPPING=1");
+    accepting.shutdown().await;
+    daemon.engine.shutdown().await;
+    // Streams such as events and waits end only with their clients: they are given a moment, a second signal none.
+    tokio::select! {
+        _ = all_finished.recv() => {}
+        () = tokio::time::sleep(shutdown_timeout.min(Duration::from_millis(500))) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    remove_sockets(&daemon.settings);
+    drop(pidfile);
+    tracing::info!("Daemon shutdown complete");
+    Ok(())
+}
+
+async fn accept(
+    listener: Listener,
+    daemon: Arc<Daemon>,
+    finished: tokio::sync::mpsc::Sender<std::convert::Infallible>,
+) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                let (daemon, finished) = (Arc::clone(&daemon), finished.clone());
+                tokio::spawn(async move {
+                    connection::serve(stream, |handle, request| {
+                        routes::answer(Arc::clone(&daemon), handle, request)
+                    })
+                    .await;
+                    drop(finished);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors or memory: clients wait in the socket's queue until some are free again.
+                tracing::error!(error = %error, "accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Reads the configuration again and applies what can change in a running daemon: the level of its log.
+fn reload(args: &[OsString]) {
+    notify::send("RELOADING=1");
+    match config::load(args) {
+        Ok(config::Task::Run(settings)) => {
+            log::set_level(settings.log.level);
+            tracing::info!("Reloaded configuration");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!(error = %error, "reload the configuration"),
+    }
+    notify::send("READY=1");
+}
+
+fn remove_sockets(settings: &Settings) {
+    let own = settings.hosts.iter().filter_map(|host| match host {
+        config::Host::Unix(path) => Some(path.as_path()),
+        _ => None,
+    });
+    for path in own.chain(settings.docker_socket.as_deref()) {
+        // Ours if nobody answers there: the listeners are closed.
+        if std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The file with the daemon's process id; removed when dropped.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        if let Ok(text) = std::fs::read_to_string(path)
+            && let Ok(pid) = text.trim().parse::<u32>()
+            && pid != std::process::id()
+            && is_gantry(pid)
+        {
+            bail!("process with PID {pid} is still running");
+        }
+        let written =
+            std::fs::File::create(path).and_then(|mut file| write!(file, "{}", std::process::id()));
+        written.with_context(|| format!("write the pid file `{}`", path.display()))?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Tells whether a process is a daemon of ours: after a crash its number may belong to somebody else.
+fn is_gantry(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| name.trim() == "gantry-daemon")
+}
+
+fn engine_config(settings: &Settings) -> anyhow::Result<EngineConfig> {
+    Ok(EngineConfig {
+        data_root: settings.data_root.clone(),
+        exec_root: settings.exec_root.clone(),
+        bridge: if settings.bridge_is_disabled {
+            None
+        } else {
+            Some(bridge(settings)?)
+        },
+        firewall: settings.firewall,
+        ip_forward: settings.ip_forward,
+        ip_forward_no_drop: settings.ip_forward_no_drop,
+        default_log_driver: settings.log_driver.clone(),
+        default_log_options: settings.log_options.clone(),
+        default_shm_size_bytes: settings.shm_size_bytes,
+        default_ulimits: settings
+            .ulimits
+            .iter()
+            .map(
+                |(name, (soft, hard))| gantry_engine::container::config::Ulimit {
+                    name: name.clone(),
+                    soft: *soft,
+                    hard: *hard,
+                },
+            )
+            .collect(),
+        default_init: settings.init,
+        cgroup_parent: settings
+            .cgroup_parent
+            .clone()
+            .unwrap_or_else(|| "gantry".to_owned()),
+        default_runtime: settings
+            .default_runtime
+            .clone()
+            .unwrap_or_else(|| "gantry".to_owned()),
+        runtimes: settings
+            .runtimes
+            .iter()
+            .map(|(name, (path, args))| {
+                (
+                    name.clone(),
+                    RuntimePath {
+                        path: path.into(),
+                        args: args.clone(),
+                    },
+                )
+            })
+            .collect(),
+        seccomp_profile: match &settings.seccomp {
+            Seccomp::BuiltIn => SeccompDefault::BuiltIn,
+            Seccomp::Unconfined => SeccompDefault::Unconfined,
+            Seccomp::File(path) => SeccompDefault::File(path.clone()),
+        },
+        no_new_privileges: settings.no_new_privileges,
+        dns: settings.dns.clone(),
+        dns_search: settings.dns_search.clone(),
+        dns_options: settings.dns_options.clone(),
+        host_binding_ip: settings.host_binding,
+        labels: settings.labels.clone(),
+    })
+}
+
+fn bridge(settings: &Settings) -> anyhow::Result<gantry_engine::BridgeConfig> {
+    // The engine fills the id in.
+    let mut bridge = gantry_engine::BridgeConfig::default_bridge("");
+    if let Some(name) = &settings.bridge {
+        bridge.interface = name.clone();
+    }
+    if let Some((address, bits)) = settings.bridge_address {
+        bridge.gateway = Some(address);
+        bridge.subnet = Some(network_text(address, bits).parse().context("--bip")?);
+    }
+    if let Some((address, bits)) = settings.fixed_cidr {
+        bridge.ip_range = Some(
+            network_text(address, bits)
+                .parse()
+                .context("--fixed-cidr")?,
+        );
+    }
+    bridge.mtu = settings.mtu;
+    bridge.icc = settings.icc;
+    bridge.ip_masquerade = settings.ip_masquerade;
+    bridge.host_binding = settings.host_binding;
+    Ok(bridge)
+}
+
+/// Writes the network that an address lies in, `10.0.0.1/24` as `10.0.0.0/24`.
+fn network_text(address: std::net::Ipv4Addr, bits: u8) -> String {
+    let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+    format!(
+        "{}/{bits}",
+        std::net::Ipv4Addr::from(u32::from(address) & mask)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_its_first_address() {
+        assert_eq!(network_text("10.1.2.3".parse().unwrap(), 16), "10.1.0.0/16");
+        assert_eq!(network_text("10.1.2.3".parse().unwrap(), 32), "10.1.2.3/32");
+        assert_eq!(network_text("10.1.2.3".parse().unwrap(), 0), "0.0.0.0/0");
+    }
+
+    #[test]
+    fn a_pid_file_of_a_dead_or_foreign_process_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gantry.pid");
+        // Process 1 lives and is no daemon of ours.
+        std::fs::write(&path, "1").unwrap();
+        let file = PidFile::create(&path).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            std::process::id().to_string()
+        );
+        drop(file);
+        assert!(!path.exists());
+    }
+}

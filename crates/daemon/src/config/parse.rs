@@ -1,0 +1,520 @@
+//! From command line and file to values by option, and their union. Reads no file and touches nothing.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use serde_json::Value as Json;
+
+use super::Invalid;
+use super::options::{self, Kind, Spec};
+
+/// One option's value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Bool(bool),
+    Text(String),
+    Integer(i64),
+    List(Vec<String>),
+    Map(BTreeMap<String, String>),
+    Ulimits(BTreeMap<String, (i64, i64)>),
+    Runtimes(BTreeMap<String, (String, Vec<String>)>),
+}
+
+/// Values by long flag.
+pub type Values = BTreeMap<&'static str, Value>;
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq)]
+pub enum CommandLine {
+    Help,
+    Version,
+    Run(Values),
+}
+
+fn invalid(message: impl Into<String>) -> Invalid {
+    Invalid(message.into())
+}
+
+/// Parses the command line as dockerd's flag library does.
+pub fn command_line(args: &[OsString]) -> Result<CommandLine, Invalid> {
+    let mut values = Values::new();
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let arg = arg
+            .to_str()
+            .ok_or_else(|| invalid(format!("argument {arg:?} is not UTF-8")))?;
+        if let Some(long) = arg.strip_prefix("--").filter(|long| !long.is_empty()) {
+            let (name, inline) = match long.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (long, None),
+            };
+            match name {
+                "help" => return Ok(CommandLine::Help),
+                "version" => return Ok(CommandLine::Version),
+                _ => {}
+            }
+            let Some(spec) = options::by_flag(name) else {
+                return Err(if options::is_refused_flag(name) {
+                    invalid(format!("flag --{name} is not supported"))
+                } else {
+                    invalid(format!("unknown flag: --{name}"))
+                });
+            };
+            let value = match (inline, spec.kind) {
+                (Some(value), _) => value,
+                (None, Kind::Bool) => "true".to_owned(),
+                (None, _) => next_text(&mut args)
+                    .ok_or_else(|| invalid(format!("flag needs an argument: --{name}")))?,
+            };
+            add(&mut values, spec, &value, &long_name(spec))?;
+        } else if let Some(shorts) = arg
+            .strip_prefix('-')
+            .filter(|shorts| !shorts.is_empty() && !shorts.starts_with('-'))
+        {
+            let mut rest = shorts;
+            while let Some(short) = rest.chars().next() {
+                rest = &rest[short.len_utf8()..];
+                match short {
+                    'h' => return Ok(CommandLine::Help),
+                    'v' => return Ok(CommandLine::Version),
+                    _ => {}
+                }
+                let spec = options::by_short(short).ok_or_else(|| {
+                    if short == 's' {
+                        invalid("flag -s, --storage-driver is not supported")
+                    } else {
+                        invalid(format!("unknown shorthand flag: '{short}' in -{shorts}"))
+                    }
+                })?;
+                if let Some(value) = rest.strip_prefix('=') {
+                    add(&mut values, spec, value, &long_name(spec))?;
+                    break;
+                }
+                if spec.kind == Kind::Bool {
+                    add(&mut values, spec, "true", &long_name(spec))?;
+                    continue;
+                }
+                let value = if rest.is_empty() {
+                    next_text(&mut args).ok_or_else(|| {
+                        invalid(format!("flag needs an argument: '{short}' in -{shorts}"))
+                    })?
+                } else {
+                    rest.to_owned()
+                };
+                add(&mut values, spec, &value, &long_name(spec))?;
+                break;
+            }
+        } else {
+            return Err(invalid("\"gantry daemon\" accepts no arguments."));
+        }
+    }
+    Ok(CommandLine::Run(values))
+}
+
+fn next_text<'a>(args: &mut impl Iterator<Item = &'a OsString>) -> Option<String> {
+    args.next().and_then(|arg| arg.to_str()).map(str::to_owned)
+}
+
+fn long_name(spec: &Spec) -> String {
+    match spec.short {
+        Some(short) => format!("-{short}, --{}", spec.flag),
+        None => format!("--{}", spec.flag),
+    }
+}
+
+fn add(values: &mut Values, spec: &'static Spec, text: &str, shown: &str) -> Result<(), Invalid> {
+    let bad = |why: &str| {
+        invalid(format!(
+            "invalid argument \"{text}\" for \"{shown}\" flag: {why}"
+        ))
+    };
+    match spec.kind {
+        Kind::Bool => {
+            let value = parse_bool(text).ok_or_else(|| {
+                bad(&format!(
+                    "strconv.ParseBool: parsing \"{text}\": invalid syntax"
+                ))
+            })?;
+            values.insert(spec.flag, Value::Bool(value));
+        }
+        Kind::Text => {
+            values.insert(spec.flag, Value::Text(text.to_owned()));
+        }
+        Kind::Integer => {
+            let value = text.parse().map_err(|_| {
+                bad(&format!(
+                    "strconv.ParseInt: parsing \"{text}\": invalid syntax"
+                ))
+            })?;
+            values.insert(spec.flag, Value::Integer(value));
+        }
+        Kind::Size => {
+            let value = parse_size(text).ok_or_else(|| bad(&format!("invalid size: '{text}'")))?;
+            values.insert(spec.flag, Value::Integer(value));
+        }
+        Kind::List => match values
+            .entry(spec.flag)
+            .or_insert_with(|| Value::List(Vec::new()))
+        {
+            Value::List(list) => list.push(text.to_owned()),
+            _ => unreachable!("a flag keeps its kind"),
+        },
+        Kind::Map => {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            match values
+                .entry(spec.flag)
+                .or_insert_with(|| Value::Map(BTreeMap::new()))
+            {
+                Value::Map(map) => map.insert(key.to_owned(), value.to_owned()),
+                _ => unreachable!("a flag keeps its kind"),
+            };
+        }
+        Kind::Ulimits => {
+            let (name, limits) = parse_ulimit(text)
+                .ok_or_else(|| bad(&format!("invalid ulimit argument: {text}")))?;
+            match values
+                .entry(spec.flag)
+                .or_insert_with(|| Value::Ulimits(BTreeMap::new()))
+            {
+                Value::Ulimits(map) => map.insert(name, limits),
+                _ => unreachable!("a flag keeps its kind"),
+            };
+        }
+        Kind::Runtimes => {
+            let (name, path) = text
+                .split_once('=')
+                .filter(|(name, path)| !name.is_empty() && !path.is_empty())
+                .ok_or_else(|| bad(&format!("invalid runtime argument: {text}")))?;
+            match values
+                .entry(spec.flag)
+                .or_insert_with(|| Value::Runtimes(BTreeMap::new()))
+            {
+                Value::Runtimes(map) => map.insert(name.to_owned(), (path.to_owned(), Vec::new())),
+                _ => unreachable!("a flag keeps its kind"),
+            };
+        }
+    }
+    Ok(())
+}
+
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Reads bytes with a binary suffix: `64M`, `1.5g`, `512kb`, `100`.
+pub fn parse_size(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let number_end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let number: f64 = text[..number_end].parse().ok()?;
+    let unit = text[number_end..].trim().to_ascii_lowercase();
+    let exponent = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return None,
+    };
+    let bytes = number * 1024_f64.powi(exponent);
+    (bytes.is_finite() && bytes < 9e18).then_some(bytes as i64)
+}
+
+fn parse_ulimit(text: &str) -> Option<(String, (i64, i64))> {
+    let (name, limits) = text.split_once('=')?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let (soft, hard) = (soft.parse().ok()?, hard.parse().ok()?);
+    (!name.is_empty() && (hard == -1 || (soft != -1 && soft <= hard)))
+        .then(|| (name.to_owned(), (soft, hard)))
+}
+
+/// Parses the text of `daemon.json`.
+pub fn file(text: &str) -> Result<Values, Invalid> {
+    if text.trim().is_empty() {
+        return Ok(Values::new());
+    }
+    let object: serde_json::Map<String, Json> =
+        serde_json::from_str(text).map_err(|error| invalid(format!("invalid JSON: {error}")))?;
+    let mut values = Values::new();
+    let mut unknown = Vec::new();
+    for (key, json) in &object {
+        let Some(spec) = options::by_key(key) else {
+            if options::is_refused_key(key) {
+                return Err(invalid(format!("the directive \"{key}\" is not supported")));
+            }
+            unknown.push(key.as_str());
+            continue;
+        };
+        let value = from_json(spec.kind, json).ok_or_else(|| {
+            invalid(format!(
+                "the directive \"{key}\" has a value of the wrong kind: {json}"
+            ))
+        })?;
+        values.insert(spec.flag, value);
+    }
+    if unknown.is_empty() {
+        Ok(values)
+    } else {
+        Err(invalid(format!(
+            "the following directives don't match any configuration option: {}",
+            unknown.join(", ")
+        )))
+    }
+}
+
+fn from_json(kind: Kind, json: &Json) -> Option<Value> {
+    let texts = |json: &Json| -> Option<Vec<String>> {
+        json.as_array()?
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned))
+            .collect()
+    };
+    Some(match kind {
+        Kind::Bool => Value::Bool(json.as_bool()?),
+        Kind::Text => Value::Text(json.as_str()?.to_owned()),
+        Kind::Integer => Value::Integer(json.as_i64()?),
+        Kind::Size => Value::Integer(match json {
+            Json::String(text) => parse_size(text)?,
+            other => other.as_i64()?,
+        }),
+        Kind::List => Value::List(texts(json)?),
+        Kind::Map => Value::Map(
+            json.as_object()?
+                .iter()
+                .map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect::<Option<_>>()?,
+        ),
+        Kind::Ulimits => Value::Ulimits(
+            json.as_object()?
+                .iter()
+                .map(|(name, limit)| {
+                    let number = |key: &str| limit.get(key).map_or(Some(0), Json::as_i64);
+                    Some((name.clone(), (number("Soft")?, number("Hard")?)))
+                })
+                .collect::<Option<_>>()?,
+        ),
+        Kind::Runtimes => Value::Runtimes(
+            json.as_object()?
+                .iter()
+                .map(|(name, runtime)| {
+                    let known = ["path", "runtimeArgs"];
+                    if runtime
+                        .as_object()?
+                        .keys()
+                        .any(|key| !known.contains(&key.as_str()))
+                    {
+                        return None;
+                    }
+                    let args = runtime.get("runtimeArgs").map_or(Some(Vec::new()), texts)?;
+                    Some((
+                        name.clone(),
+                        (runtime.get("path")?.as_str()?.to_owned(), args),
+                    ))
+                })
+                .collect::<Option<_>>()?,
+        ),
+    })
+}
+
+/// Joins flags and file; an option in both is refused as dockerd does.
+pub fn merge(flags: Values, file: Values) -> Result<Values, Invalid> {
+    let conflicts: Vec<String> = flags
+        .iter()
+        .filter_map(|(flag, from_flag)| {
+            let from_file = file.get(flag)?;
+            let key = options::by_flag(flag).map_or(*flag, |spec| spec.key);
+            Some(format!(
+                "{key}: (from flag: {}, from file: {})",
+                show(from_flag),
+                show(from_file)
+            ))
+        })
+        .collect();
+    if !conflicts.is_empty() {
+        return Err(invalid(format!(
+            "the following directives are specified both as a flag and in the configuration file: {}",
+            conflicts.join(", ")
+        )));
+    }
+    Ok(flags.into_iter().chain(file).collect())
+}
+
+fn show(value: &Value) -> String {
+    match value {
+        Value::Bool(value) => value.to_string(),
+        Value::Text(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::List(list) => format!("[{}]", list.join(" ")),
+        Value::Map(map) => {
+            format!(
+                "map[{}]",
+                map.iter()
+                    .map(|(k, v)| format!("{k}:{v}"))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            )
+        }
+        Value::Ulimits(map) => {
+            format!(
+                "[{}]",
+                map.iter()
+                    .map(|(k, (s, h))| format!("{k}={s}:{h}"))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            )
+        }
+        Value::Runtimes(map) => format!("[{}]", map.keys().cloned().collect::<Vec<_>>().join(" ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(line: &str) -> Result<CommandLine, String> {
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        command_line(&args).map_err(|error| error.0)
+    }
+
+    fn run(line: &str) -> Values {
+        match flags(line) {
+            Ok(CommandLine::Run(values)) => values,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_are_read_in_all_their_forms() {
+        let values = run(
+            "-D -H unix:///a -H=tcp://1.2.3.4:5 --host fd:// --icc=false -lwarn --log-opt max-size=1m",
+        );
+        assert_eq!(values["debug"], Value::Bool(true));
+        assert_eq!(
+            values["host"],
+            Value::List(vec![
+                "unix:///a".into(),
+                "tcp://1.2.3.4:5".into(),
+                "fd://".into()
+            ])
+        );
+        assert_eq!(values["icc"], Value::Bool(false));
+        assert_eq!(values["log-level"], Value::Text("warn".into()));
+        assert_eq!(
+            values["log-opt"],
+            Value::Map([("max-size".into(), "1m".into())].into())
+        );
+        assert_eq!(
+            run("--default-ulimit nofile=64:128")["default-ulimit"],
+            Value::Ulimits([("nofile".into(), (64, 128))].into())
+        );
+        assert_eq!(flags("--help"), Ok(CommandLine::Help));
+        assert_eq!(flags("-v"), Ok(CommandLine::Version));
+    }
+
+    #[test]
+    fn wrong_flags_are_named() {
+        for (line, want) in [
+            ("--nope", "unknown flag: --nope"),
+            ("--tlsverify", "flag --tlsverify is not supported"),
+            ("-s overlay2", "flag -s, --storage-driver is not supported"),
+            ("-x", "unknown shorthand flag: 'x' in -x"),
+            ("--mtu", "flag needs an argument: --mtu"),
+            ("run", "\"gantry daemon\" accepts no arguments."),
+            (
+                "--mtu big",
+                "invalid argument \"big\" for \"--mtu\" flag: strconv.ParseInt: parsing \"big\": invalid syntax",
+            ),
+            (
+                "--debug=maybe",
+                "invalid argument \"maybe\" for \"-D, --debug\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax",
+            ),
+            (
+                "--default-ulimit nofile=9:1",
+                "invalid argument \"nofile=9:1\" for \"--default-ulimit\" flag: invalid ulimit argument: nofile=9:1",
+            ),
+        ] {
+            assert_eq!(flags(line).unwrap_err(), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_file_has_its_own_names_and_refuses_others() {
+        let values = file(
+            r#"{"hosts":["unix:///a"],"dns-opts":["ndots:2"],"labels":["a=b"],"default-shm-size":"128M",
+                "default-ulimits":{"nofile":{"Name":"nofile","Hard":64,"Soft":32}},
+                "runtimes":{"crun":{"path":"/bin/crun","runtimeArgs":["--debug"]}}}"#,
+        )
+        .unwrap();
+        assert_eq!(values["host"], Value::List(vec!["unix:///a".into()]));
+        assert_eq!(values["default-shm-size"], Value::Integer(128 << 20));
+        assert_eq!(
+            values["default-ulimit"],
+            Value::Ulimits([("nofile".into(), (32, 64))].into())
+        );
+        assert_eq!(
+            values["add-runtime"],
+            Value::Runtimes([("crun".into(), ("/bin/crun".into(), vec!["--debug".into()]))].into())
+        );
+        for (text, want) in [
+            (
+                r#"{"nope":1,"other":2}"#,
+                "the following directives don't match any configuration option: nope, other",
+            ),
+            (
+                r#"{"storage-driver":"overlay2"}"#,
+                "the directive \"storage-driver\" is not supported",
+            ),
+            (
+                r#"{"debug":"yes"}"#,
+                "the directive \"debug\" has a value of the wrong kind: \"yes\"",
+            ),
+            (
+                r#"{"validate":true}"#,
+                "the following directives don't match any configuration option: validate",
+            ),
+        ] {
+            assert_eq!(file(text).unwrap_err().0, want);
+        }
+        assert!(file("").unwrap().is_empty());
+        assert!(file("{").unwrap_err().0.starts_with("invalid JSON: "));
+    }
+
+    #[test]
+    fn an_option_in_both_places_is_refused() {
+        let error = merge(
+            run("--log-level debug --label a=b"),
+            file(r#"{"log-level":"info","labels":["c=d"]}"#).unwrap(),
+        );
+        assert_eq!(
+            error.unwrap_err().0,
+            "the following directives are specified both as a flag and in the configuration file: labels: (from flag: [a=b], from file: [c=d]), log-level: (from flag: debug, from file: info)"
+        );
+        assert_eq!(
+            merge(run("-D"), file(r#"{"icc":false}"#).unwrap())
+                .unwrap()
+                .len(),
+            2
+        );
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, want) in [
+            ("64M", Some(64 << 20)),
+            ("64mb", Some(64 << 20)),
+            ("1.5k", Some(1536)),
+            ("2GiB", Some(2 << 30)),
+            ("10", Some(10)),
+            ("x", None),
+            ("1q", None),
+        ] {
+            assert_eq!(parse_size(text), want, "{text}");
+        }
+    }
+}

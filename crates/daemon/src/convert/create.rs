@@ -1,0 +1,676 @@
+//! Create and update requests to the engine's options.
+//!
+//! Every field of the wire is looked at: it is taken over, or it must have its zero value, or it is refused by name.
+//! Differences between API versions are applied here, so that the engine knows none.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use gantry_api::container as wire;
+use gantry_api::error::ApiError;
+use gantry_api::network::{EndpointSettings, NetworkingConfig};
+use gantry_api::platform::Platform;
+use gantry_engine::container::config::{
+    Config, DeviceMapping, HostConfig, PortBinding, PortSpec, Resources, RestartPolicy,
+    RestartPolicyName, Ulimit,
+};
+use gantry_engine::container::{CreateOptions, UpdateOptions};
+
+use super::mount;
+use crate::server::query::quoted;
+use crate::server::version::ApiVersion;
+
+/// Reads the body of `POST /containers/create`.
+pub fn options(
+    body: wire::ContainerCreateRequest,
+    name: Option<&str>,
+    platform: Option<&str>,
+    version: ApiVersion,
+) -> Result<CreateOptions, ApiError> {
+    let wire::ContainerCreateRequest {
+        config: user,
+        host_config,
+        networking_config,
+    } = body;
+    if user == wire::Config::default() {
+        return Err(ApiError::invalid(
+            "config cannot be empty in order to create a container",
+        ));
+    }
+    let mut host = host_config.unwrap_or_default();
+    adapt(&mut host, version);
+    refuse_networking(networking_config.as_ref(), &host.network_mode)?;
+    let platform = platform
+        .map(|text| Platform::from_str(text).map_err(|error| ApiError::invalid(error.to_string())))
+        .transpose()?;
+    Ok(CreateOptions {
+        name: name.map(str::to_owned),
+        config: config(user)?,
+        host: host_config_options(host)?,
+        platform,
+    })
+}
+
+/// Reads the body of `POST /containers/{id}/update`.
+pub fn update_options(body: wire::UpdateRequest) -> Result<UpdateOptions, ApiError> {
+    let wire::UpdateRequest {
+        resources: limits,
+        restart_policy,
+    } = body;
+    let parts = resources(limits)?;
+    for (field, given) in [
+        ("Devices", !parts.devices.is_empty()),
+        ("DeviceCgroupRules", !parts.device_cgroup_rules.is_empty()),
+        ("Ulimits", !parts.ulimits.is_empty()),
+        ("CgroupParent", !parts.cgroup_parent.is_empty()),
+    ] {
+        if given {
+            return Err(ApiError::invalid(format!("{field} cannot be updated")));
+        }
+    }
+    let restart_policy = if restart_policy.name.is_empty() {
+        None
+    } else {
+        Some(self::restart_policy(&restart_policy)?)
+    };
+    Ok(UpdateOptions {
+        resources: parts.resources,
+        restart_policy,
+    })
+}
+
+/// Applies what older clients expect.
+fn adapt(host: &mut wire::HostConfig, version: ApiVersion) {
+    if version.is_before(40) {
+        if host.ipc_mode.is_empty() {
+            host.ipc_mode = "shareable".to_owned();
+        }
+        host.resources.pids_limit = None;
+    }
+    if version.is_before(41) && host.cgroupns_mode.is_empty() {
+        // Older clients expect the default of cgroup v1, the host's namespace.
+        host.cgroupns_mode = "host".to_owned();
+    }
+    if version.is_before(42) {
+        host.console_size = [0, 0];
+        host.annotations = None;
+        for mount in host.mounts.iter_mut().flatten() {
+            if let Some(bind) = &mut mount.bind_options {
+                bind.create_mountpoint = false;
+            }
+        }
+    }
+    if version.is_before(44) {
+        for mount in host
+            .mounts
+            .iter_mut()
+            .flatten()
+            .filter(|mount| mount.kind == "bind" && mount.read_only)
+        {
+            // Read-only binds were not recursive.
+            mount
+                .bind_options
+                .get_or_insert_default()
+                .read_only_non_recursive = true;
+        }
+    }
+    if host.resources.pids_limit.is_some_and(|limit| limit <= 0) {
+        host.resources.pids_limit = None;
+    }
+    if host.resources.memory_swappiness == Some(-1) {
+        host.resources.memory_swappiness = None;
+    }
+}
+
+fn refused(field: &str) -> ApiError {
+    ApiError::not_implemented(format!("{field} is not supported by this engine"))
+}
+
+fn config(user: wire::Config) -> Result<Config, ApiError> {
+    let wire::Config {
+        hostname,
+        domainname,
+        user,
+        attach_stdin,
+        attach_stdout,
+        attach_stderr,
+        exposed_ports,
+        tty,
+        open_stdin,
+        stdin_once,
+        env,
+        cmd,
+        healthcheck,
+        // Only Windows escapes arguments.
+        args_escaped: _,
+        image,
+        volumes,
+        working_dir,
+        entrypoint,
+        network_disabled,
+        mac_address,
+        on_build,
+        labels,
+        stop_signal,
+        stop_timeout,
+        shell,
+    } = user;
+    if network_disabled {
+        return Err(refused("NetworkDisabled"));
+    }
+    if !mac_address.is_empty() {
+        return Err(refused("MacAddress"));
+    }
+    let disabled =
+        |check: &wire::HealthConfig| check.test.as_deref().is_some_and(|test| test == ["NONE"]);
+    if healthcheck
+        .as_ref()
+        .is_some_and(|check| *check != wire::HealthConfig::default() && !disabled(check))
+    {
+        return Err(refused("Healthcheck"));
+    }
+    Ok(Config {
+        hostname,
+        domainname,
+        user,
+        attach_stdin,
+        attach_stdout,
+        attach_stderr,
+        tty,
+        open_stdin,
+        stdin_once,
+        env: env.unwrap_or_default(),
+        cmd: cmd.map(|list| list.0),
+        entrypoint: entrypoint.map(|list| list.0),
+        image,
+        volumes: volumes.unwrap_or_default().0,
+        working_dir,
+        exposed_ports: exposed_ports
+            .0
+            .iter()
+            .map(|text| port(text))
+            .collect::<Result<_, _>>()?,
+        labels: labels.unwrap_or_default(),
+        stop_signal: Some(stop_signal).filter(|text| !text.is_empty()),
+        stop_timeout_s: stop_timeout,
+        on_build,
+        shell: shell.map(|list| list.0),
+        healthcheck: healthcheck.and_then(|check| serde_json::to_value(check).ok()),
+    })
+}
+
+fn port(text: &str) -> Result<PortSpec, ApiError> {
+    PortSpec::from_str(text).map_err(ApiError::invalid)
+}
+
+fn host_config_options(host: wire::HostConfig) -> Result<HostConfig, ApiError> {
+    let wire::HostConfig {
+        binds,
+        container_id_file,
+        log_config,
+        network_mode,
+        port_bindings,
+        restart_policy: policy,
+        auto_remove,
+        volume_driver,
+        volumes_from,
+        console_size,
+        annotations,
+        cap_add,
+        cap_drop,
+        cgroupns_mode,
+        dns,
+        dns_options,
+        dns_search,
+        extra_hosts,
+        group_add,
+        ipc_mode,
+        cgroup,
+        links,
+        oom_score_adj,
+        pid_mode,
+        privileged,
+        publish_all_ports,
+        readonly_rootfs,
+        security_opt,
+        storage_opt,
+        tmpfs,
+        uts_mode,
+        userns_mode,
+        shm_size,
+        sysctls,
+        runtime,
+        isolation,
+        resources: limits,
+        mounts,
+        masked_paths,
+        readonly_paths,
+        init,
+    } = host;
+    for (field, given) in [
+        ("HostConfig.Cgroup", !cgroup.is_empty()),
+        (
+            "HostConfig.Links",
+            links.is_some_and(|list| !list.is_empty()),
+        ),
+        (
+            "HostConfig.StorageOpt",
+            storage_opt.is_some_and(|map| !map.is_empty()),
+        ),
+        // Without remapping the host's user namespace is what a container has.
+        (
+            "HostConfig.UsernsMode",
+            !matches!(userns_mode.as_str(), "" | "host"),
+        ),
+    ] {
+        if given {
+            return Err(refused(field));
+        }
+    }
+    if !matches!(isolation.as_str(), "" | "default") {
+        return Err(ApiError::invalid(format!(
+            "invalid isolation {} on linux",
+            quoted(&isolation)
+        )));
+    }
+    if shm_size < 0 {
+        return Err(ApiError::invalid("SHM size can not be less than 0"));
+    }
+    let restart_policy = restart_policy(&policy)?;
+    if auto_remove && restart_policy.name != RestartPolicyName::No {
+        return Err(ApiError::invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
+    }
+    let parts = resources(limits)?;
+    Ok(HostConfig {
+        binds: binds.unwrap_or_default(),
+        mounts: mounts
+            .unwrap_or_default()
+            .into_iter()
+            .map(mount::spec)
+            .collect::<Result<_, _>>()?,
+        tmpfs: tmpfs.unwrap_or_default(),
+        volumes_from: volumes_from.unwrap_or_default(),
+        volume_driver,
+        container_id_file,
+        network_mode,
+        port_bindings: bindings(port_bindings.unwrap_or_default())?,
+        publish_all_ports,
+        restart_policy,
+        auto_remove,
+        log_driver: log_config.kind,
+        log_options: log_config.config.unwrap_or_default(),
+        cap_add: cap_add.unwrap_or_default().0,
+        cap_drop: cap_drop.unwrap_or_default().0,
+        privileged,
+        security_opt: security_opt.unwrap_or_default(),
+        readonly_rootfs,
+        devices: parts.devices,
+        device_cgroup_rules: parts.device_cgroup_rules,
+        group_add: group_add.unwrap_or_default(),
+        ulimits: parts.ulimits,
+        sysctls: sysctls.unwrap_or_default(),
+        shm_size_bytes: shm_size,
+        ipc_mode,
+        pid_mode,
+        uts_mode,
+        cgroupns_mode,
+        extra_hosts: extra_hosts.unwrap_or_default(),
+        dns: dns.unwrap_or_default(),
+        dns_search: dns_search.unwrap_or_default(),
+        dns_options: dns_options.unwrap_or_default(),
+        init,
+        runtime,
+        cgroup_parent: parts.cgroup_parent,
+        oom_score_adj,
+        resources: parts.resources,
+        masked_paths,
+        readonly_paths,
+        console_size: super::console_size(console_size).unwrap_or([0, 0]),
+        annotations: annotations.unwrap_or_default(),
+    })
+}
+
+fn bindings(map: wire::PortMap) -> Result<BTreeMap<PortSpec, Vec<PortBinding>>, ApiError> {
+    map.into_iter()
+        .map(|(text, bindings)| {
+            let bindings = bindings.unwrap_or_default().into_iter();
+            let bindings = bindings
+                .map(|wire::PortBinding { host_ip, host_port }| PortBinding { host_ip, host_port });
+            Ok((port(&text)?, bindings.collect()))
+        })
+        .collect()
+}
+
+fn restart_policy(policy: &wire::RestartPolicy) -> Result<RestartPolicy, ApiError> {
+    let name = match policy.name.as_str() {
+        "" | "no" => RestartPolicyName::No,
+        "always" => RestartPolicyName::Always,
+        "unless-stopped" => RestartPolicyName::UnlessStopped,
+        "on-failure" => RestartPolicyName::OnFailure,
+        other => {
+            return Err(ApiError::invalid(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+            )));
+        }
+    };
+    if policy.maximum_retry_count != 0 && name != RestartPolicyName::OnFailure {
+        let mut text =
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+                .to_owned();
+        if policy.maximum_retry_count < 0 {
+            text.push_str(" and cannot be negative");
+        }
+        return Err(ApiError::invalid(text));
+    }
+    if policy.maximum_retry_count < 0 {
+        return Err(ApiError::invalid(
+            "invalid restart policy: maximum retry count cannot be negative",
+        ));
+    }
+    Ok(RestartPolicy {
+        name,
+        maximum_retry_count: policy.maximum_retry_count,
+    })
+}
+
+/// The wire's resources, taken apart as the engine keeps them.
+struct ResourceParts {
+    resources: Resources,
+    devices: Vec<DeviceMapping>,
+    device_cgroup_rules: Vec<String>,
+    ulimits: Vec<Ulimit>,
+    cgroup_parent: String,
+}
+
+fn resources(limits: wire::Resources) -> Result<ResourceParts, ApiError> {
+    let wire::Resources {
+        cpu_shares,
+        memory,
+        nano_cpus,
+        cgroup_parent,
+        blkio_weight,
+        blkio_weight_device,
+        blkio_device_read_bps,
+        blkio_device_write_bps,
+        blkio_device_read_iops,
+        blkio_device_write_iops,
+        cpu_period,
+        cpu_quota,
+        cpu_realtime_period,
+        cpu_realtime_runtime,
+        cpuset_cpus,
+        cpuset_mems,
+        devices,
+        device_cgroup_rules,
+        device_requests,
+        kernel_memory,
+        kernel_memory_tcp,
+        memory_reservation,
+        memory_swap,
+        memory_swappiness,
+        oom_kill_disable,
+        pids_limit,
+        ulimits,
+        cpu_count,
+        cpu_percent,
+        io_maximum_iops,
+        io_maximum_bandwidth,
+    } = limits;
+    for (field, given) in [
+        (
+            "HostConfig.DeviceRequests",
+            device_requests.is_some_and(|list| !list.is_empty()),
+        ),
+        ("HostConfig.KernelMemory", kernel_memory != 0),
+        ("HostConfig.KernelMemoryTCP", kernel_memory_tcp != 0),
+        ("HostConfig.CpuCount", cpu_count != 0),
+        ("HostConfig.CpuPercent", cpu_percent != 0),
+        ("HostConfig.IOMaximumIOps", io_maximum_iops != 0),
+        ("HostConfig.IOMaximumBandwidth", io_maximum_bandwidth != 0),
+    ] {
+        if given {
+            return Err(refused(field));
+        }
+    }
+    let throttles = |list: Option<Vec<wire::ThrottleDevice>>| {
+        list.unwrap_or_default()
+            .into_iter()
+            .map(|wire::ThrottleDevice { path, rate }| (path, rate))
+            .collect()
+    };
+    Ok(ResourceParts {
+        resources: Resources {
+            memory_bytes: memory,
+            memory_swap_bytes: memory_swap,
+            memory_reservation_bytes: memory_reservation,
+            memory_swappiness,
+            oom_kill_disable,
+            nano_cpus,
+            cpu_shares,
+            cpu_period_us: cpu_period,
+            cpu_quota_us: cpu_quota,
+            cpu_realtime_period_us: cpu_realtime_period,
+            cpu_realtime_runtime_us: cpu_realtime_runtime,
+            cpuset_cpus,
+            cpuset_mems,
+            pids_limit,
+            blkio_weight,
+            blkio_weight_device: blkio_weight_device
+                .unwrap_or_default()
+                .into_iter()
+                .map(|wire::WeightDevice { path, weight }| (path, u64::from(weight)))
+                .collect(),
+            blkio_read_bps: throttles(blkio_device_read_bps),
+            blkio_write_bps: throttles(blkio_device_write_bps),
+            blkio_read_iops: throttles(blkio_device_read_iops),
+            blkio_write_iops: throttles(blkio_device_write_iops),
+        },
+        devices: devices
+            .unwrap_or_default()
+            .into_iter()
+            .map(
+                |wire::DeviceMapping {
+                     path_on_host,
+                     path_in_container,
+                     cgroup_permissions,
+                 }| DeviceMapping {
+                    path_on_host,
+                    path_in_container,
+                    cgroup_permissions,
+                },
+            )
+            .collect(),
+        device_cgroup_rules: device_cgroup_rules.unwrap_or_default(),
+        ulimits: ulimits
+            .unwrap_or_default()
+            .into_iter()
+            .map(|wire::Ulimit { name, hard, soft }| Ulimit { name, soft, hard })
+            .collect(),
+        cgroup_parent,
+    })
+}
+
+/// Refuses wishes about endpoints: the three networks that exist grant none.
+fn refuse_networking(
+    networking: Option<&NetworkingConfig>,
+    network_mode: &str,
+) -> Result<(), ApiError> {
+    let endpoints = networking.and_then(|networking| networking.endpoints_config.as_ref());
+    for (name, endpoint) in endpoints.into_iter().flatten() {
+        let mode = if network_mode.is_empty() {
+            "default"
+        } else {
+            network_mode
+        };
+        let is_default = |name: &str| matches!(name, "default" | "bridge");
+        if name != mode && !(is_default(name) && is_default(mode)) {
+            return Err(ApiError::not_found(format!("network {name} not found")));
+        }
+        let Some(endpoint) = endpoint else { continue };
+        let EndpointSettings {
+            ipam_config,
+            links,
+            aliases,
+            mac_address,
+            driver_opts,
+            gw_priority,
+            // The rest is what the engine answers; clients send it back empty.
+            ..
+        } = endpoint;
+        if ipam_config
+            .as_ref()
+            .is_some_and(|ipam| *ipam != Default::default())
+        {
+            return Err(ApiError::invalid(
+                "invalid config for network bridge: invalid endpoint settings:\nuser specified IP address is supported on user defined networks only",
+            ));
+        }
+        if aliases.as_ref().is_some_and(|list| !list.is_empty()) {
+            return Err(ApiError::invalid(
+                "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks",
+            ));
+        }
+        for (field, given) in [
+            ("Links", links.as_ref().is_some_and(|list| !list.is_empty())),
+            ("MacAddress", !mac_address.is_empty()),
+            (
+                "DriverOpts",
+                driver_opts.as_ref().is_some_and(|map| !map.is_empty()),
+            ),
+            ("GwPriority", *gw_priority != 0),
+        ] {
+            if given {
+                return Err(refused(&format!(
+                    "NetworkingConfig.EndpointsConfig.{field}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::version::MAX;
+
+    fn check(body: &str, version: ApiVersion) -> Result<CreateOptions, String> {
+        let body = serde_json::from_str(body).unwrap();
+        options(body, Some("n"), None, version).map_err(|error| error.message)
+    }
+
+    fn host(host: &str, minor: u8) -> Result<HostConfig, String> {
+        let body = format!(r#"{{"Image":"i","HostConfig":{host}}}"#);
+        check(&body, ApiVersion::minor(minor)).map(|options| options.host)
+    }
+
+    #[test]
+    fn fields_are_taken_over() {
+        let options = check(
+            r#"{"Image":"busybox","Cmd":"true","ExposedPorts":{"80/tcp":{}},"Volumes":{"/v":{}},
+                "HostConfig":{"Binds":["/a:/b"],"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]},
+                "RestartPolicy":{"Name":"on-failure","MaximumRetryCount":3},"Memory":1048576,"PidsLimit":0,
+                "MemorySwappiness":-1,"Ulimits":[{"Name":"nofile","Hard":2,"Soft":1}],
+                "Mounts":[{"Type":"tmpfs","Target":"/t"}]},
+                "NetworkingConfig":{"EndpointsConfig":{"default":{"IPAMConfig":null}}}}"#,
+            MAX,
+        )
+        .unwrap();
+        assert_eq!(options.config.cmd, Some(vec!["true".to_owned()]));
+        assert_eq!(options.config.volumes.iter().collect::<Vec<_>>(), ["/v"]);
+        assert_eq!(options.host.binds, ["/a:/b"]);
+        assert_eq!(options.host.port_bindings.len(), 1);
+        assert_eq!(options.host.restart_policy.maximum_retry_count, 3);
+        assert_eq!(options.host.resources.memory_bytes, 1 << 20);
+        assert_eq!(options.host.resources.pids_limit, None);
+        assert_eq!(options.host.resources.memory_swappiness, None);
+        assert_eq!(options.host.ulimits[0].soft, 1);
+        assert_eq!(options.host.mounts[0].target, "/t");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        for (fields, want) in [
+            (
+                r#"{"Links":["a:b"]}"#,
+                "HostConfig.Links is not supported by this engine",
+            ),
+            (
+                r#"{"DeviceRequests":[{"Count":-1}]}"#,
+                "HostConfig.DeviceRequests is not supported by this engine",
+            ),
+            (
+                r#"{"StorageOpt":{"size":"1G"}}"#,
+                "HostConfig.StorageOpt is not supported by this engine",
+            ),
+            (
+                r#"{"CpuPercent":5}"#,
+                "HostConfig.CpuPercent is not supported by this engine",
+            ),
+            (
+                r#"{"Isolation":"hyperv"}"#,
+                "invalid isolation \"hyperv\" on linux",
+            ),
+            (
+                r#"{"AutoRemove":true,"RestartPolicy":{"Name":"always"}}"#,
+                "can't create 'AutoRemove' container with restart policy",
+            ),
+            (
+                r#"{"RestartPolicy":{"Name":"never"}}"#,
+                "invalid restart policy: unknown policy 'never'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
+            ),
+            (
+                r#"{"RestartPolicy":{"Name":"always","MaximumRetryCount":2}}"#,
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+            ),
+        ] {
+            assert_eq!(host(fields, 51).unwrap_err(), want, "{fields}");
+        }
+        for (body, want) in [
+            (
+                "{}",
+                "config cannot be empty in order to create a container",
+            ),
+            (
+                r#"{"Image":"i","MacAddress":"02:00:00:00:00:01"}"#,
+                "MacAddress is not supported by this engine",
+            ),
+            (
+                r#"{"Image":"i","Healthcheck":{"Test":["CMD","true"]}}"#,
+                "Healthcheck is not supported by this engine",
+            ),
+            (
+                r#"{"Image":"i","NetworkingConfig":{"EndpointsConfig":{"mine":{}}}}"#,
+                "network mine not found",
+            ),
+            (
+                r#"{"Image":"i","NetworkingConfig":{"EndpointsConfig":{"default":{"DriverOpts":{"a":"b"}}}}}"#,
+                "NetworkingConfig.EndpointsConfig.DriverOpts is not supported by this engine",
+            ),
+        ] {
+            assert_eq!(check(body, MAX).unwrap_err(), want, "{body}");
+        }
+        assert!(check(r#"{"Image":"i","Healthcheck":{"Test":["NONE"]}}"#, MAX).is_ok());
+    }
+
+    #[test]
+    fn older_clients_get_their_defaults() {
+        assert_eq!(host("{}", 39).unwrap().ipc_mode, "shareable");
+        assert_eq!(host("{}", 40).unwrap().ipc_mode, "");
+        assert_eq!(host("{}", 40).unwrap().cgroupns_mode, "host");
+        assert_eq!(host("{}", 41).unwrap().cgroupns_mode, "");
+        let bind = r#"{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true}]}"#;
+        assert!(host(bind, 43).unwrap().mounts[0].bind_read_only_non_recursive);
+        assert!(!host(bind, 44).unwrap().mounts[0].bind_read_only_non_recursive);
+        assert_eq!(
+            host(r#"{"ConsoleSize":[24,80]}"#, 41).unwrap().console_size,
+            [0, 0]
+        );
+        assert_eq!(
+            host(r#"{"ConsoleSize":[24,80]}"#, 42).unwrap().console_size,
+            [24, 80]
+        );
+    }
+}

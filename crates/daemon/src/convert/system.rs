@@ -1,0 +1,252 @@
+//! The engine as a whole.
+
+use std::collections::BTreeMap;
+
+use gantry_api::system::{
+    Commit, ComponentVersion, FirewallInfo, IndexInfo, Info, PluginsInfo, RegistryServiceConfig,
+    RuntimeInfo, SwarmInfo, Version, VersionPlatform,
+};
+use gantry_api::time::Timestamp;
+
+use crate::config::Settings;
+use crate::server::version::{ApiVersion, ENGINE_VERSION, MAX, MIN};
+
+/// Where clients log in when they name no registry.
+const INDEX_SERVER: &str = "https://index.docker.io/v1/";
+
+/// Writes the answer of `GET /version`.
+pub fn version(kernel: &str, architecture: &str) -> Version {
+    let details = BTreeMap::from([
+        ("ApiVersion".to_owned(), MAX.to_string()),
+        ("Arch".to_owned(), go_architecture(architecture).to_owned()),
+        ("Experimental".to_owned(), "false".to_owned()),
+        ("KernelVersion".to_owned(), kernel.to_owned()),
+        ("MinAPIVersion".to_owned(), MIN.to_string()),
+        ("Os".to_owned(), "linux".to_owned()),
+    ]);
+    Version {
+        platform: VersionPlatform {
+            name: format!("Gantry {}", env!("CARGO_PKG_VERSION")),
+        },
+        components: Some(vec![
+            ComponentVersion {
+                name: "Engine".to_owned(),
+                version: ENGINE_VERSION.to_owned(),
+                details: Some(details),
+            },
+            ComponentVersion {
+                name: "gantry".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                details: Some(BTreeMap::from([("GitCommit".to_owned(), String::new())])),
+            },
+        ]),
+        // Clients decide by this number what the engine can do: it names the behaviour that is followed.
+        version: ENGINE_VERSION.to_owned(),
+        api_version: MAX.to_string(),
+        min_api_version: MIN.to_string(),
+        git_commit: String::new(),
+        go_version: String::new(),
+        os: "linux".to_owned(),
+        arch: go_architecture(architecture).to_owned(),
+        kernel_version: kernel.to_owned(),
+        experimental: false,
+        build_time: String::new(),
+    }
+}
+
+/// Names a machine as Go does.
+pub fn go_architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "armv7l" | "armv6l" => "arm",
+        "i686" | "i386" => "386",
+        other => other,
+    }
+}
+
+/// Writes the answer of `GET /info`.
+pub fn info(
+    info: &gantry_engine::system::Info,
+    settings: &Settings,
+    version: ApiVersion,
+    now: Timestamp,
+) -> Info {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let names = |names: &[&str]| {
+        Some(
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+        )
+    };
+    let commit = || Commit {
+        id: String::new(),
+        expected: String::new(),
+    };
+    let support = &info.cgroups;
+    let open_files = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count());
+    let profile = match &settings.seccomp {
+        crate::config::Seccomp::BuiltIn => "builtin".to_owned(),
+        crate::config::Seccomp::Unconfined => "unconfined".to_owned(),
+        crate::config::Seccomp::File(path) => path.display().to_string(),
+    };
+    let mut security = vec![format!("name=seccomp,profile={profile}")];
+    if version.is_before(25) {
+        // The words of old have no properties.
+        security = vec!["seccomp".to_owned()];
+    }
+    if settings.no_new_privileges {
+        security.push("name=no-new-privileges".to_owned());
+    }
+    let mut warnings = Vec::new();
+    if settings
+        .hosts
+        .iter()
+        .any(|host| matches!(host, crate::config::Host::Tcp(_)))
+    {
+        warnings.push(
+            "WARNING: API is accessible over TCP without encryption: access to it is access to root on the host".to_owned(),
+        );
+    }
+    Info {
+        id: info.id.clone(),
+        containers: signed(info.containers),
+        containers_running: signed(info.running),
+        containers_paused: signed(info.paused),
+        containers_stopped: signed(info.stopped),
+        images: signed(info.images),
+        driver: "overlay2".to_owned(),
+        driver_status: Some(
+            [
+                ("Backing Filesystem", info.backing_filesystem.as_str()),
+                ("Supports d_type", "true"),
+                ("Using metacopy", "false"),
+                ("Native Overlay Diff", "true"),
+                ("userxattr", "false"),
+            ]
+            .into_iter()
+            .map(|(key, value)| [key.to_owned(), value.to_owned()])
+            .collect(),
+        ),
+        plugins: PluginsInfo {
+            volume: names(&["local"]),
+            network: names(&["bridge", "host", "null"]),
+            authorization: None,
+            log: names(&["json-file", "local", "none"]),
+        },
+        memory_limit: support.memory_limit,
+        swap_limit: support.swap_limit,
+        kernel_memory: version.is_before(42) && support.kernel_memory_tcp,
+        kernel_memory_tcp: support.kernel_memory_tcp,
+        cpu_cfs_period: support.cpu_quota,
+        cpu_cfs_quota: support.cpu_quota,
+        cpu_shares: support.cpu_shares,
+        cpu_set: support.cpuset,
+        pids_limit: support.pids_limit,
+        ipv4_forwarding: is_one("/proc/sys/net/ipv4/ip_forward"),
+        bridge_nf_iptables: version.is_before(50).then_some(false),
+        bridge_nf_ip6tables: version.is_before(50).then_some(false),
+        debug: settings.log.level >= tracing::Level::DEBUG,
+        n_fd: signed(open_files as u64),
+        oom_kill_disable: support.oom_kill_disable,
+        n_goroutines: signed(
+            std::fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count()) as u64,
+        ),
+        system_time: now.to_string(),
+        logging_driver: settings.log_driver.clone(),
+        cgroup_driver: "cgroupfs".to_owned(),
+        cgroup_version: info.cgroup_version.to_owned(),
+        n_events_listener: signed(info.events_listeners),
+        kernel_version: info.kernel.clone(),
+        operating_system: info.operating_system.clone(),
+        os_version: info.os_version.clone(),
+        os_type: "linux".to_owned(),
+        architecture: info.architecture.clone(),
+        index_server_address: INDEX_SERVER.to_owned(),
+        registry_config: Some(RegistryServiceConfig {
+            insecure_registry_cidrs: Some(vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()]),
+            index_configs: Some(BTreeMap::from([(
+                "docker.io".to_owned(),
+                IndexInfo {
+                    name: "docker.io".to_owned(),
+                    mirrors: Some(Vec::new()),
+                    secure: true,
+                    official: true,
+                },
+            )])),
+            mirrors: None,
+            ..RegistryServiceConfig::default()
+        }),
+        ncpu: info.processors.into(),
+        mem_total: signed(info.memory_bytes),
+        docker_root_dir: info.data_root.clone(),
+        name: info.hostname.clone(),
+        labels: Some(info.labels.clone()),
+        experimental_build: false,
+        server_version: ENGINE_VERSION.to_owned(),
+        runtimes: Some(
+            info.runtimes
+                .iter()
+                .map(|name| {
+                    let (path, args) = settings
+                        .runtimes
+                        .get(name)
+                        .cloned()
+                        .unwrap_or((name.clone(), Vec::new()));
+                    let args = (!args.is_empty()).then_some(args);
+                    (
+                        name.clone(),
+                        RuntimeInfo {
+                            path,
+                            runtime_args: args,
+                            ..RuntimeInfo::default()
+                        },
+                    )
+                })
+                .collect(),
+        ),
+        default_runtime: info.default_runtime.clone(),
+        swarm: SwarmInfo {
+            local_node_state: "inactive".to_owned(),
+            ..SwarmInfo::default()
+        },
+        // Containers run on without the daemon, always.
+        live_restore_enabled: true,
+        init_binary: "docker-init".to_owned(),
+        containerd_commit: commit(),
+        runc_commit: commit(),
+        init_commit: commit(),
+        security_options: Some(security),
+        firewall_backend: (!version.is_before(49)).then(|| FirewallInfo {
+            driver: if settings.firewall {
+                "nftables".to_owned()
+            } else {
+                "none".to_owned()
+            },
+            info: None,
+        }),
+        cdi_spec_dirs: Some(Vec::new()),
+        warnings: (!warnings.is_empty()).then_some(warnings),
+        ..Info::default()
+    }
+}
+
+fn is_one(path: &str) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_names_the_range_that_is_served() {
+        let version = serde_json::to_value(version("6.18.0", "x86_64")).unwrap();
+        assert_eq!(version["ApiVersion"], "1.51");
+        assert_eq!(version["MinAPIVersion"], "1.24");
+        assert_eq!(version["Arch"], "amd64");
+        assert_eq!(version["Components"][0]["Name"], "Engine");
+    }
+}

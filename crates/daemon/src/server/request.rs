@@ -1,0 +1,147 @@
+//! What a handler gets, and how it reads a JSON body.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gantry_api::error::ApiError;
+use gantry_api::filters::Filters;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::HeaderMap;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::CONTENT_TYPE;
+use serde::de::DeserializeOwned;
+
+use super::connection::Handle;
+use super::query::Query;
+use super::version::ApiVersion;
+use crate::Daemon;
+
+/// The longest JSON body. A create with 100,000 characters of environment is far below it.
+const JSON_BYTES_MAX: usize = 8 << 20;
+
+/// One request on its way to a handler.
+pub struct Request {
+    pub daemon: Arc<Daemon>,
+    pub version: ApiVersion,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub body: Incoming,
+    pub connection: Handle,
+}
+
+impl Request {
+    /// Reads the parameter `filters` and refuses keys that are not accepted.
+    pub fn filters(&self, accepted: &[&str]) -> Result<Filters, ApiError> {
+        let filters = Filters::parse(self.query.text("filters"))?;
+        filters.validate(accepted)?;
+        Ok(filters)
+    }
+
+    /// Tells whether the client asks for another protocol on this connection.
+    pub fn wants_upgrade(&self) -> bool {
+        self.headers.contains_key(hyper::header::UPGRADE)
+    }
+
+    /// Reads the body as JSON; an empty one is `None`.
+    pub async fn json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ApiError> {
+        self.check_json_type()?;
+        let bytes = self.bytes(JSON_BYTES_MAX).await?;
+        parse_json(&bytes)
+    }
+
+    /// Reads the body as JSON and gives the default for an empty one.
+    pub async fn json_or_default<T: DeserializeOwned + Default>(&mut self) -> Result<T, ApiError> {
+        Ok(self.json().await?.unwrap_or_default())
+    }
+
+    /// Reads the whole body up to a limit.
+    pub async fn bytes(&mut self, bytes_max: usize) -> Result<Bytes, ApiError> {
+        match Limited::new(&mut self.body, bytes_max).collect().await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) => Err(ApiError::invalid(format!(
+                "reading the request's body: {error}"
+            ))),
+        }
+    }
+
+    fn check_json_type(&self) -> Result<(), ApiError> {
+        let content_type = self
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("");
+        if content_type.is_empty() && self.body.is_end_stream() {
+            return Ok(());
+        }
+        let media_type = content_type.split(';').next().unwrap_or("").trim();
+        if media_type.is_empty() {
+            return Err(ApiError::invalid(format!(
+                "malformed Content-Type header ({content_type}): mime: no media type"
+            )));
+        }
+        if !media_type.eq_ignore_ascii_case("application/json") {
+            return Err(ApiError::invalid(format!(
+                "unsupported Content-Type header ({content_type}): must be 'application/json'"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, ApiError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(ApiError::invalid(
+            "invalid JSON: got EOF while reading request body",
+        ));
+    }
+    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<Option<T>>();
+    let value = match documents.next() {
+        Some(Ok(value)) => value,
+        Some(Err(error)) if error.is_eof() => {
+            return Err(ApiError::invalid("invalid JSON: unexpected EOF"));
+        }
+        Some(Err(error)) => return Err(ApiError::invalid(format!("invalid JSON: {error}"))),
+        None => None,
+    };
+    let rest = &bytes[documents.byte_offset()..];
+    if rest.iter().all(u8::is_ascii_whitespace) {
+        Ok(value)
+    } else {
+        Err(ApiError::invalid("unexpected content after JSON"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gantry_api::exec::ExecStartRequest;
+
+    fn check(text: &str) -> Result<Option<ExecStartRequest>, String> {
+        parse_json(text.as_bytes()).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn bodies_are_one_document() {
+        assert_eq!(check(""), Ok(None));
+        assert_eq!(check("null"), Ok(None));
+        assert!(check("{\"Detach\":true}\n").unwrap().unwrap().detach);
+        assert_eq!(check("{}{}").unwrap_err(), "unexpected content after JSON");
+        assert_eq!(check("{} x").unwrap_err(), "unexpected content after JSON");
+        assert_eq!(
+            check("  ").unwrap_err(),
+            "invalid JSON: got EOF while reading request body"
+        );
+        assert_eq!(
+            check("{\"Detach\":").unwrap_err(),
+            "invalid JSON: unexpected EOF"
+        );
+        assert!(
+            check("{\"Detach\":7}")
+                .unwrap_err()
+                .starts_with("invalid JSON: ")
+        );
+    }
+}
