@@ -110,26 +110,21 @@ impl Attachment {
             return Ok(());
         }
         self.engine.container_event("attach", &record, &[], None);
-        match shim {
-            Some(shim) => match shim.call(Request::Attach(attach), vec![io.fd]).await? {
-                (Reply::Error { message }, _) => Err(Error::system(message)),
-                _ => Ok(()),
-            },
-            None => {
-                let mut link = self.container.link.lock().expect("no holder panics");
-                // A start that came between the check and now has its shim by now.
-                match link.shim.clone() {
-                    None => {
-                        link.attaches.push((attach, io.fd));
-                        Ok(())
-                    }
-                    Some(shim) => {
-                        drop(link);
-                        shim.call(Request::Attach(attach), vec![io.fd]).await?;
-                        Ok(())
-                    }
+        // A start that came between the check and now has its shim by now; without one the connection goes along with
+        // the next start.
+        let shim = {
+            let mut link = self.container.link.lock().expect("no holder panics");
+            match link.shim.clone() {
+                Some(shim) => shim,
+                None => {
+                    link.attaches.push((attach, io.fd));
+                    return Ok(());
                 }
             }
+        };
+        match shim.call(Request::Attach(attach), vec![io.fd]).await? {
+            (Reply::Error { message }, _) => Err(Error::system(message)),
+            _ => Ok(()),
         }
     }
 }

@@ -83,6 +83,9 @@ impl Engine {
                 tracing::error!(container = container.id, %error, "remove a container that did not start");
             }
         }
+        // The error is the answer of the start itself; a waiting client is told the exit code alone.
+        let mut record = (*record).clone();
+        record.state.error = String::new();
         self.announce_exit(&container, &record);
     }
 
@@ -505,9 +508,16 @@ fn start_error(failure: &protocol::Failure) -> Error {
     {
         return Error::invalid(message.clone()).caused_by(StartExit(126));
     }
+    // The text of a missing or unusable program ends there; another error is `unknown` to the RPC that Docker uses.
+    let ending = match failure.kind {
+        FailureKind::NotFound => "",
+        FailureKind::NotExecutable if message.ends_with("is a directory") => ": permission denied",
+        FailureKind::NotExecutable => "",
+        FailureKind::Other => ": unknown",
+    };
     let text = format!(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
-         failed: {message}: unknown"
+         failed: {message}{ending}"
     );
     // Docker answers 400 to a program that cannot be run and 500 to the rest.
     match failure.kind {
