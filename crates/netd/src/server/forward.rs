@@ -1,0 +1,144 @@
+//! What is carried: connections taken and passed on, datagrams and their answers, idle flows given up.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use gantry_sys::epoll::EventFlags;
+use gantry_sys::net;
+
+use super::{Server, Thing};
+use crate::slab::Key;
+use crate::tcp::Pair;
+use crate::udp;
+
+/// How many connections and UDP clients are carried at a time.
+const FORWARDS_MAX: usize = 16 * 1024;
+/// How many datagrams of one socket are taken before others get their turn.
+const DATAGRAMS_MAX: usize = 64;
+/// How often idle UDP flows are looked for, while there are any.
+const SWEEP: Duration = Duration::from_secs(15);
+
+impl Server {
+    pub(super) fn accept_client(&mut self, port: Key, listener: &OwnedFd, target: SocketAddr) {
+        for _ in 0..DATAGRAMS_MAX {
+            let client = match net::accept(listener.as_fd()) {
+                Ok(client) => client,
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                    self.refuse(listener);
+                    continue;
+                }
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) =>
+                {
+                    continue;
+                }
+                Err(_) => return,
+            };
+            if self.forwards >= FORWARDS_MAX || self.start_pair(port, client, target).is_err() {
+                self.forwards_refused += 1;
+            }
+        }
+    }
+
+    fn start_pair(&mut self, port: Key, client: OwnedFd, target: SocketAddr) -> io::Result<()> {
+        let kept = client.try_clone()?;
+        let started = Pair::start(port, client, target).and_then(|mut pair| {
+            let key = self.slab.reserve();
+            match pair.update_interest(&self.epoll, key) {
+                Ok(()) => {
+                    self.forwards += 1;
+                    self.forwards_total += 1;
+                    self.slab.put(key, Thing::Pair(Box::new(pair)));
+                    Ok(())
+                }
+                Err(error) => {
+                    self.slab.remove(key);
+                    Err(error)
+                }
+            }
+        });
+        if started.is_err() {
+            let _ = net::set_abort_on_close(kept.as_fd());
+        }
+        started
+    }
+
+    /// Takes a connection for which there is no descriptor and closes it, or epoll would report it without end.
+    fn refuse(&mut self, listener: &OwnedFd) {
+        self.forwards_refused += 1;
+        self.spare = None;
+        if let Ok(client) = net::accept(listener.as_fd()) {
+            let _ = net::set_abort_on_close(client.as_fd());
+        }
+        self.spare = File::open("/dev/null").ok();
+    }
+
+    pub(super) fn take_datagrams(&mut self, key: Key, port: &mut udp::Port) {
+        for _ in 0..DATAGRAMS_MAX {
+            let Ok((length, sender, local)) =
+                net::receive_datagram(port.fd.as_fd(), &mut self.buffer)
+            else {
+                return;
+            };
+            let client = (sender, local);
+            if let Some(&flow) = port.clients.get(&client)
+                && let Some(Thing::Flow(flow)) = self.slab.get_mut(flow)
+            {
+                flow.send(&self.buffer[..length]);
+                continue;
+            }
+            if port.clients.len() >= udp::CLIENTS_MAX || self.forwards >= FORWARDS_MAX {
+                self.forwards_refused += 1;
+                continue;
+            }
+            let Ok(mut flow) = udp::Flow::start(key, client, port.target) else {
+                self.forwards_refused += 1;
+                continue;
+            };
+            let flow_key = self.slab.reserve();
+            if self
+                .epoll
+                .add(flow.fd().as_fd(), flow_key.token(0), EventFlags::IN)
+                .is_err()
+            {
+                self.slab.remove(flow_key);
+                self.forwards_refused += 1;
+                continue;
+            }
+            flow.send(&self.buffer[..length]);
+            port.clients.insert(client, flow_key);
+            self.slab.put(flow_key, Thing::Flow(flow));
+            self.forwards += 1;
+            self.flows += 1;
+            self.forwards_total += 1;
+            self.next_sweep
+                .get_or_insert_with(|| Instant::now() + SWEEP);
+        }
+    }
+
+    pub(super) fn return_answers(&mut self, flow: &mut udp::Flow) {
+        for _ in 0..DATAGRAMS_MAX {
+            let Some(length) = flow.receive(&mut self.buffer) else {
+                return;
+            };
+            if let Some(Thing::Udp(port)) = self.slab.get_mut(flow.port) {
+                port.answer(flow.client, &self.buffer[..length]);
+            }
+        }
+    }
+
+    /// Gives up UDP flows that have been silent for long.
+    pub(super) fn sweep(&mut self) {
+        let now = Instant::now();
+        let idle = self
+            .slab
+            .keys(|thing| matches!(thing, Thing::Flow(flow) if now.duration_since(flow.last) >= udp::IDLE));
+        for key in idle {
+            self.close(key);
+        }
+        self.next_sweep = (self.flows > 0).then(|| now + SWEEP);
+    }
+}
