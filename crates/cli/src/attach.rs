@@ -49,23 +49,27 @@ impl Copy {
         let (done, output) = oneshot::channel();
         let reader = stream.clone();
         let (tty, stdout, stderr) = (streams.tty, streams.stdout, streams.stderr);
-        std::thread::Builder::new().name("output".to_owned()).spawn(move || {
-            let ended = copy_output(&reader, early, tty, stdout, stderr);
-            // The receiver is gone if the command ended for another reason.
-            let _ = done.send(ended);
-        })?;
+        std::thread::Builder::new()
+            .name("output".to_owned())
+            .spawn(move || {
+                let ended = copy_output(&reader, early, tty, stdout, stderr);
+                // The receiver is gone if the command ended for another reason.
+                let _ = done.send(ended);
+            })?;
         let mut detached = None;
         if streams.stdin {
             let (done, receiver) = oneshot::channel();
             let keys = streams.tty.then(|| detach_sequence(&streams.detach_keys));
-            std::thread::Builder::new().name("input".to_owned()).spawn(move || {
-                if copy_input(&stream, keys) {
-                    let _ = done.send(());
-                } else {
-                    // Keeps the channel open: an end of input is no detach.
-                    std::mem::forget(done);
-                }
-            })?;
+            std::thread::Builder::new()
+                .name("input".to_owned())
+                .spawn(move || {
+                    if copy_input(&stream, keys) {
+                        let _ = done.send(());
+                    } else {
+                        // Keeps the channel open: an end of input is no detach.
+                        std::mem::forget(done);
+                    }
+                })?;
             detached = Some(receiver);
         }
         Ok(Copy { output, detached })
@@ -85,7 +89,13 @@ impl Copy {
 }
 
 fn copy_output(stream: &OwnedFd, early: Vec<u8>, raw: bool, stdout: bool, stderr: bool) -> Ended {
-    let mut sink = Sink { raw, stdout, stderr, decoder: Decoder::new(), joined: Vec::new() };
+    let mut sink = Sink {
+        raw,
+        stdout,
+        stderr,
+        decoder: Decoder::new(),
+        joined: Vec::new(),
+    };
     if let Err(ended) = sink.take(&early) {
         return ended;
     }
@@ -118,7 +128,13 @@ pub struct Sink {
 impl Sink {
     /// Makes a sink for both streams; `raw` for a terminal's single stream.
     pub fn new(raw: bool) -> Sink {
-        Sink { raw, stdout: true, stderr: true, decoder: Decoder::new(), joined: Vec::new() }
+        Sink {
+            raw,
+            stdout: true,
+            stderr: true,
+            decoder: Decoder::new(),
+            joined: Vec::new(),
+        }
     }
 
     /// Takes a piece of the stream.
@@ -135,7 +151,9 @@ impl Sink {
             match self.decoder.next(&mut input) {
                 Ok(Some((StreamKind::SystemError, payload))) => {
                     let text = String::from_utf8_lossy(payload).into_owned();
-                    return Err(Ended::Failed(format!("error from daemon in stream: {text}")));
+                    return Err(Ended::Failed(format!(
+                        "error from daemon in stream: {text}"
+                    )));
                 }
                 Ok(Some((kind, payload))) => {
                     if current != Some(kind) {
@@ -158,7 +176,11 @@ impl Sink {
 
     fn flush(&mut self, kind: Option<StreamKind>) {
         if let Some(kind) = kind {
-            let wanted = if kind == StreamKind::Stderr { self.stderr } else { self.stdout };
+            let wanted = if kind == StreamKind::Stderr {
+                self.stderr
+            } else {
+                self.stdout
+            };
             if wanted && !self.joined.is_empty() {
                 write(kind, &self.joined);
             }
@@ -280,7 +302,9 @@ fn detach_sequence(keys: &str) -> Vec<u8> {
         return DEFAULT.to_vec();
     }
     parse_keys(keys).unwrap_or_else(|| {
-        output::error_line(&format!("WARNING: invalid detach escape keys, using default: {keys}"));
+        output::error_line(&format!(
+            "WARNING: invalid detach escape keys, using default: {keys}"
+        ));
         DEFAULT.to_vec()
     })
 }

@@ -33,8 +33,18 @@ pub struct Target {
 impl Cli {
     /// Gathers the surroundings. Reads nothing yet.
     pub fn new(program: String, words: String, global: Matches, hooks: Hooks) -> Outcome<Cli> {
-        let directory = global.get("config").map_or_else(config::directory, PathBuf::from);
-        Ok(Cli { program, words, global, directory, config: OnceCell::new(), client: OnceCell::new(), hooks })
+        let directory = global
+            .get("config")
+            .map_or_else(config::directory, PathBuf::from);
+        Ok(Cli {
+            program,
+            words,
+            global,
+            directory,
+            config: OnceCell::new(),
+            client: OnceCell::new(),
+            hooks,
+        })
     }
 
     /// Returns config.json, read at the first call.
@@ -50,21 +60,32 @@ impl Cli {
     /// Chooses the daemon by flags, environment and configuration, in Docker's order.
     pub fn target(&self) -> Outcome<Target> {
         let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let named = |context: &str| Target { context: context.to_owned(), host: None };
+        let named = |context: &str| Target {
+            context: context.to_owned(),
+            host: None,
+        };
         let hosts = self.global.all("host");
         if !hosts.is_empty() {
             if self.global.given("context") {
-                return Err(Failure::new("conflicting options: cannot specify both --host and --context"));
+                return Err(Failure::new(
+                    "conflicting options: cannot specify both --host and --context",
+                ));
             }
             if hosts.len() > 1 {
                 return Err(initialize("specify only one -H"));
             }
-            return Ok(Target { context: "default".to_owned(), host: hosts.into_iter().next() });
+            return Ok(Target {
+                context: "default".to_owned(),
+                host: hosts.into_iter().next(),
+            });
         }
         let target = if let Some(context) = self.global.get("context") {
             named(context)
         } else if let Some(host) = environment("DOCKER_HOST") {
-            Target { context: "default".to_owned(), host: Some(host) }
+            Target {
+                context: "default".to_owned(),
+                host: Some(host),
+            }
         } else if let Some(context) = environment("DOCKER_CONTEXT") {
             named(&context)
         } else if !self.config().current_context.is_empty() {
@@ -77,7 +98,10 @@ impl Cli {
         }
         let found = context::load(&self.directory, &target.context, &digest(&target.context))
             .map_err(|error| initialize(&format!("unable to resolve docker endpoint: {error}")))?;
-        Ok(Target { host: Some(found.host().to_owned()), ..target })
+        Ok(Target {
+            host: Some(found.host().to_owned()),
+            ..target
+        })
     }
 
     /// Returns the client of the chosen daemon.
@@ -97,21 +121,30 @@ impl Cli {
         let host = target.host.filter(|host| !host.is_empty());
         let own = own_socket();
         let endpoint = match &host {
-            Some(host) => Endpoint::parse(host).map_err(|error| match host.starts_with("ssh://") {
-                true => initialize(&error.to_string()),
-                false => initialize(&format!("unable to resolve docker endpoint: {error}")),
-            })?,
-            None => Endpoint::Unix { path: own.to_string_lossy().into_owned() },
+            Some(host) => {
+                Endpoint::parse(host).map_err(|error| match host.starts_with("ssh://") {
+                    true => initialize(&error.to_string()),
+                    false => initialize(&format!("unable to resolve docker endpoint: {error}")),
+                })?
+            }
+            None => Endpoint::Unix {
+                path: own.to_string_lossy().into_owned(),
+            },
         };
         if tls && matches!(endpoint, Endpoint::Tcp { .. }) {
-            return Err(initialize("TLS connections to a daemon are not supported yet; use ssh:// or a unix socket"));
+            return Err(initialize(
+                "TLS connections to a daemon are not supported yet; use ssh:// or a unix socket",
+            ));
         }
-        let version = std::env::var("DOCKER_API_VERSION").ok().filter(|text| !text.is_empty());
+        let version = std::env::var("DOCKER_API_VERSION")
+            .ok()
+            .filter(|text| !text.is_empty());
         let version = match version {
             None => None,
-            Some(text) => {
-                Some(Version::parse(&text).ok_or_else(|| initialize(&format!("invalid API version: {text}")))?)
-            }
+            Some(text) => Some(
+                Version::parse(&text)
+                    .ok_or_else(|| initialize(&format!("invalid API version: {text}")))?,
+            ),
         };
         let mut headers: Vec<(String, String)> = self
             .config()
@@ -129,7 +162,9 @@ impl Cli {
             headers,
             version,
             assume_newest: ours,
-            autostart: host.is_none().then(|| Box::new(move || autostart(&socket)) as Box<dyn Fn() -> _>),
+            autostart: host
+                .is_none()
+                .then(|| Box::new(move || autostart(&socket)) as Box<dyn Fn() -> _>),
         }))
     }
 
@@ -148,16 +183,24 @@ fn initialize(text: &str) -> Failure {
 
 /// Parses `DOCKER_CUSTOM_HEADERS`: comma-separated `name=value` pairs.
 fn custom_headers() -> Outcome<Vec<(String, String)>> {
-    let Ok(text) = std::env::var("DOCKER_CUSTOM_HEADERS") else { return Ok(Vec::new()) };
+    let Ok(text) = std::env::var("DOCKER_CUSTOM_HEADERS") else {
+        return Ok(Vec::new());
+    };
     let wrong = |what: &str| {
-        initialize(&format!("failed to parse custom headers from DOCKER_CUSTOM_HEADERS environment variable: {what}"))
+        initialize(&format!(
+            "failed to parse custom headers from DOCKER_CUSTOM_HEADERS environment variable: {what}"
+        ))
     };
     parse_csv(&text)
         .map_err(|_| wrong("value must be formatted as comma-separated key=value pairs"))?
         .iter()
         .map(|pair| match pair.split_once('=') {
-            Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
-            _ => Err(wrong("value contains a key=value pair with an empty key or no value")),
+            Some((name, value)) if !name.trim().is_empty() => {
+                Ok((name.trim().to_owned(), value.to_owned()))
+            }
+            _ => Err(wrong(
+                "value contains a key=value pair with an empty key or no value",
+            )),
         })
         .collect()
 }
@@ -175,11 +218,18 @@ pub fn own_socket() -> PathBuf {
     };
     let own = runtime.join("gantry/gantry.sock");
     // A member of the system daemon's group uses that one, unless a daemon of the user's own is there.
-    if !own.exists() && rustix::fs::access(&system, rustix::fs::Access::WRITE_OK).is_ok() { system } else { own }
+    if !own.exists() && rustix::fs::access(&system, rustix::fs::Access::WRITE_OK).is_ok() {
+        system
+    } else {
+        own
+    }
 }
 
 /// Returns the hexadecimal SHA-256 of a context's name.
 pub fn digest(name: &str) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(name.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

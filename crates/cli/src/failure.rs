@@ -15,12 +15,18 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 impl Failure {
     /// Fails with code 1.
     pub fn new(text: impl Into<String>) -> Failure {
-        Failure { text: text.into(), code: 1 }
+        Failure {
+            text: text.into(),
+            code: 1,
+        }
     }
 
     /// Fails silently with a code.
     pub fn code(code: u8) -> Failure {
-        Failure { text: String::new(), code }
+        Failure {
+            text: String::new(),
+            code,
+        }
     }
 }
 

@@ -16,7 +16,11 @@ pub struct Row {
 impl Row {
     /// Makes a row of a Go type, whose name error messages show.
     pub fn new(type_name: &'static str) -> Row {
-        Row { type_name, fields: Vec::new(), labels: Vec::new() }
+        Row {
+            type_name,
+            fields: Vec::new(),
+            labels: Vec::new(),
+        }
     }
 
     /// Adds a text field.
@@ -34,7 +38,11 @@ impl Row {
     /// Sets the labels: the field `Labels` and the method `Label`.
     pub fn labels(mut self, labels: &Json) -> Row {
         self.labels = label_pairs(labels);
-        let joined: Vec<_> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let joined: Vec<_> = self
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         self.text("Labels", joined.join(","))
     }
 }
@@ -56,15 +64,23 @@ impl Object for Row {
         if name == "Label" {
             return Some(match arguments {
                 [Value::Text(key)] => Ok(Value::text(
-                    self.labels.iter().find(|(label, _)| **label == **key).map_or("", |(_, value)| value),
+                    self.labels
+                        .iter()
+                        .find(|(label, _)| **label == **key)
+                        .map_or("", |(_, value)| value),
                 )),
-                _ => Err(format!("wrong number of args for Label: want 1 got {}", arguments.len())),
+                _ => Err(format!(
+                    "wrong number of args for Label: want 1 got {}",
+                    arguments.len()
+                )),
             });
         }
         let (_, value) = self.fields.iter().find(|(field, _)| *field == name)?;
         Some(match arguments.len() {
             0 => Ok(value.clone()),
-            count => Err(format!("wrong number of args for {name}: want 0 got {count}")),
+            count => Err(format!(
+                "wrong number of args for {name}: want 0 got {count}"
+            )),
         })
     }
 
@@ -100,7 +116,11 @@ impl Object for Headings {
             let last = key.rsplit('.').next().unwrap_or_default();
             return Some(Ok(Value::text(last.replace(['-', '_'], " "))));
         }
-        let heading = self.0.iter().find(|(field, _)| *field == name).map(|(_, heading)| Value::text(heading));
+        let heading = self
+            .0
+            .iter()
+            .find(|(field, _)| *field == name)
+            .map(|(_, heading)| Value::text(heading));
         Some(Ok(heading.unwrap_or(Value::Absent)))
     }
 
@@ -109,7 +129,10 @@ impl Object for Headings {
     }
 
     fn json(&self) -> Json {
-        let pairs = self.0.iter().map(|(field, heading)| ((*field).to_owned(), Json::from(*heading)));
+        let pairs = self
+            .0
+            .iter()
+            .map(|(field, heading)| ((*field).to_owned(), Json::from(*heading)));
         Json::Object(pairs.collect::<Map<_, _>>())
     }
 }
@@ -124,7 +147,11 @@ pub struct Format {
 impl Format {
     /// Makes a format. `given` is what the user asked for: empty or `table` for the default table, `table TEMPLATE`,
     /// `json` or a template.
-    pub fn new(given: &str, default: &str, headings: &[(&'static str, &'static str)]) -> Outcome<Format> {
+    pub fn new(
+        given: &str,
+        default: &str,
+        headings: &[(&'static str, &'static str)],
+    ) -> Outcome<Format> {
         let given = match given {
             "" | "table" => default,
             "json" => "{{json .}}",
@@ -136,9 +163,13 @@ impl Format {
         };
         // In quotes of a shell, `\t` is two characters.
         let body = body.replace("\\t", "\t").replace("\\n", "\n");
-        let template =
-            Template::parse(&body).map_err(|error| Failure::new(format!("failed to parse template: {error}")))?;
-        Ok(Format { template, table, headings: headings.to_vec() })
+        let template = Template::parse(&body)
+            .map_err(|error| Failure::new(format!("failed to parse template: {error}")))?;
+        Ok(Format {
+            template,
+            table,
+            headings: headings.to_vec(),
+        })
     }
 
     /// Renders the heading line of a table, empty for other formats.
@@ -155,8 +186,10 @@ impl Format {
     /// Renders one row with its newline.
     pub fn row(&self, row: Row) -> Outcome<String> {
         let value = Value::Object(Rc::new(row));
-        let mut line =
-            self.template.execute(&value).map_err(|error| Failure::new(format!("failed to execute template: {error}")))?;
+        let mut line = self
+            .template
+            .execute(&value)
+            .map_err(|error| Failure::new(format!("failed to execute template: {error}")))?;
         line.push('\n');
         Ok(line)
     }
@@ -167,7 +200,11 @@ impl Format {
         for row in rows {
             body.push_str(&self.row(row)?);
         }
-        if self.table { Ok(table::layout(&format!("{}{body}", self.heading()))) } else { Ok(body) }
+        if self.table {
+            Ok(table::layout(&format!("{}{body}", self.heading())))
+        } else {
+            Ok(body)
+        }
     }
 
     /// Says whether the format is a table.
@@ -190,7 +227,9 @@ pub fn inspect(template: &Template, json: &Json) -> Outcome<String> {
 pub fn typed(template: &Template, json: &Json, type_name: &str) -> Outcome<String> {
     template
         .execute(&crate::template::typed(json))
-        .map_err(|error| Failure::new(error.replace("in type struct", &format!("in type {type_name}"))))
+        .map_err(|error| {
+            Failure::new(error.replace("in type struct", &format!("in type {type_name}")))
+        })
 }
 
 #[cfg(test)]
@@ -199,26 +238,48 @@ mod tests {
 
     fn rows() -> Vec<Row> {
         let labels = serde_json::json!({"a.b": "1"});
-        vec![Row::new("*formatter.X").text("ID", "abc").text("Names", "web").labels(&labels)]
+        vec![
+            Row::new("*formatter.X")
+                .text("ID", "abc")
+                .text("Names", "web")
+                .labels(&labels),
+        ]
     }
 
     fn check(given: &str, expected: &str) {
         let headings = [("ID", "CONTAINER ID"), ("Names", "NAMES")];
-        let got = Format::new(given, "table {{.ID}}\\t{{.Names}}", &headings).and_then(|format| format.render(rows()));
-        assert_eq!(got.unwrap_or_else(|failure| failure.text), expected, "{given}");
+        let got = Format::new(given, "table {{.ID}}\\t{{.Names}}", &headings)
+            .and_then(|format| format.render(rows()));
+        assert_eq!(
+            got.unwrap_or_else(|failure| failure.text),
+            expected,
+            "{given}"
+        );
     }
 
     #[test]
     fn formats() {
         check("", "CONTAINER ID   NAMES\nabc            web\n");
-        check("table {{.Names}}\\t{{.Label \"a.b\"}}", "NAMES     b\nweb       1\n");
-        check("json", "{\"ID\":\"abc\",\"Labels\":\"a.b=1\",\"Names\":\"web\"}\n");
+        check(
+            "table {{.Names}}\\t{{.Label \"a.b\"}}",
+            "NAMES     b\nweb       1\n",
+        );
+        check(
+            "json",
+            "{\"ID\":\"abc\",\"Labels\":\"a.b=1\",\"Names\":\"web\"}\n",
+        );
         check("{{.ID}} {{upper .Names}}", "abc WEB\n");
-        check("table {{.ID}} {{upper .Names}}", "CONTAINER ID NAMES\nabc WEB\n");
+        check(
+            "table {{.ID}} {{upper .Names}}",
+            "CONTAINER ID NAMES\nabc WEB\n",
+        );
         check(
             "{{.Foo}}",
             "failed to execute template: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.X",
         );
-        check("{{", "failed to parse template: template: :1: unclosed action");
+        check(
+            "{{",
+            "failed to parse template: template: :1: unclosed action",
+        );
     }
 }

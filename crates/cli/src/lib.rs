@@ -53,17 +53,32 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
             output::error_line(&usage.text);
             ExitCode::from(usage.code)
         }
-        Found::Help { command, words, notes } => {
+        Found::Help {
+            command,
+            words,
+            notes,
+        } => {
             notes.iter().for_each(|note| output::error_line(note));
             output::out(&help(command, &words));
             ExitCode::SUCCESS
         }
         Found::Version { .. } => {
-            let name = if program == "docker" { "Docker".to_owned() } else { program };
-            output::line(&format!("{name} version {DOCKER_VERSION}, build gantry-{GANTRY_VERSION}"));
+            let name = if program == "docker" {
+                "Docker".to_owned()
+            } else {
+                program
+            };
+            output::line(&format!(
+                "{name} version {DOCKER_VERSION}, build gantry-{GANTRY_VERSION}"
+            ));
             ExitCode::SUCCESS
         }
-        Found::Run { command, words, global, matches } => {
+        Found::Run {
+            command,
+            words,
+            global,
+            matches,
+        } => {
             matches.notes.iter().for_each(|note| output::line(note));
             if !command.children.is_empty() {
                 let text = help(command, &words);
@@ -74,7 +89,10 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
                 }
                 return ExitCode::SUCCESS;
             }
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            let runtime = match tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+            {
                 Ok(runtime) => runtime,
                 Err(error) => {
                     output::error_line(&format!("start the async runtime: {error}"));
@@ -102,5 +120,10 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
 
 fn help(command: &grammar::Command, words: &str) -> String {
     let directory = gantry_client::config::directory();
-    grammar::help::render(command, words, terminal::columns_of_input(), &directory.to_string_lossy())
+    grammar::help::render(
+        command,
+        words,
+        terminal::columns_of_input(),
+        &directory.to_string_lossy(),
+    )
 }

@@ -16,8 +16,17 @@ pub async fn drain(mut response: Response) -> Outcome {
 
 /// Shows the messages on standard output or standard error until their end; an error among them fails.
 pub async fn show(mut response: Response, to_error: bool) -> Outcome {
-    let terminal = if to_error { terminal::error_is_terminal() } else { terminal::output_is_terminal() };
-    let mut display = Display { to_error, terminal, width: usize::from(terminal::size().1).max(20), layers: Vec::new() };
+    let terminal = if to_error {
+        terminal::error_is_terminal()
+    } else {
+        terminal::output_is_terminal()
+    };
+    let mut display = Display {
+        to_error,
+        terminal,
+        width: usize::from(terminal::size().1).max(20),
+        layers: Vec::new(),
+    };
     while let Some(message) = response.next_json::<Value>().await? {
         fail_on_error(&message)?;
         display.message(&message);
@@ -26,7 +35,9 @@ pub async fn show(mut response: Response, to_error: bool) -> Outcome {
 }
 
 fn fail_on_error(message: &Value) -> Outcome {
-    let text = message["errorDetail"]["message"].as_str().or(message["error"].as_str());
+    let text = message["errorDetail"]["message"]
+        .as_str()
+        .or(message["error"].as_str());
     match text {
         Some(text) => Err(Failure::new(text)),
         None => Ok(()),
@@ -62,17 +73,27 @@ impl Display {
             return;
         }
         let detail = &message["progressDetail"];
-        let has_progress = detail["current"].as_i64().is_some_and(|current| current > 0);
+        let has_progress = detail["current"]
+            .as_i64()
+            .is_some_and(|current| current > 0);
         if !self.terminal {
             // Bars are for people: a log gets each step once.
             if !has_progress {
-                let head = if id.is_empty() { String::new() } else { format!("{id}: ") };
+                let head = if id.is_empty() {
+                    String::new()
+                } else {
+                    format!("{id}: ")
+                };
                 self.write(&format!("{head}{status}\n"));
             }
             return;
         }
         if id.is_empty() || message.get("progressDetail").is_none() {
-            let head = if id.is_empty() { String::new() } else { format!("{id}: ") };
+            let head = if id.is_empty() {
+                String::new()
+            } else {
+                format!("{id}: ")
+            };
             self.write(&format!("{head}{status}\n"));
             self.layers.clear();
             return;
@@ -85,7 +106,10 @@ impl Display {
             }
             Some(at) => {
                 let up = self.layers.len() - at;
-                self.write(&format!("\x1b[{up}A\x1b[2K\r{}\r\x1b[{up}B", line.trim_end()));
+                self.write(&format!(
+                    "\x1b[{up}A\x1b[2K\r{}\r\x1b[{up}B",
+                    line.trim_end()
+                ));
             }
         }
     }
@@ -105,7 +129,7 @@ fn bar(detail: &Value, width: usize) -> String {
         return format!("{shown:>8}");
     }
     let numbers = format!("{shown:>8}/{}", units::size(total, 4));
-    if width <= 110 && width < 70 {
+    if width < 70 {
         return numbers;
     }
     let filled = ((current / total * 50.0) as usize).min(50);

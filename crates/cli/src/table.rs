@@ -13,20 +13,28 @@ pub fn layout(text: &str) -> String {
 /// Lays out with other widths.
 pub fn layout_with(text: &str, minimum: usize, padding: usize) -> String {
     let body = text.strip_suffix('\n').unwrap_or(text);
-    let lines: Vec<Vec<&str>> = body.split('\n').map(|line| line.split('\t').collect()).collect();
+    let lines: Vec<Vec<&str>> = body
+        .split('\n')
+        .map(|line| line.split('\t').collect())
+        .collect();
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let mut widths = vec![vec![0usize; columns]; lines.len()];
     for column in 0..columns {
         let mut from = 0;
         while from < lines.len() {
-            let run = lines[from..].iter().take_while(|cells| cells.len() > column + 1).count();
+            let run = lines[from..]
+                .iter()
+                .take_while(|cells| cells.len() > column + 1)
+                .count();
             let width = lines[from..from + run]
                 .iter()
                 .map(|cells| cells[column].chars().count() + padding)
                 .max()
                 .unwrap_or(0)
                 .max(minimum);
-            widths[from..from + run].iter_mut().for_each(|row| row[column] = width);
+            widths[from..from + run]
+                .iter_mut()
+                .for_each(|row| row[column] = width);
             from += run.max(1);
         }
     }
@@ -57,13 +65,19 @@ mod tests {
 
     #[test]
     fn columns_have_a_least_width() {
-        assert_eq!(layout("A\tB\nlonger than ten\tx\n"), "A                 B\nlonger than ten   x\n");
+        assert_eq!(
+            layout("A\tB\nlonger than ten\tx\n"),
+            "A                 B\nlonger than ten   x\n"
+        );
         assert_eq!(layout("A\tB\n"), "A         B\n");
         assert_eq!(layout(""), "");
     }
 
     #[test]
     fn a_line_without_cells_ends_a_column() {
-        assert_eq!(layout("a\tb\n\nlong long cell\tb\n"), "a         b\n\nlong long cell   b\n");
+        assert_eq!(
+            layout("a\tb\n\nlong long cell\tb\n"),
+            "a         b\n\nlong long cell   b\n"
+        );
     }
 }

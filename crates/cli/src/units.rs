@@ -34,12 +34,22 @@ fn scaled(size: f64, base: f64, units: &[&str], digits: usize) -> String {
 
 /// Formats a size with decimal units and so many significant digits.
 pub fn size(bytes: f64, digits: usize) -> String {
-    scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"], digits)
+    scaled(
+        bytes,
+        1000.0,
+        &["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"],
+        digits,
+    )
 }
 
 /// Formats a size with binary units, four significant digits.
 pub fn binary_size(bytes: f64) -> String {
-    scaled(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"], 4)
+    scaled(
+        bytes,
+        1024.0,
+        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"],
+        4,
+    )
 }
 
 /// Formats a duration roughly: `5 minutes`, `About an hour`.
@@ -96,7 +106,9 @@ mod tests {
 
     #[test]
     fn durations() {
-        let check = |seconds: u64, expected: &str| assert_eq!(duration(Duration::from_secs(seconds)), expected);
+        let check = |seconds: u64, expected: &str| {
+            assert_eq!(duration(Duration::from_secs(seconds)), expected)
+        };
         check(0, "Less than a second");
         check(1, "1 second");
         check(59, "59 seconds");

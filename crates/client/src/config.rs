@@ -69,7 +69,8 @@ impl Proxy {
 pub fn directory() -> PathBuf {
     match std::env::var_os("DOCKER_CONFIG") {
         Some(directory) if !directory.is_empty() => PathBuf::from(directory),
-        _ => PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".docker"),
+        _ => PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()))
+            .join(".docker"),
     }
 }
 
@@ -79,13 +80,16 @@ pub fn load(directory: &Path) -> Result<ConfigFile, String> {
     let path = directory.join("config.json");
     let text = match std::fs::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(ConfigFile::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(ConfigFile::default());
+        }
         Err(error) => return Err(format!("loading config file: {}: {error}", path.display())),
     };
     if text.is_empty() {
         return Ok(ConfigFile::default());
     }
-    serde_json::from_slice(&text).map_err(|error| format!("parsing config file ({}): {error}", path.display()))
+    serde_json::from_slice(&text)
+        .map_err(|error| format!("parsing config file ({}): {error}", path.display()))
 }
 
 /// Writes the file: a new one beside it, then a rename, mode 0600.
@@ -95,8 +99,12 @@ pub fn save(directory: &Path, config: &ConfigFile) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let path = directory.join("config.json");
     let fresh = directory.join(format!("config.json.{}", std::process::id()));
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
     let mut text = serde_json::to_vec_pretty(config)?;
     text.push(b'\n');
     file.write_all(&text)?;

@@ -72,7 +72,9 @@ impl Keep {
 impl Client {
     /// Makes a client; connects at the first request.
     pub fn new(options: Options) -> Client {
-        let version = options.version.or(options.assume_newest.then_some(Version::NEWEST));
+        let version = options
+            .version
+            .or(options.assume_newest.then_some(Version::NEWEST));
         Client {
             options,
             version: Cell::new(version),
@@ -92,7 +94,10 @@ impl Client {
             return Ok(version);
         }
         let ping = self.ping().await?;
-        let version = ping.api_version.unwrap_or(Version::FALLBACK).min(Version::NEWEST);
+        let version = ping
+            .api_version
+            .unwrap_or(Version::FALLBACK)
+            .min(Version::NEWEST);
         self.version.set(Some(version));
         Ok(version)
     }
@@ -107,7 +112,9 @@ impl Client {
         if let Some(ping) = self.ping.borrow().as_ref() {
             return Ok(ping.clone());
         }
-        let response = self.exchange(Request::new(Method::HEAD, "/_ping"), "").await?;
+        let response = self
+            .exchange(Request::new(Method::HEAD, "/_ping"), "")
+            .await?;
         let text = |name: &str| response.header(name).unwrap_or_default().to_owned();
         let ping = Ping {
             api_version: response.header("api-version").and_then(Version::parse),
@@ -123,15 +130,30 @@ impl Client {
 
     /// Sends a request and returns its answer; an error status becomes [`Error::Daemon`].
     pub async fn send(&self, request: Request) -> Result<Response, Error> {
-        let again = (self.options.assume_newest && self.ping.borrow().is_none()).then(|| repeatable(&request)).flatten();
+        let again = (self.options.assume_newest && self.ping.borrow().is_none())
+            .then(|| repeatable(&request))
+            .flatten();
         let prefix = self.prefix().await?;
         let response = self.exchange(request, &prefix).await?;
         match checked(response, &self.options.endpoint, &prefix).await {
-            Err(Error::Daemon { status: 400, message }) if message.contains("is too new") => {
+            Err(Error::Daemon {
+                status: 400,
+                message,
+            }) if message.contains("is too new") => {
                 self.version.set(None);
                 let prefix = self.prefix().await?;
-                let Some(request) = again else { return Err(Error::Daemon { status: 400, message }) };
-                checked(self.exchange(request, &prefix).await?, &self.options.endpoint, &prefix).await
+                let Some(request) = again else {
+                    return Err(Error::Daemon {
+                        status: 400,
+                        message,
+                    });
+                };
+                checked(
+                    self.exchange(request, &prefix).await?,
+                    &self.options.endpoint,
+                    &prefix,
+                )
+                .await
             }
             answer => answer,
         }
@@ -145,15 +167,25 @@ impl Client {
     /// Sends a request and takes the connection out of HTTP.
     pub async fn hijack(&self, request: Request) -> Result<Hijacked, Error> {
         let prefix = self.prefix().await?;
-        let request = request.header("connection", "Upgrade").header("upgrade", "tcp");
+        let request = request
+            .header("connection", "Upgrade")
+            .header("upgrade", "tcp");
         let response = self.exchange_raw(request, &prefix).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, body) = response.into_parts();
             let status = parts.status.as_u16();
-            let response =
-                Response { status: parts.status, headers: parts.headers, body, pending: Bytes::new(), keep: None };
+            let response = Response {
+                status: parts.status,
+                headers: parts.headers,
+                body,
+                pending: Bytes::new(),
+                keep: None,
+            };
             checked(response, &self.options.endpoint, &prefix).await?;
-            return Err(Error::NotUpgraded { protocol: "tcp", status });
+            return Err(Error::NotUpgraded {
+                protocol: "tcp",
+                status,
+            });
         }
         let media_type = response
             .headers()
@@ -161,18 +193,30 @@ impl Client {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned();
-        let upgraded = hyper::upgrade::on(response).await.map_err(|error| Error::Transport(error.to_string()))?;
-        let parts = upgraded
-            .downcast::<TokioIo<Transport>>()
-            .map_err(|_| Error::Transport("the upgraded connection is of a foreign kind".to_owned()))?;
-        let stream = parts.io.into_inner().into_blocking().map_err(|error| Error::Transport(error.to_string()))?;
-        Ok(Hijacked { stream, early: parts.read_buf.to_vec(), media_type })
+        let upgraded = hyper::upgrade::on(response)
+            .await
+            .map_err(|error| Error::Transport(error.to_string()))?;
+        let parts = upgraded.downcast::<TokioIo<Transport>>().map_err(|_| {
+            Error::Transport("the upgraded connection is of a foreign kind".to_owned())
+        })?;
+        let stream = parts
+            .io
+            .into_inner()
+            .into_blocking()
+            .map_err(|error| Error::Transport(error.to_string()))?;
+        Ok(Hijacked {
+            stream,
+            early: parts.read_buf.to_vec(),
+            media_type,
+        })
     }
 
     /// Connects and returns the raw connection, for `system dial-stdio`.
     pub async fn dial(&self) -> Result<OwnedFd, Error> {
         let transport = self.connect().await?;
-        transport.into_blocking().map_err(|error| Error::Transport(error.to_string()))
+        transport
+            .into_blocking()
+            .map_err(|error| Error::Transport(error.to_string()))
     }
 
     async fn prefix(&self) -> Result<String, Error> {
@@ -182,8 +226,17 @@ impl Client {
     async fn exchange(&self, request: Request, prefix: &str) -> Result<Response, Error> {
         let (response, sender) = self.transmit(request, prefix).await?;
         let (parts, body) = response.into_parts();
-        let keep = Some(Keep { sender, idle: self.idle.clone() });
-        Ok(Response { status: parts.status, headers: parts.headers, body, pending: Bytes::new(), keep })
+        let keep = Some(Keep {
+            sender,
+            idle: self.idle.clone(),
+        });
+        Ok(Response {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+            pending: Bytes::new(),
+            keep,
+        })
     }
 
     async fn exchange_raw(
@@ -198,14 +251,31 @@ impl Client {
         &self,
         request: Request,
         prefix: &str,
-    ) -> Result<(hyper::Response<hyper::body::Incoming>, SendRequest<Outgoing>), Error> {
+    ) -> Result<
+        (
+            hyper::Response<hyper::body::Incoming>,
+            SendRequest<Outgoing>,
+        ),
+        Error,
+    > {
         let mut sender = self.sender().await?;
-        let uri = format!("{}{prefix}{}{}", self.options.endpoint.base_path(), request.path, request.query.encode());
+        let uri = format!(
+            "{}{prefix}{}{}",
+            self.options.endpoint.base_path(),
+            request.path,
+            request.query.encode()
+        );
         let mut builder = hyper::Request::builder()
             .method(request.method)
             .uri(uri)
             .header(header::HOST, self.options.endpoint.host_header())
-            .header(header::USER_AGENT, concat!("Docker-Client/28.5.2 (linux) gantry/", env!("CARGO_PKG_VERSION")));
+            .header(
+                header::USER_AGENT,
+                concat!(
+                    "Docker-Client/28.5.2 (linux) gantry/",
+                    env!("CARGO_PKG_VERSION")
+                ),
+            );
         for (name, value) in &self.options.headers {
             builder = builder.header(name, value);
         }
@@ -218,13 +288,21 @@ impl Client {
                 builder = builder.header(header::CONTENT_TYPE, "application/json");
                 Outgoing::Whole(Some(Bytes::from(bytes)))
             }
-            Body::Stream { content_type, chunks } => {
+            Body::Stream {
+                content_type,
+                chunks,
+            } => {
                 builder = builder.header(header::CONTENT_TYPE, content_type);
                 Outgoing::Chunks(chunks)
             }
         };
-        let request = builder.body(body).map_err(|error| Error::Invalid(error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
+        let request = builder
+            .body(body)
+            .map_err(|error| Error::Invalid(error.to_string()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.broken(&error))?;
         Ok((response, sender))
     }
 
@@ -240,14 +318,17 @@ impl Client {
 
     async fn sender(&self) -> Result<SendRequest<Outgoing>, Error> {
         loop {
-            let Some(mut sender) = self.idle.borrow_mut().pop() else { break };
+            let Some(mut sender) = self.idle.borrow_mut().pop() else {
+                break;
+            };
             if sender.ready().await.is_ok() {
                 return Ok(sender);
             }
         }
         let transport = self.connect().await?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(transport)).await.map_err(|error| Error::Transport(error.to_string()))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(transport))
+            .await
+            .map_err(|error| Error::Transport(error.to_string()))?;
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
@@ -256,10 +337,16 @@ impl Client {
         match open(&self.options.endpoint).await {
             Ok(transport) => Ok(transport),
             Err(error) => {
-                let absent = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+                let absent = matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                );
                 if let (true, Some(autostart)) = (absent, &self.options.autostart) {
-                    autostart().map_err(|error| Error::Invalid(format!("start the daemon: {error}")))?;
-                    return open(&self.options.endpoint).await.map_err(|error| self.unreachable(error));
+                    autostart()
+                        .map_err(|error| Error::Invalid(format!("start the daemon: {error}")))?;
+                    return open(&self.options.endpoint)
+                        .await
+                        .map_err(|error| self.unreachable(error));
                 }
                 Err(self.unreachable(error))
             }
@@ -269,12 +356,14 @@ impl Client {
     fn unreachable(&self, error: io::Error) -> Error {
         let endpoint = self.options.endpoint.to_string();
         match (&self.options.endpoint, error.kind()) {
-            (Endpoint::Unix { path }, io::ErrorKind::PermissionDenied) => {
-                Error::Denied { endpoint, path: path.clone() }
-            }
-            (Endpoint::Unix { .. }, _) | (_, io::ErrorKind::ConnectionRefused) => {
-                Error::Refused { endpoint, source: error }
-            }
+            (Endpoint::Unix { path }, io::ErrorKind::PermissionDenied) => Error::Denied {
+                endpoint,
+                path: path.clone(),
+            },
+            (Endpoint::Unix { .. }, _) | (_, io::ErrorKind::ConnectionRefused) => Error::Refused {
+                endpoint,
+                source: error,
+            },
             _ => Error::Transport(error.to_string()),
         }
     }
@@ -317,9 +406,16 @@ async fn checked(response: Response, endpoint: &Endpoint, prefix: &str) -> Resul
     }
     let message = serde_json::from_slice::<serde_json::Value>(&bytes)
         .ok()
-        .and_then(|value| value.get("message").and_then(|text| text.as_str().map(str::to_owned)))
+        .and_then(|value| {
+            value
+                .get("message")
+                .and_then(|text| text.as_str().map(str::to_owned))
+        })
         .unwrap_or_else(|| String::from_utf8_lossy(&bytes).trim().to_owned());
-    Err(Error::Daemon { status: status.as_u16(), message: message.trim().to_owned() })
+    Err(Error::Daemon {
+        status: status.as_u16(),
+        message: message.trim().to_owned(),
+    })
 }
 
 async fn open(endpoint: &Endpoint) -> io::Result<Transport> {
@@ -331,7 +427,13 @@ async fn open(endpoint: &Endpoint) -> io::Result<Transport> {
             stream.set_nodelay(true)?;
             Ok(Transport::Tcp(stream))
         }
-        Endpoint::Ssh { user, host, port, socket, .. } => {
+        Endpoint::Ssh {
+            user,
+            host,
+            port,
+            socket,
+            ..
+        } => {
             let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
             let mut command = std::process::Command::new("ssh");
             if let Some(user) = user {
@@ -345,7 +447,9 @@ async fn open(endpoint: &Endpoint) -> io::Result<Transport> {
                 command.args(["--host", &format!("unix://{socket}")]);
             }
             command.args(["system", "dial-stdio"]);
-            command.stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?))).stdout(Stdio::from(OwnedFd::from(theirs)));
+            command
+                .stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)))
+                .stdout(Stdio::from(OwnedFd::from(theirs)));
             // The child ends with its standard streams, that is with this connection.
             command.spawn()?;
             ours.set_nonblocking(true)?;
@@ -378,7 +482,11 @@ impl Transport {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -387,7 +495,11 @@ impl AsyncRead for Transport {
 }
 
 impl AsyncWrite for Transport {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Transport::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),

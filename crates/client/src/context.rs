@@ -29,18 +29,27 @@ pub struct ContextEndpoint {
 impl Context {
     /// Returns the address of the Docker endpoint.
     pub fn host(&self) -> &str {
-        self.endpoints.get("docker").map(|endpoint| endpoint.host.as_str()).unwrap_or_default()
+        self.endpoints
+            .get("docker")
+            .map(|endpoint| endpoint.host.as_str())
+            .unwrap_or_default()
     }
 
     /// Returns the description.
     pub fn description(&self) -> &str {
-        self.metadata.get("Description").and_then(|value| value.as_str()).unwrap_or_default()
+        self.metadata
+            .get("Description")
+            .and_then(|value| value.as_str())
+            .unwrap_or_default()
     }
 }
 
 /// Returns the file of a context. `digest` is the hexadecimal SHA-256 of its name.
 pub fn meta_path(directory: &Path, digest: &str) -> PathBuf {
-    directory.join("contexts/meta").join(digest).join("meta.json")
+    directory
+        .join("contexts/meta")
+        .join(digest)
+        .join("meta.json")
 }
 
 /// Returns the directory of a context's TLS files.
@@ -56,9 +65,13 @@ pub fn load(directory: &Path, name: &str, digest: &str) -> Result<Context, Error
             "context \"{name}\": context not found: open {}: no such file or directory",
             path.display()
         )),
-        _ => Error::Invalid(format!("context \"{name}\": open {}: {error}", path.display())),
+        _ => Error::Invalid(format!(
+            "context \"{name}\": open {}: {error}",
+            path.display()
+        )),
     })?;
-    serde_json::from_slice(&text).map_err(|error| Error::Invalid(format!("context \"{name}\": {error}")))
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::Invalid(format!("context \"{name}\": {error}")))
 }
 
 /// Reads all contexts, sorted by name.
@@ -71,8 +84,9 @@ pub fn list(directory: &Path) -> Result<Vec<Context>, Error> {
     let mut contexts = Vec::new();
     for entry in entries.flatten() {
         if let Ok(text) = std::fs::read(entry.path().join("meta.json")) {
-            let context: Context = serde_json::from_slice(&text)
-                .map_err(|error| Error::Invalid(format!("parse {}: {error}", entry.path().display())))?;
+            let context: Context = serde_json::from_slice(&text).map_err(|error| {
+                Error::Invalid(format!("parse {}: {error}", entry.path().display()))
+            })?;
             contexts.push(context);
         }
     }

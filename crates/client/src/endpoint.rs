@@ -6,10 +6,22 @@ use std::fmt;
 /// The address of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    Unix { path: String },
-    Tcp { host: String, port: u16, base_path: String },
+    Unix {
+        path: String,
+    },
+    Tcp {
+        host: String,
+        port: u16,
+        base_path: String,
+    },
     /// A daemon behind `ssh HOST docker system dial-stdio`.
-    Ssh { url: String, user: Option<String>, host: String, port: Option<u16>, socket: Option<String> },
+    Ssh {
+        url: String,
+        user: Option<String>,
+        host: String,
+        port: Option<u16>,
+        socket: Option<String>,
+    },
 }
 
 impl Endpoint {
@@ -24,8 +36,14 @@ impl Endpoint {
         };
         match scheme {
             "unix" => {
-                let path = if rest.is_empty() { "/var/run/docker.sock" } else { rest };
-                Ok(Endpoint::Unix { path: path.to_owned() })
+                let path = if rest.is_empty() {
+                    "/var/run/docker.sock"
+                } else {
+                    rest
+                };
+                Ok(Endpoint::Unix {
+                    path: path.to_owned(),
+                })
             }
             "tcp" | "http" => {
                 let (authority, base_path) = match rest.find('/') {
@@ -33,8 +51,16 @@ impl Endpoint {
                     None => (rest, ""),
                 };
                 let (host, port) = split_authority(authority).ok_or_else(invalid)?;
-                let host = if host.is_empty() { "localhost".to_owned() } else { host };
-                Ok(Endpoint::Tcp { host, port: port.unwrap_or(2375), base_path: base_path.to_owned() })
+                let host = if host.is_empty() {
+                    "localhost".to_owned()
+                } else {
+                    host
+                };
+                Ok(Endpoint::Tcp {
+                    host,
+                    port: port.unwrap_or(2375),
+                    base_path: base_path.to_owned(),
+                })
             }
             "ssh" => {
                 let (authority, path) = match rest.find('/') {
@@ -47,14 +73,25 @@ impl Endpoint {
                 };
                 let (host, port) = split_authority(authority).ok_or_else(invalid)?;
                 if host.is_empty() {
-                    return Err(Error::Invalid("ssh host connection is not valid: invalid SSH URL: hostname is empty".to_owned()));
+                    return Err(Error::Invalid(
+                        "ssh host connection is not valid: invalid SSH URL: hostname is empty"
+                            .to_owned(),
+                    ));
                 }
                 // A host that begins with a dash would be an option of ssh (CVE-2017-1000117's class).
-                if host.starts_with('-') || user.as_deref().is_some_and(|user| user.starts_with('-')) {
+                if host.starts_with('-')
+                    || user.as_deref().is_some_and(|user| user.starts_with('-'))
+                {
                     return Err(invalid());
                 }
                 let socket = (path.len() > 1).then(|| path.to_owned());
-                Ok(Endpoint::Ssh { url: text.to_owned(), user, host, port, socket })
+                Ok(Endpoint::Ssh {
+                    url: text.to_owned(),
+                    user,
+                    host,
+                    port,
+                    socket,
+                })
             }
             "npipe" | "fd" => Err(Error::Invalid(format!("protocol not available: {scheme}"))),
             _ => Err(invalid()),
@@ -90,7 +127,9 @@ fn split_authority(text: &str) -> Option<(String, Option<u16>)> {
         return Some((host.to_owned(), port));
     }
     match text.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') => Some((host.to_owned(), Some(port.parse().ok()?))),
+        Some((host, port)) if !host.contains(':') => {
+            Some((host.to_owned(), Some(port.parse().ok()?)))
+        }
         Some(_) => None,
         None => Some((text.to_owned(), None)),
     }
@@ -127,8 +166,14 @@ mod tests {
         check("tcp://[::1]:1/x/", "tcp://[::1]:1/x");
         check("127.0.0.1:9", "tcp://127.0.0.1:9");
         check("ssh://me@h:22", "ssh://me@h:22");
-        check("ssh://-oProxyCommand=x", "invalid bind address format: ssh://-oProxyCommand=x");
+        check(
+            "ssh://-oProxyCommand=x",
+            "invalid bind address format: ssh://-oProxyCommand=x",
+        );
         check("foo://x", "invalid bind address format: foo://x");
-        check("tcp://h:99999", "invalid bind address format: tcp://h:99999");
+        check(
+            "tcp://h:99999",
+            "invalid bind address format: tcp://h:99999",
+        );
     }
 }

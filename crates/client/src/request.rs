@@ -12,7 +12,11 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 
 /// What a query value and a path segment keep unescaped; the set of Go's `url.QueryEscape`.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 
 /// Escapes a query value or a path segment.
 pub fn escape(text: &str) -> String {
@@ -37,7 +41,11 @@ impl Query {
 
     /// Adds a pair if the condition holds.
     pub fn when(self, condition: bool, key: &'static str, value: impl Into<String>) -> Query {
-        if condition { self.with(key, value) } else { self }
+        if condition {
+            self.with(key, value)
+        } else {
+            self
+        }
     }
 
     /// Returns `?a=1&b=2`, or nothing.
@@ -62,7 +70,10 @@ pub enum Body {
     /// JSON with Content-Type application/json.
     Json(Vec<u8>),
     /// Chunks from elsewhere; the sender's end ends the body.
-    Stream { content_type: &'static str, chunks: mpsc::Receiver<Result<Bytes, std::io::Error>> },
+    Stream {
+        content_type: &'static str,
+        chunks: mpsc::Receiver<Result<Bytes, std::io::Error>>,
+    },
 }
 
 /// A request to one API route.
@@ -78,7 +89,13 @@ pub struct Request {
 impl Request {
     /// Makes a request without a body.
     pub fn new(method: Method, path: impl Into<String>) -> Request {
-        Request { method, path: path.into(), query: Query::new(), headers: Vec::new(), body: Body::Empty }
+        Request {
+            method,
+            path: path.into(),
+            query: Query::new(),
+            headers: Vec::new(),
+            body: Body::Empty,
+        }
     }
 
     /// Makes a GET.
@@ -104,7 +121,8 @@ impl Request {
 
     /// Sets a JSON body.
     pub fn json<T: serde::Serialize>(mut self, value: &T) -> Result<Request, Error> {
-        let mut bytes = serde_json::to_vec(value).map_err(|error| Error::Decode(format!("encode request: {error}")))?;
+        let mut bytes = serde_json::to_vec(value)
+            .map_err(|error| Error::Decode(format!("encode request: {error}")))?;
         bytes.push(b'\n');
         self.body = Body::Json(bytes);
         Ok(self)
@@ -127,10 +145,15 @@ impl hyper::body::Body for Outgoing {
     type Data = Bytes;
     type Error = std::io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         match self.get_mut() {
             Outgoing::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Outgoing::Chunks(chunks) => chunks.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+            Outgoing::Chunks(chunks) => chunks
+                .poll_recv(cx)
+                .map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
         }
     }
 
@@ -140,7 +163,9 @@ impl hyper::body::Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Outgoing::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Outgoing::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Outgoing::Chunks(_) => SizeHint::default(),
         }
     }
@@ -193,7 +218,8 @@ impl Response {
     /// Reads the body as one JSON value.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
         let bytes = self.bytes().await?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Decode(format!("decode the daemon's answer: {error}")))
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Decode(format!("decode the daemon's answer: {error}")))
     }
 
     /// Reads the next value of a stream of JSON values; `None` at its end.
@@ -207,7 +233,9 @@ impl Response {
                     return Ok(Some(value));
                 }
                 Some(Err(error)) if !error.is_eof() => {
-                    return Err(Error::Decode(format!("decode the daemon's answer: {error}")));
+                    return Err(Error::Decode(format!(
+                        "decode the daemon's answer: {error}"
+                    )));
                 }
                 _ => {}
             }
@@ -232,10 +260,15 @@ mod tests {
 
     #[test]
     fn queries_are_sorted_and_escaped_as_go_does() {
-        let query = Query::new().with("path", "/f a").with("noOverwriteDirNonDir", "true");
+        let query = Query::new()
+            .with("path", "/f a")
+            .with("noOverwriteDirNonDir", "true");
         assert_eq!(query.encode(), "?noOverwriteDirNonDir=true&path=%2Ff+a");
         assert_eq!(Query::new().encode(), "");
         let query = Query::new().with("filters", r#"{"type":{"container":true}}"#);
-        assert_eq!(query.encode(), "?filters=%7B%22type%22%3A%7B%22container%22%3Atrue%7D%7D");
+        assert_eq!(
+            query.encode(),
+            "?filters=%7B%22type%22%3A%7B%22container%22%3Atrue%7D%7D"
+        );
     }
 }

@@ -11,7 +11,10 @@ pub async fn resolve(host: &str) -> io::Result<IpAddr> {
     if let Ok(address) = host.parse() {
         return Ok(address);
     }
-    if let Some(address) = std::fs::read_to_string("/etc/hosts").ok().and_then(|text| find_in_hosts(&text, host)) {
+    if let Some(address) = std::fs::read_to_string("/etc/hosts")
+        .ok()
+        .and_then(|text| find_in_hosts(&text, host))
+    {
         return Ok(address);
     }
     if host == "localhost" {
@@ -19,18 +22,24 @@ pub async fn resolve(host: &str) -> io::Result<IpAddr> {
     }
     let servers = nameservers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     for server in servers {
-        if let Ok(Ok(Some(address))) = tokio::time::timeout(Duration::from_secs(5), ask(server, host)).await {
+        if let Ok(Ok(Some(address))) =
+            tokio::time::timeout(Duration::from_secs(5), ask(server, host)).await
+        {
             return Ok(address);
         }
     }
-    Err(io::Error::other(format!("dial tcp: lookup {host}: no such host")))
+    Err(io::Error::other(format!(
+        "dial tcp: lookup {host}: no such host"
+    )))
 }
 
 fn find_in_hosts(text: &str, host: &str) -> Option<IpAddr> {
     text.lines().find_map(|line| {
         let mut words = line.split('#').next()?.split_whitespace();
         let address = words.next()?.parse().ok()?;
-        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+        words
+            .any(|name| name.eq_ignore_ascii_case(host))
+            .then_some(address)
     })
 }
 
@@ -42,7 +51,12 @@ fn nameservers(text: &str) -> Vec<IpAddr> {
 }
 
 async fn ask(server: IpAddr, host: &str) -> io::Result<Option<IpAddr>> {
-    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).await?;
+    let socket = UdpSocket::bind(if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    })
+    .await?;
     socket.connect(SocketAddr::new(server, 53)).await?;
     socket.send(&question(host)).await?;
     let mut answer = [0u8; 1500];
@@ -62,7 +76,12 @@ fn question(host: &str) -> Vec<u8> {
 }
 
 fn first_a_record(message: &[u8]) -> Option<IpAddr> {
-    let word = |at: usize| Some(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?]));
+    let word = |at: usize| {
+        Some(u16::from_be_bytes([
+            *message.get(at)?,
+            *message.get(at + 1)?,
+        ]))
+    };
     let (questions, answers) = (word(4)?, word(6)?);
     let mut at = 12;
     for _ in 0..questions {
@@ -99,7 +118,10 @@ mod tests {
         let hosts = "127.0.0.1 localhost # c\n10.0.0.5 build.example Build\n";
         assert_eq!(find_in_hosts(hosts, "build"), "10.0.0.5".parse().ok());
         assert_eq!(find_in_hosts(hosts, "c"), None);
-        assert_eq!(nameservers("search x\nnameserver 1.2.3.4\n"), ["1.2.3.4".parse::<IpAddr>().expect("address")]);
+        assert_eq!(
+            nameservers("search x\nnameserver 1.2.3.4\n"),
+            ["1.2.3.4".parse::<IpAddr>().expect("address")]
+        );
     }
 
     #[test]

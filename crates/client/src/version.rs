@@ -11,14 +11,23 @@ pub struct Version {
 
 impl Version {
     /// The newest version that this client speaks.
-    pub const NEWEST: Version = Version { major: 1, minor: 51 };
+    pub const NEWEST: Version = Version {
+        major: 1,
+        minor: 51,
+    };
     /// What a daemon that names no version is taken to speak.
-    pub const FALLBACK: Version = Version { major: 1, minor: 24 };
+    pub const FALLBACK: Version = Version {
+        major: 1,
+        minor: 24,
+    };
 
     /// Parses `1.51`, also with a leading `v`.
     pub fn parse(text: &str) -> Option<Version> {
         let (major, minor) = text.strip_prefix('v').unwrap_or(text).split_once('.')?;
-        Some(Version { major: major.parse().ok()?, minor: minor.parse().ok()? })
+        Some(Version {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+        })
     }
 }
 
@@ -35,7 +44,10 @@ mod tests {
     #[test]
     fn versions_are_ordered_by_number_and_not_by_text() {
         assert!(Version::parse("1.9") < Version::parse("1.24"));
-        assert_eq!(Version::parse("v1.50").map(|v| v.to_string()), Some("1.50".to_owned()));
+        assert_eq!(
+            Version::parse("v1.50").map(|v| v.to_string()),
+            Some("1.50".to_owned())
+        );
         assert_eq!(Version::parse("1"), None);
         assert_eq!(Version::parse("1.x"), None);
     }

@@ -18,16 +18,23 @@ pub async fn attach(cli: &Cli, matches: &Matches) -> Outcome {
     let container = inspect_container(client, name).await?;
     let state = &container["State"];
     if !state["Running"].as_bool().unwrap_or(false) {
-        return Err(Failure::new("cannot attach to a stopped container, start the container first"));
+        return Err(Failure::new(
+            "cannot attach to a stopped container, start the container first",
+        ));
     }
     if state["Paused"].as_bool().unwrap_or(false) {
-        return Err(Failure::new("cannot attach to a paused container, unpause it first"));
+        return Err(Failure::new(
+            "cannot attach to a paused container, unpause it first",
+        ));
     }
     if state["Restarting"].as_bool().unwrap_or(false) {
-        return Err(Failure::new("cannot attach to a restarting container, wait until it is running"));
+        return Err(Failure::new(
+            "cannot attach to a restarting container, wait until it is running",
+        ));
     }
     let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
-    let stdin = !matches.on("no-stdin") && container["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    let stdin =
+        !matches.on("no-stdin") && container["Config"]["OpenStdin"].as_bool().unwrap_or(false);
     check_terminal(stdin, tty)?;
     let detach_keys = cli.detach_keys(matches);
     let proxy = matches.on_unless_false("sig-proxy") && !tty;
@@ -38,9 +45,27 @@ pub async fn attach(cli: &Cli, matches: &Matches) -> Outcome {
         let connection = client.hijack(request).await?;
         let raw = (tty && stdin).then(terminal::Raw::enter).flatten();
         let keys = detach_keys.clone();
-        let mut copy = Copy::start(connection, Streams { stdin, stdout: true, stderr: true, tty, detach_keys: keys })?;
+        let mut copy = Copy::start(
+            connection,
+            Streams {
+                stdin,
+                stdout: true,
+                stderr: true,
+                tty,
+                detach_keys: keys,
+            },
+        )?;
         let path = container_path(name, "/resize");
-        let ended = signals::resizing(client, &path, tty && terminal::output_is_terminal(), copy.ended()).await;
+        if tty && terminal::output_is_terminal() {
+            signals::nudge(client, &path).await;
+        }
+        let ended = signals::resizing(
+            client,
+            &path,
+            tty && terminal::output_is_terminal(),
+            copy.ended(),
+        )
+        .await;
         drop(raw);
         match ended {
             Ended::Detached => Err(Failure::new("read escape sequence")),

@@ -19,10 +19,18 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
     match path {
         "container stop" | "container restart" => {
             if matches.given("time") && matches.given("timeout") {
-                return Err(Failure::new("conflicting options: cannot specify both --timeout and --time"));
+                return Err(Failure::new(
+                    "conflicting options: cannot specify both --timeout and --time",
+                ));
             }
-            let verb = if path == "container stop" { "/stop" } else { "/restart" };
-            let timeout = matches.integer("timeout").or_else(|| matches.integer("time"));
+            let verb = if path == "container stop" {
+                "/stop"
+            } else {
+                "/restart"
+            };
+            let timeout = matches
+                .integer("timeout")
+                .or_else(|| matches.integer("time"));
             let signal = matches.text("signal");
             let query = Query::new()
                 .when(!signal.is_empty(), "signal", signal.clone())
@@ -35,20 +43,26 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
             each(names, |name| post(client, name, "/kill", query.clone())).await
         }
         "container pause" => each(names, |name| post(client, name, "/pause", Query::new())).await,
-        "container unpause" => each(names, |name| post(client, name, "/unpause", Query::new())).await,
+        "container unpause" => {
+            each(names, |name| post(client, name, "/unpause", Query::new())).await
+        }
         "container rm" => remove(client, matches).await,
         "container wait" => each(names, |name| wait(client, name)).await,
         "container rename" => rename(client, &names[0], &names[1]).await,
         "container port" => port(client, &names[0], names.get(1).map(String::as_str)).await,
         "container top" => top(client, &names[0], &names[1..]).await,
         "container diff" => diff(client, &names[0]).await,
-        "container export" => export(client, &names[0], matches.get("output").unwrap_or_default()).await,
+        "container export" => {
+            export(client, &names[0], matches.get("output").unwrap_or_default()).await
+        }
         _ => commit(client, matches).await,
     }
 }
 
 async fn post(client: &Client, name: &str, verb: &str, query: Query) -> Outcome<Option<String>> {
-    client.call(Request::post(container_path(name, verb)).query(query)).await?;
+    client
+        .call(Request::post(container_path(name, verb)).query(query))
+        .await?;
     Ok(Some(name.to_owned()))
 }
 
@@ -65,7 +79,10 @@ async fn remove(client: &Client, matches: &Matches) -> Outcome {
             if trimmed.is_empty() {
                 return Err(Failure::new("container name cannot be empty"));
             }
-            match client.call(Request::delete(container_path(trimmed, "")).query(query)).await {
+            match client
+                .call(Request::delete(container_path(trimmed, "")).query(query))
+                .await
+            {
                 Err(error) if force && error.is_not_found() => {
                     output::error_line(&error.to_string());
                     Ok(None)
@@ -79,8 +96,15 @@ async fn remove(client: &Client, matches: &Matches) -> Outcome {
 }
 
 async fn wait(client: &Client, name: &str) -> Outcome<Option<String>> {
-    let answer: Value = client.send(Request::post(container_path(name, "/wait"))).await?.json().await?;
-    if let Some(message) = answer["Error"]["Message"].as_str().filter(|text| !text.is_empty()) {
+    let answer: Value = client
+        .send(Request::post(container_path(name, "/wait")))
+        .await?
+        .json()
+        .await?;
+    if let Some(message) = answer["Error"]["Message"]
+        .as_str()
+        .filter(|text| !text.is_empty())
+    {
         return Err(Failure::new(message));
     }
     Ok(Some(answer["StatusCode"].as_i64().unwrap_or(0).to_string()))
@@ -89,22 +113,30 @@ async fn wait(client: &Client, name: &str) -> Outcome<Option<String>> {
 async fn rename(client: &Client, old: &str, new: &str) -> Outcome {
     let (old, new) = (old.trim(), new.trim());
     if old.is_empty() || new.is_empty() {
-        return Err(Failure::new("Error: Neither old nor new names may be empty"));
+        return Err(Failure::new(
+            "Error: Neither old nor new names may be empty",
+        ));
     }
-    client.call(Request::post(container_path(old, "/rename")).query(Query::new().with("name", new))).await.map_err(
-        |error| {
+    client
+        .call(Request::post(container_path(old, "/rename")).query(Query::new().with("name", new)))
+        .await
+        .map_err(|error| {
             if error.is_connection() {
                 return error.into();
             }
-            Failure::new(format!("{error}\nError: failed to rename container named {old}"))
-        },
-    )?;
+            Failure::new(format!(
+                "{error}\nError: failed to rename container named {old}"
+            ))
+        })?;
     Ok(())
 }
 
 async fn port(client: &Client, name: &str, wanted: Option<&str>) -> Outcome {
     let container = inspect_container(client, name).await?;
-    let ports = container["NetworkSettings"]["Ports"].as_object().cloned().unwrap_or_default();
+    let ports = container["NetworkSettings"]["Ports"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
     let mut lines = Vec::new();
     let bindings = |value: &Value| -> Vec<String> {
         value
@@ -117,18 +149,26 @@ async fn port(client: &Client, name: &str, wanted: Option<&str>) -> Outcome {
     if let Some(wanted) = wanted {
         let (port, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
         if port.parse::<u16>().is_err() {
-            return Err(Failure::new(format!("Error: invalid port ({port}): value out of range")));
+            return Err(Failure::new(format!(
+                "Error: invalid port ({port}): value out of range"
+            )));
         }
         let key = format!("{port}/{protocol}");
         match ports.get(&key) {
             Some(value) if value.is_array() => lines.extend(bindings(value)),
             _ => {
-                return Err(Failure::new(format!("no public port '{key}' published for {name}")));
+                return Err(Failure::new(format!(
+                    "no public port '{key}' published for {name}"
+                )));
             }
         }
     } else {
         for (port, value) in &ports {
-            lines.extend(bindings(value).into_iter().map(|binding| format!("{port} -> {binding}")));
+            lines.extend(
+                bindings(value)
+                    .into_iter()
+                    .map(|binding| format!("{port} -> {binding}")),
+            );
         }
     }
     lines.sort_by_key(|line| natural(line));
@@ -143,10 +183,14 @@ fn natural(text: &str) -> Vec<(u64, String)> {
     let mut parts = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let number = rest[..digits].parse().unwrap_or(0);
         rest = &rest[digits..];
-        let other = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let other = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         parts.push((number, rest[..other].to_owned()));
         rest = &rest[other..];
     }
@@ -157,7 +201,12 @@ async fn top(client: &Client, name: &str, arguments: &[String]) -> Outcome {
     let query = Query::new().when(!arguments.is_empty(), "ps_args", arguments.join(" "));
     let answer = get(client, container_path(name, "/top"), query).await?;
     let cells = |row: &Value| -> String {
-        row.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join("\t")
+        row.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join("\t")
     };
     let mut text = format!("{}\n", cells(&answer["Titles"]));
     for process in answer["Processes"].as_array().into_iter().flatten() {
@@ -188,7 +237,9 @@ async fn diff(client: &Client, name: &str) -> Outcome {
 
 async fn export(client: &Client, name: &str, path: &str) -> Outcome {
     let mut sink = Download::open(path, "export")?;
-    let mut response = client.send(Request::get(container_path(name, "/export"))).await?;
+    let mut response = client
+        .send(Request::get(container_path(name, "/export")))
+        .await?;
     while let Some(chunk) = response.chunk().await? {
         sink.write(&chunk)?;
     }
@@ -207,12 +258,20 @@ impl Download {
     pub fn open(path: &str, verb: &str) -> Outcome<Download> {
         if path.is_empty() {
             if terminal::output_is_terminal() {
-                return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+                return Err(Failure::new(
+                    "cowardly refusing to save to a terminal. Use the -o flag or redirect",
+                ));
             }
-            return Ok(Download { path: String::new(), fresh: String::new(), file: None });
+            return Ok(Download {
+                path: String::new(),
+                fresh: String::new(),
+                file: None,
+            });
         }
         let target = std::path::Path::new(path);
-        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = target
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         if let Some(parent) = parent
             && !parent.exists()
         {
@@ -223,18 +282,29 @@ impl Download {
             )));
         }
         if target.is_dir() {
-            return Err(Failure::new(format!("failed to {verb}: {path} is a directory")));
+            return Err(Failure::new(format!(
+                "failed to {verb}: {path} is a directory"
+            )));
         }
         let fresh = format!("{path}.tmp-{}", std::process::id());
-        let file = std::fs::File::create(&fresh).map_err(|error| Failure::new(open_error(path, &error)))?;
-        Ok(Download { path: path.to_owned(), fresh, file: Some(file) })
+        let file = std::fs::File::create(&fresh)
+            .map_err(|error| Failure::new(open_error(path, &error)))?;
+        Ok(Download {
+            path: path.to_owned(),
+            fresh,
+            file: Some(file),
+        })
     }
 
     /// Writes a piece.
     pub fn write(&mut self, bytes: &[u8]) -> Outcome {
         match &mut self.file {
             Some(file) => file.write_all(bytes).map_err(|error| {
-                Failure::new(format!("write {}: {}", self.path, crate::failure::reason(&error)))
+                Failure::new(format!(
+                    "write {}: {}",
+                    self.path,
+                    crate::failure::reason(&error)
+                ))
             }),
             None => {
                 output::out_bytes(bytes);
@@ -268,13 +338,19 @@ async fn commit(client: &Client, matches: &Matches) -> Outcome {
         match reference::parse_any(name) {
             Ok(AnyReference::Named(reference)) => {
                 if reference.digest().is_some() {
-                    return Err(Failure::new("refusing to create a tag with a digest reference"));
+                    return Err(Failure::new(
+                        "refusing to create a tag with a digest reference",
+                    ));
                 }
                 let reference = reference.or_latest();
                 repository = reference.name();
                 tag = reference.tag().unwrap_or_default().to_owned();
             }
-            Ok(_) => return Err(Failure::new("refusing to create a tag with a digest reference")),
+            Ok(_) => {
+                return Err(Failure::new(
+                    "refusing to create a tag with a digest reference",
+                ));
+            }
             Err(error) => return Err(Failure::new(error.to_string())),
         }
     }
@@ -288,7 +364,11 @@ async fn commit(client: &Client, matches: &Matches) -> Outcome {
         query = query.with("changes", change);
     }
     let query = query.when(!matches.on_unless_false("pause"), "pause", "0");
-    let answer: Value = client.send(Request::post("/commit").query(query)).await?.json().await?;
+    let answer: Value = client
+        .send(Request::post("/commit").query(query))
+        .await?
+        .json()
+        .await?;
     output::line(text(&answer, "Id"));
     Ok(())
 }
@@ -299,7 +379,11 @@ mod tests {
 
     #[test]
     fn ports_sort_by_number() {
-        let mut lines = ["443/tcp -> 0.0.0.0:443", "80/tcp -> 0.0.0.0:8080", "80/tcp -> 0.0.0.0:443"];
+        let mut lines = [
+            "443/tcp -> 0.0.0.0:443",
+            "80/tcp -> 0.0.0.0:8080",
+            "80/tcp -> 0.0.0.0:443",
+        ];
         lines.sort_by_key(|line| natural(line));
         assert_eq!(lines[0], "80/tcp -> 0.0.0.0:443");
         assert_eq!(lines[2], "443/tcp -> 0.0.0.0:443");

@@ -25,13 +25,19 @@ pub fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
             output::line(&current(cli)?);
             Ok(())
         }
-        "context use" => use_context(cli, matches.arguments.first().map_or("default", String::as_str)),
+        "context use" => use_context(
+            cli,
+            matches.arguments.first().map_or("default", String::as_str),
+        ),
         "context ls" => list(cli, matches),
         "context inspect" => inspect(cli, matches),
         "context create" => create(cli, matches),
         "context update" => update(cli, matches),
         "context rm" => remove(cli, matches),
-        path => Err(Failure::new(format!("{}: '{} {path}' is not supported yet", cli.program, cli.program))),
+        path => Err(Failure::new(format!(
+            "{}: '{} {path}' is not supported yet",
+            cli.program, cli.program
+        ))),
     }
 }
 
@@ -43,8 +49,11 @@ fn current(cli: &Cli) -> Outcome<String> {
     if cli.global.given("host") || environment("DOCKER_HOST").is_some() {
         return Ok("default".to_owned());
     }
-    let configured = || Some(cli.config().current_context.clone()).filter(|context| !context.is_empty());
-    Ok(environment("DOCKER_CONTEXT").or_else(configured).unwrap_or_else(|| "default".to_owned()))
+    let configured =
+        || Some(cli.config().current_context.clone()).filter(|context| !context.is_empty());
+    Ok(environment("DOCKER_CONTEXT")
+        .or_else(configured)
+        .unwrap_or_else(|| "default".to_owned()))
 }
 
 fn default_host() -> String {
@@ -55,7 +64,10 @@ fn default_host() -> String {
 }
 
 fn default_context() -> Context {
-    let endpoint = ContextEndpoint { host: default_host(), skip_tls_verify: false };
+    let endpoint = ContextEndpoint {
+        host: default_host(),
+        skip_tls_verify: false,
+    };
     Context {
         name: "default".to_owned(),
         metadata: serde_json::Map::new(),
@@ -74,7 +86,11 @@ fn use_context(cli: &Cli, name: &str) -> Outcome {
     check_name(name, true)?;
     load(cli, name)?;
     let mut config = cli.config().clone();
-    config.current_context = if name == "default" { String::new() } else { name.to_owned() };
+    config.current_context = if name == "default" {
+        String::new()
+    } else {
+        name.to_owned()
+    };
     config::save(&cli.directory, &config)?;
     output::line(name);
     output::error_line(&format!("Current context is now \"{name}\""));
@@ -93,7 +109,9 @@ fn check_name(name: &str, default_allowed: bool) -> Outcome {
     }
     let right = name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.len() > 1
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.+-".contains(c));
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_.+-".contains(c));
     if right || name == "default" {
         return Ok(());
     }
@@ -105,9 +123,15 @@ fn check_name(name: &str, default_allowed: bool) -> Outcome {
 fn list(cli: &Cli, matches: &Matches) -> Outcome {
     let default = match matches.on("quiet") {
         true => "{{.Name}}",
-        false => "table {{.Name}}{{if .Current}} *{{end}}\\t{{.Description}}\\t{{.DockerEndpoint}}\\t{{.Error}}",
+        false => {
+            "table {{.Name}}{{if .Current}} *{{end}}\\t{{.Description}}\\t{{.DockerEndpoint}}\\t{{.Error}}"
+        }
     };
-    let format = Format::new(matches.get("format").unwrap_or_default(), default, &HEADINGS)?;
+    let format = Format::new(
+        matches.get("format").unwrap_or_default(),
+        default,
+        &HEADINGS,
+    )?;
     let mut contexts = context::list(&cli.directory)?;
     contexts.push(default_context());
     contexts.sort_by(|a, b| a.name.cmp(&b.name));
@@ -123,7 +147,10 @@ fn list(cli: &Cli, matches: &Matches) -> Outcome {
                 .text("Name", &context.name)
                 .text("Description", description)
                 .text("DockerEndpoint", context.host())
-                .value("Current", crate::template::Value::Bool(context.name == current))
+                .value(
+                    "Current",
+                    crate::template::Value::Bool(context.name == current),
+                )
                 .text("Error", "")
         })
         .collect();
@@ -174,7 +201,11 @@ fn inspect(cli: &Cli, matches: &Matches) -> Outcome {
             }
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Failure::new(errors.join("\n"))) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(errors.join("\n")))
+    }
 }
 
 fn view(cli: &Cli, context: &Context) -> Value {
@@ -182,8 +213,14 @@ fn view(cli: &Cli, context: &Context) -> Value {
     let (metadata, tls) = match context.name.as_str() {
         "default" => ("<IN MEMORY>".to_owned(), "<IN MEMORY>".to_owned()),
         _ => (
-            cli.directory.join("contexts/meta").join(&digest).to_string_lossy().into_owned(),
-            context::tls_path(&cli.directory, &digest).to_string_lossy().into_owned(),
+            cli.directory
+                .join("contexts/meta")
+                .join(&digest)
+                .to_string_lossy()
+                .into_owned(),
+            context::tls_path(&cli.directory, &digest)
+                .to_string_lossy()
+                .into_owned(),
         ),
     };
     json!({
@@ -205,15 +242,23 @@ fn endpoint(cli: &Cli, matches: &Matches) -> Outcome<Option<ContextEndpoint>> {
     for pair in pairs {
         let (key, value) = pair.split_once('=').unwrap_or((pair.as_str(), ""));
         match key {
-            "from" => endpoint = load(cli, value)?.endpoints.remove("docker").unwrap_or_default(),
+            "from" => {
+                endpoint = load(cli, value)?
+                    .endpoints
+                    .remove("docker")
+                    .unwrap_or_default()
+            }
             "host" => {
-                gantry_client::Endpoint::parse(value)
-                    .map_err(|error| Failure::new(format!("unable to parse docker host: {error}")))?;
+                gantry_client::Endpoint::parse(value).map_err(|error| {
+                    Failure::new(format!("unable to parse docker host: {error}"))
+                })?;
                 endpoint.host = value.to_owned();
             }
             "skip-tls-verify" => endpoint.skip_tls_verify = value == "true",
             "ca" | "cert" | "key" => {
-                return Err(Failure::new(format!("{key}: TLS connections to a daemon are not supported yet")));
+                return Err(Failure::new(format!(
+                    "{key}: TLS connections to a daemon are not supported yet"
+                )));
             }
             _ => return Err(Failure::new(format!("unrecognized config key: {key}"))),
         }
@@ -228,17 +273,24 @@ fn create(cli: &Cli, matches: &Matches) -> Outcome {
         return Err(Failure::new(format!("context \"{name}\" already exists")));
     }
     let mut made = match matches.get("from").filter(|from| !from.is_empty()) {
-        Some(from) => Context { name: name.clone(), ..load(cli, from)? },
+        Some(from) => Context {
+            name: name.clone(),
+            ..load(cli, from)?
+        },
         None => {
-            let endpoint = endpoint(cli, matches)?.ok_or_else(|| {
-                Failure::new("docker endpoint configuration is required")
-            })?;
+            let endpoint = endpoint(cli, matches)?
+                .ok_or_else(|| Failure::new("docker endpoint configuration is required"))?;
             let endpoints = BTreeMap::from([("docker".to_owned(), endpoint)]);
-            Context { name: name.clone(), metadata: serde_json::Map::new(), endpoints }
+            Context {
+                name: name.clone(),
+                metadata: serde_json::Map::new(),
+                endpoints,
+            }
         }
     };
     if matches.given("description") {
-        made.metadata.insert("Description".to_owned(), json!(matches.text("description")));
+        made.metadata
+            .insert("Description".to_owned(), json!(matches.text("description")));
     }
     context::save(&cli.directory, &digest(name), &made)?;
     output::line(name);
@@ -251,7 +303,9 @@ fn update(cli: &Cli, matches: &Matches) -> Outcome {
     check_name(name, false)?;
     let mut context = load(cli, name)?;
     if matches.given("description") {
-        context.metadata.insert("Description".to_owned(), json!(matches.text("description")));
+        context
+            .metadata
+            .insert("Description".to_owned(), json!(matches.text("description")));
     }
     if let Some(endpoint) = endpoint(cli, matches)? {
         context.endpoints.insert("docker".to_owned(), endpoint);
@@ -272,11 +326,17 @@ fn remove(cli: &Cli, matches: &Matches) -> Outcome {
                 return Err(Failure::new("context \"default\" cannot be removed"));
             }
             if !context::meta_path(&cli.directory, &digest(name)).exists() {
-                return if force { Ok(()) } else { Err(Failure::new(format!("context \"{name}\" does not exist"))) };
+                return if force {
+                    Ok(())
+                } else {
+                    Err(Failure::new(format!("context \"{name}\" does not exist")))
+                };
             }
             if *name == current {
                 if !force {
-                    return Err(Failure::new(format!("context \"{name}\" is in use, set -f flag to force remove")));
+                    return Err(Failure::new(format!(
+                        "context \"{name}\" is in use, set -f flag to force remove"
+                    )));
                 }
                 let mut config = cli.config().clone();
                 config.current_context = String::new();
@@ -289,5 +349,9 @@ fn remove(cli: &Cli, matches: &Matches) -> Outcome {
             Err(failure) => errors.push(failure.text),
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Failure::new(errors.join("\n"))) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(errors.join("\n")))
+    }
 }

@@ -30,12 +30,26 @@ pub async fn copy(cli: &Cli, matches: &Matches) -> Outcome {
         return Err(Failure::new("destination can not be empty"));
     }
     let client = cli.client()?;
-    let quiet = if matches.given("quiet") { matches.on("quiet") } else { !terminal::output_is_terminal() };
+    let quiet = if matches.given("quiet") {
+        matches.on("quiet")
+    } else {
+        !terminal::output_is_terminal()
+    };
     match (split(source), split(target)) {
-        ((Some(_), _), (Some(_), _)) => Err(Failure::new("copying between containers is not supported")),
+        ((Some(_), _), (Some(_), _)) => {
+            Err(Failure::new("copying between containers is not supported"))
+        }
         ((None, _), (None, _)) => Err(Failure::new("must specify at least one container source")),
         ((Some(container), path), (None, local)) => {
-            from_container(client, &container, &path, &local, matches.on("follow-link"), quiet).await
+            from_container(
+                client,
+                &container,
+                &path,
+                &local,
+                matches.on("follow-link"),
+                quiet,
+            )
+            .await
         }
         ((None, local), (Some(container), path)) => {
             to_container(client, &container, &path, &local, matches, quiet).await
@@ -49,7 +63,9 @@ fn split(argument: &str) -> (Option<String>, String) {
         return (None, argument.to_owned());
     }
     match argument.split_once(':') {
-        Some((container, path)) if !container.is_empty() => (Some(container.to_owned()), path.to_owned()),
+        Some((container, path)) if !container.is_empty() => {
+            (Some(container.to_owned()), path.to_owned())
+        }
         _ => (None, argument.to_owned()),
     }
 }
@@ -70,7 +86,12 @@ struct Place {
 }
 
 /// Decides where a copy lands, with the rules of `cp -a`.
-fn place(source: &str, source_is_directory: bool, target: &str, there: There) -> Result<Place, String> {
+fn place(
+    source: &str,
+    source_is_directory: bool,
+    target: &str,
+    there: There,
+) -> Result<Place, String> {
     let contents = source_is_directory && (source.ends_with("/.") || source == ".");
     let wants_directory = target.ends_with('/') || target.ends_with("/.") || target == ".";
     let base = base_name(source);
@@ -81,14 +102,23 @@ fn place(source: &str, source_is_directory: bool, target: &str, there: There) ->
         None => ".".to_owned(),
     };
     match there {
-        There::Directory if contents => Ok(Place { directory: target_clean, name: None }),
-        There::Directory => Ok(Place { directory: target_clean, name: Some(base) }),
+        There::Directory if contents => Ok(Place {
+            directory: target_clean,
+            name: None,
+        }),
+        There::Directory => Ok(Place {
+            directory: target_clean,
+            name: Some(base),
+        }),
         There::File if source_is_directory => Err("cannot copy directory".to_owned()),
         There::File if wants_directory => Err("not a directory".to_owned()),
-        There::Nothing if wants_directory && !source_is_directory => Err("no such directory".to_owned()),
-        There::File | There::Nothing => {
-            Ok(Place { directory: parent(&target_clean), name: Some(base_name(&target_clean)) })
+        There::Nothing if wants_directory && !source_is_directory => {
+            Err("no such directory".to_owned())
         }
+        There::File | There::Nothing => Ok(Place {
+            directory: parent(&target_clean),
+            name: Some(base_name(&target_clean)),
+        }),
     }
 }
 
@@ -106,7 +136,11 @@ fn renamed(entry: &Path, name: Option<&str>) -> Option<PathBuf> {
     components.next();
     let rest = components.as_path();
     match name {
-        Some(name) => Some(if rest.as_os_str().is_empty() { PathBuf::from(name) } else { Path::new(name).join(rest) }),
+        Some(name) => Some(if rest.as_os_str().is_empty() {
+            PathBuf::from(name)
+        } else {
+            Path::new(name).join(rest)
+        }),
         None if rest.as_os_str().is_empty() => None,
         None => Some(rest.to_owned()),
     }
@@ -144,7 +178,8 @@ async fn from_container(
     if follow && let Some(stat) = stat(client, container, &path).await? {
         path = linked(&stat, &path);
     }
-    let request = Request::get(container_path(container, "/archive")).query(Query::new().with("path", absolute_in_container(&path)));
+    let request = Request::get(container_path(container, "/archive"))
+        .query(Query::new().with("path", absolute_in_container(&path)));
     let mut response = client.send(request).await?;
     if local == "-" {
         if terminal::output_is_terminal() {
@@ -155,16 +190,31 @@ async fn from_container(
         }
         return Ok(());
     }
-    let header = response.header("x-docker-container-path-stat").unwrap_or_default().to_owned();
+    let header = response
+        .header("x-docker-container-path-stat")
+        .unwrap_or_default()
+        .to_owned();
     let stat = decode_stat(&header).ok_or_else(|| Failure::new("the daemon sent no path stat"))?;
     let is_directory = stat["mode"].as_u64().unwrap_or(0) & DIRECTORY_BIT != 0;
     let there = local_there(local)?;
-    let place = place(&path, is_directory, local, there).map_err(|error| Failure::new(format!("{error}: {local}")))?;
+    let place = place(&path, is_directory, local, there)
+        .map_err(|error| Failure::new(format!("{error}: {local}")))?;
     if !Path::new(&place.directory).is_dir() {
-        return Err(Failure::new(format!("invalid output path: directory \"{}\" does not exist", place.directory)));
+        return Err(Failure::new(format!(
+            "invalid output path: directory \"{}\" does not exist",
+            place.directory
+        )));
     }
     let (sender, chunks) = mpsc::channel(16);
-    let unpack = std::thread::spawn(move || unpack(ChunkReader { chunks, current: Bytes::new() }, &place));
+    let unpack = std::thread::spawn(move || {
+        unpack(
+            ChunkReader {
+                chunks,
+                current: Bytes::new(),
+            },
+            &place,
+        )
+    });
     let mut total = 0usize;
     while let Some(chunk) = response.chunk().await? {
         total += chunk.len();
@@ -173,15 +223,26 @@ async fn from_container(
         }
     }
     drop(sender);
-    unpack.join().map_err(|_| Failure::new("the unpacking thread failed"))??;
+    unpack
+        .join()
+        .map_err(|_| Failure::new("the unpacking thread failed"))??;
     if !quiet {
-        output::error_line(&format!("Successfully copied {} to {local}", units::size(total as f64, 3)));
+        output::error_line(&format!(
+            "Successfully copied {} to {local}",
+            units::size(total as f64, 3)
+        ));
     }
     Ok(())
 }
 
 fn unpack(reader: impl Read, place: &Place) -> Outcome {
-    let failed = |error: &io::Error| Failure::new(format!("copy to {}: {}", place.directory, crate::failure::reason(error)));
+    let failed = |error: &io::Error| {
+        Failure::new(format!(
+            "copy to {}: {}",
+            place.directory,
+            crate::failure::reason(error)
+        ))
+    };
     let mut archive = tar::Archive::new(reader);
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
@@ -190,28 +251,50 @@ fn unpack(reader: impl Read, place: &Place) -> Outcome {
     for entry in archive.entries().map_err(|error| failed(&error))? {
         let mut entry = entry.map_err(|error| failed(&error))?;
         let path = entry.path().map_err(|error| failed(&error))?.into_owned();
-        let Some(target) = renamed(&path, place.name.as_deref()) else { continue };
+        let Some(target) = renamed(&path, place.name.as_deref()) else {
+            continue;
+        };
         // An archive comes from a container: it may not name anything outside the directory.
-        let outside = target.components().any(|part| !matches!(part, std::path::Component::Normal(_)));
+        let outside = target
+            .components()
+            .any(|part| !matches!(part, std::path::Component::Normal(_)));
         if outside {
-            return Err(Failure::new(format!("the archive names a path outside the target: {}", path.display())));
+            return Err(Failure::new(format!(
+                "the archive names a path outside the target: {}",
+                path.display()
+            )));
         }
         if entry.header().entry_type() == tar::EntryType::Link {
-            let link = entry.link_name().map_err(|error| failed(&error))?.map(|link| link.into_owned());
-            let Some(link) = link.and_then(|link| renamed(&link, place.name.as_deref())) else { continue };
-            if link.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-                return Err(Failure::new(format!("the archive links outside the target: {}", path.display())));
+            let link = entry
+                .link_name()
+                .map_err(|error| failed(&error))?
+                .map(|link| link.into_owned());
+            let Some(link) = link.and_then(|link| renamed(&link, place.name.as_deref())) else {
+                continue;
+            };
+            if link
+                .components()
+                .any(|part| !matches!(part, std::path::Component::Normal(_)))
+            {
+                return Err(Failure::new(format!(
+                    "the archive links outside the target: {}",
+                    path.display()
+                )));
             }
             let target = root.join(&target);
             match std::fs::remove_file(&target) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&error));
+                }
                 _ => {}
             }
             std::fs::hard_link(root.join(link), target).map_err(|error| failed(&error))?;
             continue;
         }
         inside(root, &target).map_err(|error| failed(&error))?;
-        entry.unpack(root.join(&target)).map_err(|error| failed(&error))?;
+        entry
+            .unpack(root.join(&target))
+            .map_err(|error| failed(&error))?;
     }
     Ok(())
 }
@@ -223,7 +306,10 @@ fn inside(root: &Path, target: &Path) -> io::Result<()> {
         for part in parent.components() {
             at.push(part);
             if std::fs::symlink_metadata(&at).is_ok_and(|metadata| metadata.is_symlink()) {
-                return Err(io::Error::other(format!("{} is a symbolic link", at.display())));
+                return Err(io::Error::other(format!(
+                    "{} is a symbolic link",
+                    at.display()
+                )));
             }
         }
     }
@@ -235,12 +321,17 @@ fn local_there(path: &str) -> Outcome<There> {
         Ok(metadata) if metadata.is_dir() => Ok(There::Directory),
         Ok(_) => Ok(There::File),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(There::Nothing),
-        Err(error) => Err(Failure::new(format!("lstat {path}: {}", crate::failure::reason(&error)))),
+        Err(error) => Err(Failure::new(format!(
+            "lstat {path}: {}",
+            crate::failure::reason(&error)
+        ))),
     }
 }
 
 fn decode_stat(header: &str) -> Option<Value> {
-    let bytes = base64::engine::general_purpose::STANDARD.decode(header).ok()?;
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(header)
+        .ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
@@ -249,7 +340,11 @@ async fn stat(client: &Client, container: &str, path: &str) -> Outcome<Option<Va
     let request = Request::new(Method::HEAD, container_path(container, "/archive")).query(query);
     match client.send(request).await {
         Ok(response) => {
-            let stat = decode_stat(response.header("x-docker-container-path-stat").unwrap_or_default());
+            let stat = decode_stat(
+                response
+                    .header("x-docker-container-path-stat")
+                    .unwrap_or_default(),
+            );
             response.bytes().await?;
             Ok(stat)
         }
@@ -263,7 +358,11 @@ async fn stat(client: &Client, container: &str, path: &str) -> Outcome<Option<Va
 }
 
 fn absolute_in_container(path: &str) -> String {
-    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    }
 }
 
 /// Returns where a path leads if it is a symbolic link.
@@ -311,39 +410,68 @@ async fn to_container(
     let (sender, chunks) = mpsc::channel(8);
     let (directory, reader) = if local == "-" {
         if there != There::Directory {
-            return Err(Failure::new(format!("destination \"{container}:{path}\" must be a directory")));
+            return Err(Failure::new(format!(
+                "destination \"{container}:{path}\" must be a directory"
+            )));
         }
         let reader = std::thread::spawn(move || pump(io::stdin(), &sender));
         (target, reader)
     } else {
         let follow = matches.on("follow-link");
-        let metadata = if follow { std::fs::metadata(local) } else { std::fs::symlink_metadata(local) }
-            .map_err(|error| Failure::new(format!("lstat {}: {}", crate::run::volume::absolute(local), crate::failure::reason(&error))))?;
+        let metadata = if follow {
+            std::fs::metadata(local)
+        } else {
+            std::fs::symlink_metadata(local)
+        }
+        .map_err(|error| {
+            Failure::new(format!(
+                "lstat {}: {}",
+                crate::run::volume::absolute(local),
+                crate::failure::reason(&error)
+            ))
+        })?;
         let place = place(local, metadata.is_dir(), &target, there)
             .map_err(|error| Failure::new(format!("{error}: {container}:{path}")))?;
         let directory = place.directory.clone();
         let source = PathBuf::from(local);
         let reader = std::thread::spawn(move || {
-            let mut out = ChunkWriter { sender, buffer: Vec::new(), total: 0 };
+            let mut out = ChunkWriter {
+                sender,
+                buffer: Vec::new(),
+                total: 0,
+            };
             pack(&source, follow, place.name.as_deref(), &mut out)?;
             out.flush()?;
             Ok(out.total)
         });
         (directory, reader)
     };
-    let mut request = Request::new(Method::PUT, container_path(container, "/archive")).query(query(&directory));
-    request.body = Body::Stream { content_type: "application/x-tar", chunks };
+    let mut request =
+        Request::new(Method::PUT, container_path(container, "/archive")).query(query(&directory));
+    request.body = Body::Stream {
+        content_type: "application/x-tar",
+        chunks,
+    };
     let answer = client.call(request).await;
-    let packed = reader.join().map_err(|_| Failure::new("the packing thread failed"))?;
+    let packed = reader
+        .join()
+        .map_err(|_| Failure::new("the packing thread failed"))?;
     answer?;
-    let total: usize = packed.map_err(|error: io::Error| Failure::new(crate::failure::reason(&error)))?;
+    let total: usize =
+        packed.map_err(|error: io::Error| Failure::new(crate::failure::reason(&error)))?;
     if !quiet {
-        output::error_line(&format!("Successfully copied {} to {container}:{path}", units::size(total as f64, 3)));
+        output::error_line(&format!(
+            "Successfully copied {} to {container}:{path}",
+            units::size(total as f64, 3)
+        ));
     }
     Ok(())
 }
 
-fn pump(mut reader: impl Read, sender: &mpsc::Sender<Result<Bytes, io::Error>>) -> io::Result<usize> {
+fn pump(
+    mut reader: impl Read,
+    sender: &mpsc::Sender<Result<Bytes, io::Error>>,
+) -> io::Result<usize> {
     let mut total = 0;
     loop {
         let mut buffer = vec![0u8; 128 * 1024];
@@ -378,14 +506,20 @@ impl Write for ChunkWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         let chunk = Bytes::from(std::mem::take(&mut self.buffer));
-        self.sender.blocking_send(Ok(chunk)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        self.sender
+            .blocking_send(Ok(chunk))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 }
 
 fn pack(source: &Path, follow: bool, name: Option<&str>, out: &mut ChunkWriter) -> io::Result<()> {
     let mut builder = tar::Builder::new(out);
     builder.follow_symlinks(false);
-    let metadata = if follow { std::fs::metadata(source)? } else { std::fs::symlink_metadata(source)? };
+    let metadata = if follow {
+        std::fs::metadata(source)?
+    } else {
+        std::fs::symlink_metadata(source)?
+    };
     let root = name.unwrap_or(".");
     if metadata.is_dir() {
         if name.is_some() {
@@ -406,7 +540,11 @@ mod tests {
 
     fn check(source: &str, is_directory: bool, target: &str, there: There, expected: &str) {
         let got = match place(source, is_directory, target, there) {
-            Ok(place) => format!("{} {}", place.directory, place.name.as_deref().unwrap_or("*")),
+            Ok(place) => format!(
+                "{} {}",
+                place.directory,
+                place.name.as_deref().unwrap_or("*")
+            ),
             Err(error) => error,
         };
         assert_eq!(got, expected, "{source} {target}");
@@ -426,8 +564,14 @@ mod tests {
 
     #[test]
     fn entries_are_renamed() {
-        assert_eq!(renamed(Path::new("a/b"), Some("x")), Some(PathBuf::from("x/b")));
-        assert_eq!(renamed(Path::new("a/"), Some("x")), Some(PathBuf::from("x")));
+        assert_eq!(
+            renamed(Path::new("a/b"), Some("x")),
+            Some(PathBuf::from("x/b"))
+        );
+        assert_eq!(
+            renamed(Path::new("a/"), Some("x")),
+            Some(PathBuf::from("x"))
+        );
         assert_eq!(renamed(Path::new("a/b"), None), Some(PathBuf::from("b")));
         assert_eq!(renamed(Path::new("./a"), None), None);
     }

@@ -20,12 +20,18 @@ pub async fn events(cli: &Cli, matches: &Matches) -> Outcome {
         })?),
     };
     let filters = filter::collect(&matches.all("filter"));
-    let (since, until) = (stamp::since(&matches.text("since"))?, stamp::since(&matches.text("until"))?);
+    let (since, until) = (
+        stamp::since(&matches.text("since"))?,
+        stamp::since(&matches.text("until"))?,
+    );
     let query = Query::new()
         .when(!filters.is_empty(), "filters", filters.to_json())
         .when(!since.is_empty(), "since", since.clone())
         .when(!until.is_empty(), "until", until.clone());
-    let mut response = cli.client()?.send(Request::get("/events").query(query)).await?;
+    let mut response = cli
+        .client()?
+        .send(Request::get("/events").query(query))
+        .await?;
     while let Some(event) = response.next_json::<Value>().await? {
         match &template {
             None => output::line(&line(&event)),
@@ -41,14 +47,24 @@ pub fn line(event: &Value) -> String {
     let text = |field: &str| event[field].as_str().unwrap_or_default();
     match (event["timeNano"].as_i64(), event["time"].as_i64()) {
         (Some(nanos), _) if nanos != 0 => out.push_str(&stamp::local_nanos(nanos)),
-        (_, Some(seconds)) if seconds != 0 => out.push_str(&stamp::local_nanos(seconds * 1_000_000_000)),
+        (_, Some(seconds)) if seconds != 0 => {
+            out.push_str(&stamp::local_nanos(seconds * 1_000_000_000))
+        }
         _ => {}
     }
     let actor = &event["Actor"];
-    out.push_str(&format!(" {} {} {}", text("Type"), text("Action"), actor["ID"].as_str().unwrap_or_default()));
+    out.push_str(&format!(
+        " {} {} {}",
+        text("Type"),
+        text("Action"),
+        actor["ID"].as_str().unwrap_or_default()
+    ));
     let attributes = format::label_pairs(&actor["Attributes"]);
     if !attributes.is_empty() {
-        let pairs: Vec<_> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let pairs: Vec<_> = attributes
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         out.push_str(&format!(" ({})", pairs.join(", ")));
     }
     out
@@ -62,6 +78,10 @@ mod tests {
     #[test]
     fn events_have_sorted_attributes() {
         let event = json!({"Type": "container", "Action": "die", "Actor": {"ID": "abc", "Attributes": {"name": "x", "exitCode": "0"}}, "timeNano": 1_500_000_000});
-        assert!(line(&event).ends_with(" container die abc (exitCode=0, name=x)"), "{}", line(&event));
+        assert!(
+            line(&event).ends_with(" container die abc (exitCode=0, name=x)"),
+            "{}",
+            line(&event)
+        );
     }
 }

@@ -22,10 +22,18 @@ pub async fn exec(cli: &Cli, matches: &Matches) -> Outcome {
     if !detach {
         check_terminal(stdin, tty)?;
     }
-    let container = matches.arguments.first().map(String::as_str).unwrap_or_default();
+    let container = matches
+        .arguments
+        .first()
+        .map(String::as_str)
+        .unwrap_or_default();
     let detach_keys = cli.detach_keys(matches);
     let client = cli.client()?;
-    let (rows, columns) = if tty && !detach { terminal::size() } else { (0, 0) };
+    let (rows, columns) = if tty && !detach {
+        terminal::size()
+    } else {
+        (0, 0)
+    };
     let sized = rows != 0 || columns != 0;
     let mut body = Map::new();
     let mut put = |key: &str, value: Value| {
@@ -42,12 +50,26 @@ pub async fn exec(cli: &Cli, matches: &Matches) -> Outcome {
     put("AttachStdout", json!(!detach));
     put("Detach", json!(detach));
     put("DetachKeys", json!(detach_keys));
-    put("Env", if variables.is_empty() { Value::Null } else { json!(variables) });
+    put(
+        "Env",
+        if variables.is_empty() {
+            Value::Null
+        } else {
+            json!(variables)
+        },
+    );
     put("WorkingDir", json!(matches.text("workdir")));
     put("Cmd", json!(matches.arguments.get(1..).unwrap_or_default()));
-    let request = Request::post(format!("/containers/{}/exec", gantry_client::request::escape(container))).json(&body)?;
+    let request = Request::post(format!(
+        "/containers/{}/exec",
+        gantry_client::request::escape(container)
+    ))
+    .json(&body)?;
     let answer: Value = client.send(request).await?.json().await?;
-    let id = answer["Id"].as_str().filter(|id| !id.is_empty()).ok_or_else(|| Failure::new("exec ID empty"))?;
+    let id = answer["Id"]
+        .as_str()
+        .filter(|id| !id.is_empty())
+        .ok_or_else(|| Failure::new("exec ID empty"))?;
     let mut start = json!({"Detach": detach, "Tty": tty});
     if sized {
         start["ConsoleSize"] = json!([rows, columns]);
@@ -59,7 +81,16 @@ pub async fn exec(cli: &Cli, matches: &Matches) -> Outcome {
     }
     let connection = client.hijack(request).await?;
     let raw = (tty && stdin).then(terminal::Raw::enter).flatten();
-    let mut copy = Copy::start(connection, Streams { stdin, stdout: true, stderr: true, tty, detach_keys })?;
+    let mut copy = Copy::start(
+        connection,
+        Streams {
+            stdin,
+            stdout: true,
+            stderr: true,
+            tty,
+            detach_keys,
+        },
+    )?;
     let watch = tty && terminal::output_is_terminal();
     let ended = signals::resizing(client, &format!("/exec/{id}/resize"), watch, copy.ended()).await;
     drop(raw);

@@ -48,19 +48,33 @@ fn body_of(mut reader: impl Read + Send + 'static) -> Body {
             }
         }
     });
-    Body::Stream { content_type: "application/x-tar", chunks }
+    Body::Stream {
+        content_type: "application/x-tar",
+        chunks,
+    }
 }
 
 /// A place in an image's path: names keep their slashes and colons.
 pub fn image_path(name: &str, rest: &str) -> String {
-    format!("/images/{}{rest}", escape(name).replace("%2F", "/").replace("%3A", ":").replace("%40", "@"))
+    format!(
+        "/images/{}{rest}",
+        escape(name)
+            .replace("%2F", "/")
+            .replace("%3A", ":")
+            .replace("%40", "@")
+    )
 }
 
 /// Turns `os/arch[/variant]` into the JSON that image requests take.
 pub fn platform_json(platform: &str) -> Outcome<String> {
     let mut parts = platform.split('/');
-    let wrong = || Failure::new(format!("invalid platform: \"{platform}\": cannot parse platform specifier: invalid argument"));
-    let (os, architecture, variant) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    let wrong = || {
+        Failure::new(format!(
+            "invalid platform: \"{platform}\": cannot parse platform specifier: invalid argument"
+        ))
+    };
+    let (os, architecture, variant) =
+        (parts.next().unwrap_or_default(), parts.next(), parts.next());
     if parts.next().is_some() || os.is_empty() {
         return Err(wrong());
     }
@@ -77,7 +91,10 @@ pub fn platform_json(platform: &str) -> Outcome<String> {
 /// Checks `--platform` of `run` and `create`.
 pub fn check_platform(platform: &str) -> Outcome {
     let right = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '(' | ')' | '+'))
+        !part.is_empty()
+            && part.chars().all(|c| {
+                c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '(' | ')' | '+')
+            })
     };
     if platform.split('/').count() > 3 {
         return Err(Failure::new(format!(
@@ -104,17 +121,23 @@ async fn load(cli: &Cli, matches: &Matches) -> Outcome {
     let body = match input.as_str() {
         "" | "-" if input.is_empty() => {
             if terminal::input_is_terminal() {
-                return Err(Failure::new("requested load from stdin, but stdin is empty"));
+                return Err(Failure::new(
+                    "requested load from stdin, but stdin is empty",
+                ));
             }
             body_of(io::stdin())
         }
         path => {
-            let file = std::fs::File::open(path).map_err(|error| Failure::new(open_error(path, &error)))?;
+            let file = std::fs::File::open(path)
+                .map_err(|error| Failure::new(open_error(path, &error)))?;
             body_of(file)
         }
     };
     let quiet = matches.on("quiet") || !terminal::output_is_terminal();
-    let query = platforms(matches, Query::new().with("quiet", if quiet { "1" } else { "0" }))?;
+    let query = platforms(
+        matches,
+        Query::new().with("quiet", if quiet { "1" } else { "0" }),
+    )?;
     let mut request = Request::post("/images/load").query(query);
     request.body = body;
     let response = cli.client()?.send(request).await?;
@@ -135,7 +158,10 @@ async fn save(cli: &Cli, matches: &Matches) -> Outcome {
         query = query.with("names", name);
     }
     let query = platforms(matches, query)?;
-    let mut response = cli.client()?.send(Request::get("/images/get").query(query)).await?;
+    let mut response = cli
+        .client()?
+        .send(Request::get("/images/get").query(query))
+        .await?;
     while let Some(chunk) = response.chunk().await? {
         sink.write(&chunk)?;
     }
@@ -144,7 +170,11 @@ async fn save(cli: &Cli, matches: &Matches) -> Outcome {
 
 async fn import(cli: &Cli, matches: &Matches) -> Outcome {
     let source = &matches.arguments[0];
-    let reference = matches.arguments.get(1).map(String::as_str).unwrap_or_default();
+    let reference = matches
+        .arguments
+        .get(1)
+        .map(String::as_str)
+        .unwrap_or_default();
     if !reference.is_empty() {
         reference::parse_any(reference).map_err(|error| Failure::new(error.to_string()))?;
     }
@@ -153,11 +183,14 @@ async fn import(cli: &Cli, matches: &Matches) -> Outcome {
         "-" => body_of(io::stdin()),
         _ if remote => Body::Empty,
         path => {
-            let file = std::fs::File::open(path).map_err(|error| Failure::new(open_error(path, &error)))?;
+            let file = std::fs::File::open(path)
+                .map_err(|error| Failure::new(open_error(path, &error)))?;
             body_of(file)
         }
     };
-    let mut query = Query::new().with("fromSrc", if remote { source } else { "-" }).with("repo", reference);
+    let mut query = Query::new()
+        .with("fromSrc", if remote { source } else { "-" })
+        .with("repo", reference);
     for change in matches.all("change") {
         query = query.with("changes", change);
     }
@@ -173,15 +206,19 @@ async fn import(cli: &Cli, matches: &Matches) -> Outcome {
 
 async fn remove(client: &Client, matches: &Matches) -> Outcome {
     let force = matches.on("force");
-    let mut query = Query::new()
-        .when(force, "force", "1")
-        .when(matches.on("no-prune"), "noprune", "1");
+    let mut query =
+        Query::new()
+            .when(force, "force", "1")
+            .when(matches.on("no-prune"), "noprune", "1");
     for platform in matches.all_split("platform") {
         query = query.with("platforms", platform_json(&platform)?);
     }
     let (mut errors, mut fatal, mut out) = (Vec::new(), false, String::new());
     for name in &matches.arguments {
-        match client.send(Request::delete(image_path(name, "")).query(query.clone())).await {
+        match client
+            .send(Request::delete(image_path(name, "")).query(query.clone()))
+            .await
+        {
             Err(error) => {
                 if !error.is_not_found() {
                     fatal = true;
@@ -214,18 +251,28 @@ async fn remove(client: &Client, matches: &Matches) -> Outcome {
 async fn tag(client: &Client, source: &str, target: &str) -> Outcome {
     let invalid = |name: &str, error: &dyn std::fmt::Display| {
         let name = crate::grammar::values::quote(name);
-        Failure::new(format!("Error parsing reference: {name} is not a valid repository/tag: {error}"))
+        Failure::new(format!(
+            "Error parsing reference: {name} is not a valid repository/tag: {error}"
+        ))
     };
     if let Err(error) = reference::parse_any(source) {
         return Err(invalid(source, &error));
     }
     let reference = match reference::parse_any(target) {
         Ok(AnyReference::Named(reference)) if reference.digest().is_none() => reference.or_latest(),
-        Ok(_) => return Err(Failure::new("refusing to create a tag with a digest reference")),
+        Ok(_) => {
+            return Err(Failure::new(
+                "refusing to create a tag with a digest reference",
+            ));
+        }
         Err(error) => return Err(invalid(target, &error)),
     };
-    let query = Query::new().with("repo", reference.name()).with("tag", reference.tag().unwrap_or_default());
-    client.call(Request::post(image_path(source, "/tag")).query(query)).await?;
+    let query = Query::new()
+        .with("repo", reference.name())
+        .with("tag", reference.tag().unwrap_or_default());
+    client
+        .call(Request::post(image_path(source, "/tag")).query(query))
+        .await?;
     Ok(())
 }
 
@@ -242,17 +289,29 @@ async fn history(cli: &Cli, matches: &Matches) -> Outcome {
     let human = matches.on_unless_false("human");
     let truncate = !matches.on("no-trunc");
     let quiet = matches.on("quiet");
-    let query = match matches.get("platform").filter(|platform| !platform.is_empty()) {
+    let query = match matches
+        .get("platform")
+        .filter(|platform| !platform.is_empty())
+    {
         Some(platform) => Query::new().with("platform", platform_json(platform)?),
         None => Query::new(),
     };
     let default = match (quiet, human) {
         (true, _) => "{{.ID}}",
-        (false, true) => "table {{.ID}}\\t{{.CreatedSince}}\\t{{.CreatedBy}}\\t{{.Size}}\\t{{.Comment}}",
-        (false, false) => "table {{.ID}}\\t{{.CreatedAt}}\\t{{.CreatedBy}}\\t{{.Size}}\\t{{.Comment}}",
+        (false, true) => {
+            "table {{.ID}}\\t{{.CreatedSince}}\\t{{.CreatedBy}}\\t{{.Size}}\\t{{.Comment}}"
+        }
+        (false, false) => {
+            "table {{.ID}}\\t{{.CreatedAt}}\\t{{.CreatedBy}}\\t{{.Size}}\\t{{.Comment}}"
+        }
     };
     let format = Format::new(matches.get("format").unwrap_or_default(), default, &HISTORY)?;
-    let layers = get(cli.client()?, image_path(&matches.arguments[0], "/history"), query).await?;
+    let layers = get(
+        cli.client()?,
+        image_path(&matches.arguments[0], "/history"),
+        query,
+    )
+    .await?;
     let rows = layers
         .as_array()
         .into_iter()
@@ -271,8 +330,22 @@ async fn history(cli: &Cli, matches: &Matches) -> Outcome {
                 .text("ID", if truncate { units::short_id(id) } else { id })
                 .text("CreatedSince", since)
                 .text("CreatedAt", stamp::local_seconds(created))
-                .text("CreatedBy", if truncate { units::ellipsis(&by, 45) } else { by })
-                .text("Size", if human { units::size(size, 3) } else { format!("{size}") })
+                .text(
+                    "CreatedBy",
+                    if truncate {
+                        units::ellipsis(&by, 45)
+                    } else {
+                        by
+                    },
+                )
+                .text(
+                    "Size",
+                    if human {
+                        units::size(size, 3)
+                    } else {
+                        format!("{size}")
+                    },
+                )
                 .text("Comment", text(layer, "Comment"))
         })
         .collect();
@@ -286,10 +359,18 @@ mod tests {
 
     #[test]
     fn platforms_are_checked() {
-        assert_eq!(platform_json("linux/arm64/v8").ok().as_deref(), Some(r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#));
         assert_eq!(
-            check_platform("foo/bar/baz/x").err().map(|failure| failure.text).as_deref(),
-            Some("error parsing specified platform: \"foo/bar/baz/x\": cannot parse platform specifier: invalid argument")
+            platform_json("linux/arm64/v8").ok().as_deref(),
+            Some(r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#)
+        );
+        assert_eq!(
+            check_platform("foo/bar/baz/x")
+                .err()
+                .map(|failure| failure.text)
+                .as_deref(),
+            Some(
+                "error parsing specified platform: \"foo/bar/baz/x\": cannot parse platform specifier: invalid argument"
+            )
         );
         assert!(check_platform("linux/amd64").is_ok());
     }

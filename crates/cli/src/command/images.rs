@@ -36,9 +36,16 @@ pub async fn images(cli: &Cli, matches: &Matches) -> Outcome {
     }
     let tree = matches.on("tree");
     if tree {
-        for (flag, on) in [("quiet", quiet), ("no-trunc", !truncate), ("digests", digests), ("format", matches.given("format"))] {
+        for (flag, on) in [
+            ("quiet", quiet),
+            ("no-trunc", !truncate),
+            ("digests", digests),
+            ("format", matches.given("format")),
+        ] {
             if on {
-                return Err(crate::failure::Failure::new(format!("--{flag} is not yet supported with --tree")));
+                return Err(crate::failure::Failure::new(format!(
+                    "--{flag} is not yet supported with --tree"
+                )));
             }
         }
     }
@@ -60,7 +67,9 @@ pub async fn images(cli: &Cli, matches: &Matches) -> Outcome {
     };
     let chosen = match given.as_str() {
         "raw" if quiet => "image_id: {{.ID}}",
-        "raw" => "repository: {{ .Repository }}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n",
+        "raw" => {
+            "repository: {{ .Repository }}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n"
+        }
         other => other,
     };
     let format = Format::new(chosen, &default, &HEADINGS)?;
@@ -85,7 +94,13 @@ pub async fn images(cli: &Cli, matches: &Matches) -> Outcome {
 fn names(image: &Value, wants_digest: bool, digest_rows: bool) -> Vec<(String, String, String)> {
     const NONE: &str = "<none>";
     let list = |field: &str| -> Vec<String> {
-        image[field].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        image[field]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
     };
     let (tags, digests) = (list("RepoTags"), list("RepoDigests"));
     let real = |names: &[String]| names.iter().any(|name| !name.starts_with("<none>"));
@@ -117,7 +132,10 @@ fn names(image: &Value, wants_digest: bool, digest_rows: bool) -> Vec<(String, S
         if own.is_empty() {
             rows.push((repository.clone(), tag.clone(), NONE.to_owned()));
         }
-        rows.extend(own.into_iter().map(|digest| (repository.clone(), tag.clone(), digest)));
+        rows.extend(
+            own.into_iter()
+                .map(|digest| (repository.clone(), tag.clone(), digest)),
+        );
     }
     digests.retain(|(name, _, _)| !tags.iter().any(|(repository, _, _)| repository == name));
     let mut seen: Vec<String> = Vec::new();
@@ -139,7 +157,9 @@ fn row(image: &Value, repository: &str, tag: &str, digest: &str, truncate: bool)
         Some(number) if number >= 0 => Some(number),
         _ => None,
     };
-    let size = |number: Option<i64>| number.map_or("N/A".to_owned(), |number| units::size(number as f64, 4));
+    let size = |number: Option<i64>| {
+        number.map_or("N/A".to_owned(), |number| units::size(number as f64, 4))
+    };
     let unique = match (count("Size"), count("SharedSize")) {
         (Some(size), Some(shared)) => Some(size - shared),
         _ => None,
@@ -158,17 +178,30 @@ fn row(image: &Value, repository: &str, tag: &str, digest: &str, truncate: bool)
         .text("CreatedAt", stamp::local(created))
         .text("Size", units::size(bytes, 3))
         .text("VirtualSize", units::size(bytes, 4))
-        .text("Containers", count("Containers").map_or("N/A".to_owned(), |number| number.to_string()))
+        .text(
+            "Containers",
+            count("Containers").map_or("N/A".to_owned(), |number| number.to_string()),
+        )
         .text("SharedSize", size(count("SharedSize")))
         .text("UniqueSize", size(unique))
 }
 
 /// Draws images with their platforms below them.
 fn tree(images: &[Value]) -> String {
-    let mut lines: Vec<[String; 5]> =
-        vec![["IMAGE".to_owned(), "ID".to_owned(), "DISK USAGE".to_owned(), "CONTENT SIZE".to_owned(), "EXTRA".to_owned()]];
+    let mut lines: Vec<[String; 5]> = vec![[
+        "IMAGE".to_owned(),
+        "ID".to_owned(),
+        "DISK USAGE".to_owned(),
+        "CONTENT SIZE".to_owned(),
+        "EXTRA".to_owned(),
+    ]];
     for image in images {
-        let tags: Vec<&str> = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let tags: Vec<&str> = image["RepoTags"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let manifests: Vec<&Value> = image["Manifests"]
             .as_array()
             .into_iter()
@@ -176,9 +209,16 @@ fn tree(images: &[Value]) -> String {
             .filter(|manifest| text(manifest, "Kind") == "image")
             .collect();
         let bytes = |value: &Value| units::size(value.as_f64().unwrap_or(0.0), 3);
-        let content: f64 = manifests.iter().map(|m| m["Size"]["Content"].as_f64().unwrap_or(0.0)).sum();
+        let content: f64 = manifests
+            .iter()
+            .map(|m| m["Size"]["Content"].as_f64().unwrap_or(0.0))
+            .sum();
         let used = image["Containers"].as_i64().unwrap_or(0) > 0;
-        let name = if tags.is_empty() { "<untagged>".to_owned() } else { tags.join(",") };
+        let name = if tags.is_empty() {
+            "<untagged>".to_owned()
+        } else {
+            tags.join(",")
+        };
         lines.push([
             name,
             units::short_id(text(image, "Id")).to_owned(),
@@ -187,14 +227,24 @@ fn tree(images: &[Value]) -> String {
             if used { "U".to_owned() } else { String::new() },
         ]);
         for (at, manifest) in manifests.iter().enumerate() {
-            let branch = if at + 1 == manifests.len() { "\u{2514}\u{2500}" } else { "\u{251c}\u{2500}" };
+            let branch = if at + 1 == manifests.len() {
+                "\u{2514}\u{2500}"
+            } else {
+                "\u{251c}\u{2500}"
+            };
             let platform = &manifest["ImageData"]["Platform"];
-            let mut shown = format!("{}/{}", text(platform, "os"), text(platform, "architecture"));
+            let mut shown = format!(
+                "{}/{}",
+                text(platform, "os"),
+                text(platform, "architecture")
+            );
             if !text(platform, "variant").is_empty() {
                 shown.push('/');
                 shown.push_str(text(platform, "variant"));
             }
-            let used = manifest["ImageData"]["Containers"].as_array().is_some_and(|list| !list.is_empty());
+            let used = manifest["ImageData"]["Containers"]
+                .as_array()
+                .is_some_and(|list| !list.is_empty());
             lines.push([
                 format!("{branch} {shown}"),
                 units::short_id(text(manifest, "ID")).to_owned(),
@@ -204,7 +254,10 @@ fn tree(images: &[Value]) -> String {
             ]);
         }
     }
-    let body: String = lines.iter().map(|cells| format!("{}\n", cells.join("\t").trim_end_matches('\t'))).collect();
+    let body: String = lines
+        .iter()
+        .map(|cells| format!("{}\n", cells.join("\t").trim_end_matches('\t')))
+        .collect();
     crate::table::layout(&body)
 }
 
@@ -223,6 +276,9 @@ mod tests {
         let untagged = json!({"RepoTags": [], "RepoDigests": []});
         assert_eq!(names(&untagged, false, false)[0].0, "<none>");
         let only_digest = json!({"RepoTags": [], "RepoDigests": [digest]});
-        assert_eq!(names(&only_digest, false, false), [("busybox".to_owned(), "<none>".to_owned(), String::new())]);
+        assert_eq!(
+            names(&only_digest, false, false),
+            [("busybox".to_owned(), "<none>".to_owned(), String::new())]
+        );
     }
 }

@@ -14,10 +14,10 @@ pub async fn info(cli: &Cli, matches: &Matches) -> Outcome {
     let template = match matches.get("format").unwrap_or_default() {
         "" => None,
         "json" => Some(Template::parse("{{json .}}").map_err(Failure::new)?),
-        text => Some(
-            Template::parse(text)
-                .map_err(|error| Failure { text: format!("template parsing error: {error}"), code: 64 })?,
-        ),
+        text => Some(Template::parse(text).map_err(|error| Failure {
+            text: format!("template parsing error: {error}"),
+            code: 64,
+        })?),
     };
     let context = cli.target()?.context;
     let debug = cli.global.on("debug");
@@ -90,7 +90,13 @@ fn server_text(info: &Value) -> String {
     };
     let number = |field: &str| info[field].as_i64().unwrap_or(0);
     let list = |value: &Value| -> String {
-        value.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let flag = |field: &str| info[field].as_bool().unwrap_or(false);
     line(format!(" Containers: {}", number("Containers")));
@@ -106,10 +112,18 @@ fn server_text(info: &Value) -> String {
     optional("Server Version", text(info, "ServerVersion"));
     optional("Storage Driver", text(info, "Driver"));
     for pair in info["DriverStatus"].as_array().into_iter().flatten() {
-        line(format!("  {}: {}", pair[0].as_str().unwrap_or_default(), pair[1].as_str().unwrap_or_default()));
+        line(format!(
+            "  {}: {}",
+            pair[0].as_str().unwrap_or_default(),
+            pair[1].as_str().unwrap_or_default()
+        ));
     }
     for pair in info["SystemStatus"].as_array().into_iter().flatten() {
-        line(format!(" {}: {}", pair[0].as_str().unwrap_or_default(), pair[1].as_str().unwrap_or_default()));
+        line(format!(
+            " {}: {}",
+            pair[0].as_str().unwrap_or_default(),
+            pair[1].as_str().unwrap_or_default()
+        ));
     }
     let mut optional = |label: &str, value: &str| {
         if !value.is_empty() {
@@ -122,35 +136,62 @@ fn server_text(info: &Value) -> String {
     line(" Plugins:".to_owned());
     line(format!("  Volume: {}", list(&info["Plugins"]["Volume"])));
     line(format!("  Network: {}", list(&info["Plugins"]["Network"])));
-    if info["Plugins"]["Authorization"].as_array().is_some_and(|plugins| !plugins.is_empty()) {
-        line(format!("  Authorization: {}", list(&info["Plugins"]["Authorization"])));
+    if info["Plugins"]["Authorization"]
+        .as_array()
+        .is_some_and(|plugins| !plugins.is_empty())
+    {
+        line(format!(
+            "  Authorization: {}",
+            list(&info["Plugins"]["Authorization"])
+        ));
     }
     line(format!("  Log: {}", list(&info["Plugins"]["Log"])));
-    if info["CDISpecDirs"].as_array().is_some_and(|directories| !directories.is_empty()) {
+    if info["CDISpecDirs"]
+        .as_array()
+        .is_some_and(|directories| !directories.is_empty())
+    {
         line(" CDI spec directories:".to_owned());
         for directory in info["CDISpecDirs"].as_array().into_iter().flatten() {
             line(format!("  {}", directory.as_str().unwrap_or_default()));
         }
     }
     let swarm = text(&info["Swarm"], "LocalNodeState");
-    line(format!(" Swarm: {}", if swarm.is_empty() { "inactive" } else { swarm }));
-    if let Some(runtimes) = info["Runtimes"].as_object().filter(|runtimes| !runtimes.is_empty()) {
+    line(format!(
+        " Swarm: {}",
+        if swarm.is_empty() { "inactive" } else { swarm }
+    ));
+    if let Some(runtimes) = info["Runtimes"]
+        .as_object()
+        .filter(|runtimes| !runtimes.is_empty())
+    {
         let mut names: Vec<_> = runtimes.keys().map(String::as_str).collect();
         names.sort_unstable();
         line(format!(" Runtimes: {}", names.join(" ")));
-        line(format!(" Default Runtime: {}", text(info, "DefaultRuntime")));
+        line(format!(
+            " Default Runtime: {}",
+            text(info, "DefaultRuntime")
+        ));
     }
     if text(info, "OSType") == "linux" {
         line(format!(" Init Binary: {}", text(info, "InitBinary")));
-        for (label, field) in [("containerd", "ContainerdCommit"), ("runc", "RuncCommit"), ("init", "InitCommit")] {
+        for (label, field) in [
+            ("containerd", "ContainerdCommit"),
+            ("runc", "RuncCommit"),
+            ("init", "InitCommit"),
+        ] {
             line(format!(" {label} version: {}", text(&info[field], "ID")));
         }
-        let options = info["SecurityOptions"].as_array().filter(|options| !options.is_empty());
+        let options = info["SecurityOptions"]
+            .as_array()
+            .filter(|options| !options.is_empty());
         if let Some(options) = options {
             line(" Security Options:".to_owned());
             for option in options.iter().filter_map(Value::as_str) {
                 let mut pairs = option.split(',').filter_map(|pair| pair.split_once('='));
-                let name = pairs.clone().find(|(key, _)| *key == "name").map_or(option, |(_, value)| value);
+                let name = pairs
+                    .clone()
+                    .find(|(key, _)| *key == "name")
+                    .map_or(option, |(_, value)| value);
                 line(format!("  {name}"));
                 if let Some((_, profile)) = pairs.find(|(key, _)| *key == "profile") {
                     line(format!("   Profile: {profile}"));
@@ -168,7 +209,10 @@ fn server_text(info: &Value) -> String {
     optional("OSType", text(info, "OSType"));
     optional("Architecture", text(info, "Architecture"));
     line(format!(" CPUs: {}", number("NCPU")));
-    line(format!(" Total Memory: {}", units::binary_size(info["MemTotal"].as_f64().unwrap_or(0.0))));
+    line(format!(
+        " Total Memory: {}",
+        units::binary_size(info["MemTotal"].as_f64().unwrap_or(0.0))
+    ));
     let mut optional = |label: &str, value: &str| {
         if !value.is_empty() {
             line(format!(" {label}: {value}"));
@@ -184,12 +228,19 @@ fn server_text(info: &Value) -> String {
         line(format!("  System Time: {}", text(info, "SystemTime")));
         line(format!("  EventsListeners: {}", number("NEventsListener")));
     }
-    for (label, field) in [("HTTP Proxy", "HttpProxy"), ("HTTPS Proxy", "HttpsProxy"), ("No Proxy", "NoProxy")] {
+    for (label, field) in [
+        ("HTTP Proxy", "HttpProxy"),
+        ("HTTPS Proxy", "HttpsProxy"),
+        ("No Proxy", "NoProxy"),
+    ] {
         if !text(info, field).is_empty() {
             line(format!(" {label}: {}", text(info, field)));
         }
     }
-    if info["Labels"].as_array().is_some_and(|labels| !labels.is_empty()) {
+    if info["Labels"]
+        .as_array()
+        .is_some_and(|labels| !labels.is_empty())
+    {
         line(" Labels:".to_owned());
         for label in info["Labels"].as_array().into_iter().flatten() {
             line(format!("  {}", label.as_str().unwrap_or_default()));
@@ -204,27 +255,56 @@ fn server_text(info: &Value) -> String {
         .filter(|(_, index)| !index["Secure"].as_bool().unwrap_or(true))
         .map(|(name, _)| name.as_str())
         .collect();
-    insecure.extend(registries["InsecureRegistryCIDRs"].as_array().into_iter().flatten().filter_map(Value::as_str));
+    insecure.extend(
+        registries["InsecureRegistryCIDRs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str),
+    );
     if !insecure.is_empty() {
         line(" Insecure Registries:".to_owned());
-        insecure.into_iter().for_each(|registry| line(format!("  {registry}")));
+        insecure
+            .into_iter()
+            .for_each(|registry| line(format!("  {registry}")));
     }
-    if let Some(mirrors) = registries["Mirrors"].as_array().filter(|mirrors| !mirrors.is_empty()) {
+    if let Some(mirrors) = registries["Mirrors"]
+        .as_array()
+        .filter(|mirrors| !mirrors.is_empty())
+    {
         line(" Registry Mirrors:".to_owned());
-        mirrors.iter().for_each(|mirror| line(format!("  {}", mirror.as_str().unwrap_or_default())));
+        mirrors
+            .iter()
+            .for_each(|mirror| line(format!("  {}", mirror.as_str().unwrap_or_default())));
     }
-    line(format!(" Live Restore Enabled: {}", flag("LiveRestoreEnabled")));
+    line(format!(
+        " Live Restore Enabled: {}",
+        flag("LiveRestoreEnabled")
+    ));
     if !text(info, "ProductLicense").is_empty() {
-        line(format!(" Product License: {}", text(info, "ProductLicense")));
+        line(format!(
+            " Product License: {}",
+            text(info, "ProductLicense")
+        ));
     }
-    if let Some(pools) = info["DefaultAddressPools"].as_array().filter(|pools| !pools.is_empty()) {
+    if let Some(pools) = info["DefaultAddressPools"]
+        .as_array()
+        .filter(|pools| !pools.is_empty())
+    {
         line(" Default Address Pools:".to_owned());
         for pool in pools {
-            line(format!("   Base: {}, Size: {}", text(pool, "Base"), pool["Size"].as_i64().unwrap_or(0)));
+            line(format!(
+                "   Base: {}, Size: {}",
+                text(pool, "Base"),
+                pool["Size"].as_i64().unwrap_or(0)
+            ));
         }
     }
     if !text(&info["FirewallBackend"], "Driver").is_empty() {
-        line(format!(" Firewall Backend: {}", text(&info["FirewallBackend"], "Driver")));
+        line(format!(
+            " Firewall Backend: {}",
+            text(&info["FirewallBackend"], "Driver")
+        ));
     }
     out
 }
@@ -237,7 +317,10 @@ mod tests {
     fn security_options_are_taken_apart() {
         let info = json!({"OSType": "linux", "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"]});
         let text = server_text(&info);
-        assert!(text.contains(" Security Options:\n  seccomp\n   Profile: builtin\n  cgroupns\n"), "{text}");
+        assert!(
+            text.contains(" Security Options:\n  seccomp\n   Profile: builtin\n  cgroupns\n"),
+            "{text}"
+        );
         assert!(text.contains(" Swarm: inactive\n"), "{text}");
     }
 }

@@ -10,8 +10,18 @@ use gantry_client::request::escape;
 use gantry_client::{Client, Error, Query, Request};
 
 /// The kinds of objects, in the order in which they are tried.
-const KINDS: [&str; 10] =
-    ["container", "image", "network", "volume", "service", "task", "node", "plugin", "secret", "config"];
+const KINDS: [&str; 10] = [
+    "container",
+    "image",
+    "network",
+    "volume",
+    "service",
+    "task",
+    "node",
+    "plugin",
+    "secret",
+    "config",
+];
 
 /// Runs `inspect`, `container inspect` and the like.
 pub async fn inspect(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
@@ -20,7 +30,9 @@ pub async fn inspect(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         Some((kind, _)) => kind.to_owned(),
         None => {
             if matches.given("type") && matches.text("type").is_empty() {
-                return Err(Failure::new("type is empty: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\""));
+                return Err(Failure::new(
+                    "type is empty: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"",
+                ));
             }
             matches.text("type")
         }
@@ -36,7 +48,8 @@ pub async fn inspect(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
     let template = match format {
         "" | "json" => None,
         text => Some(
-            Template::parse(text).map_err(|error| Failure::new(format!("template parsing error: {error}")))?,
+            Template::parse(text)
+                .map_err(|error| Failure::new(format!("template parsing error: {error}")))?,
         ),
     };
     let size = matches.on("size");
@@ -48,14 +61,17 @@ pub async fn inspect(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         let answer = if any {
             search(client, name, size).await
         } else {
-            lookup(client, &wanted, name, size, verbose, &platform).await.map_err(Failure::from)
+            lookup(client, &wanted, name, size, verbose, &platform)
+                .await
+                .map_err(Failure::from)
         };
         match answer {
             Ok(bytes) => match &template {
                 None => found.push(bytes),
                 Some(template) => {
-                    let json = serde_json::from_slice(&bytes)
-                        .map_err(|error| Failure::new(format!("unable to read inspect data: {error}")))?;
+                    let json = serde_json::from_slice(&bytes).map_err(|error| {
+                        Failure::new(format!("unable to read inspect data: {error}"))
+                    })?;
                     match format::inspect(template, &json) {
                         Ok(text) => {
                             rendered.push_str(&text);
@@ -75,17 +91,30 @@ pub async fn inspect(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         (Some(_), _) if rendered.is_empty() => output::out("\n"),
         (Some(_), _) => output::out(&rendered),
         (None, "json") => {
-            let items: Vec<_> = found.iter().map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).collect();
+            let items: Vec<_> = found
+                .iter()
+                .map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned())
+                .collect();
             output::line(&format!("[{}]", items.join(",")));
         }
         (None, _) => {
             let mut array = b"[".to_vec();
-            array.extend(found.iter().map(|bytes| bytes.trim_ascii()).collect::<Vec<_>>().join(&b","[..]));
+            array.extend(
+                found
+                    .iter()
+                    .map(|bytes| bytes.trim_ascii())
+                    .collect::<Vec<_>>()
+                    .join(&b","[..]),
+            );
             array.push(b']');
             output::line(&indent(&array));
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Failure::new(errors.join("\n"))) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(errors.join("\n")))
+    }
 }
 
 async fn lookup(
@@ -98,16 +127,33 @@ async fn lookup(
 ) -> Result<Vec<u8>, Error> {
     let name = escape(name);
     let (path, query) = match kind {
-        "container" => (format!("/containers/{name}/json"), Query::new().when(size, "size", "1")),
+        "container" => (
+            format!("/containers/{name}/json"),
+            Query::new().when(size, "size", "1"),
+        ),
         "image" => {
             let query = Query::new();
             let query = match platform {
                 "" => query,
-                text => query.with("platform", crate::command::image::platform_json(text).unwrap_or_default()),
+                text => query.with(
+                    "platform",
+                    crate::command::image::platform_json(text).unwrap_or_default(),
+                ),
             };
-            (format!("/images/{}/json", name.replace("%2F", "/").replace("%3A", ":").replace("%40", "@")), query)
+            (
+                format!(
+                    "/images/{}/json",
+                    name.replace("%2F", "/")
+                        .replace("%3A", ":")
+                        .replace("%40", "@")
+                ),
+                query,
+            )
         }
-        "network" => (format!("/networks/{name}"), Query::new().when(verbose, "verbose", "true")),
+        "network" => (
+            format!("/networks/{name}"),
+            Query::new().when(verbose, "verbose", "true"),
+        ),
         "plugin" => (format!("/plugins/{name}/json"), Query::new()),
         kind => (format!("/{kind}s/{name}"), Query::new()),
     };
@@ -120,7 +166,10 @@ async fn search(client: &Client, name: &str, size: bool) -> Outcome<Vec<u8>> {
         match lookup(client, kind, name, size, false, "").await {
             Ok(bytes) => return Ok(bytes),
             Err(error) if matches!(error.status(), Some(404 | 503 | 406 | 501)) => {}
-            Err(error) if error.to_string().contains("This node is not a swarm manager") => {}
+            Err(error)
+                if error
+                    .to_string()
+                    .contains("This node is not a swarm manager") => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -41,7 +41,11 @@ pub async fn list(cli: &Cli, matches: &Matches) -> Outcome {
         None => String::new(),
     };
     let last = matches.integer("last").unwrap_or(-1);
-    let limit = if matches.on("latest") && last == -1 { 1 } else { last };
+    let limit = if matches.on("latest") && last == -1 {
+        1
+    } else {
+        last
+    };
     // A template that shows sizes needs them computed.
     let size = matches.on("size") || (given.contains(".Size") && !quiet);
     let filters = filter::collect(&matches.all("filter"));
@@ -65,7 +69,12 @@ pub async fn list(cli: &Cli, matches: &Matches) -> Outcome {
     // A wrong template fails even if there is nothing to list.
     format.row(row(&Value::Null, truncate))?;
     let containers = get(cli.client()?, "/containers/json", query).await?;
-    let rows = containers.as_array().into_iter().flatten().map(|container| row(container, truncate)).collect();
+    let rows = containers
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|container| row(container, truncate))
+        .collect();
     output::out(&format.render(rows)?);
     Ok(())
 }
@@ -77,18 +86,35 @@ fn row(container: &Value, truncate: bool) -> Row {
         true => units::ellipsis(text(container, "Command"), 20),
         false => text(container, "Command").to_owned(),
     };
-    let mounts: Vec<&Value> = container["Mounts"].as_array().into_iter().flatten().collect();
-    let volumes = mounts.iter().filter(|mount| text(mount, "Driver") == "local").count();
+    let mounts: Vec<&Value> = container["Mounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .collect();
+    let volumes = mounts
+        .iter()
+        .filter(|mount| text(mount, "Driver") == "local")
+        .count();
     let names: Vec<String> = mounts
         .iter()
         .map(|mount| match text(mount, "Name") {
             "" => text(mount, "Source"),
             name => name,
         })
-        .map(|name| if truncate { units::ellipsis(name, 15) } else { name.to_owned() })
+        .map(|name| {
+            if truncate {
+                units::ellipsis(name, 15)
+            } else {
+                name.to_owned()
+            }
+        })
         .collect();
-    let mut networks: Vec<&String> =
-        container["NetworkSettings"]["Networks"].as_object().into_iter().flatten().map(|(name, _)| name).collect();
+    let mut networks: Vec<&String> = container["NetworkSettings"]["Networks"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name)
+        .collect();
     networks.sort();
     let networks: Vec<&str> = networks.into_iter().map(String::as_str).collect();
     Row::new("*formatter.ContainerContext")
@@ -96,7 +122,10 @@ fn row(container: &Value, truncate: bool) -> Row {
         .text("Image", image(container, truncate))
         .text("Command", quote(&command))
         .text("CreatedAt", stamp::local(created))
-        .text("RunningFor", format!("{} ago", units::duration(stamp::age(created))))
+        .text(
+            "RunningFor",
+            format!("{} ago", units::duration(stamp::age(created))),
+        )
         .text("Ports", ports(&container["Ports"]))
         .text("State", text(container, "State"))
         .text("Status", text(container, "Status"))
@@ -114,7 +143,11 @@ fn platform(container: &Value) -> String {
     if platform.is_null() {
         return String::new();
     }
-    let mut out = format!("{}/{}", text(platform, "os"), text(platform, "architecture"));
+    let mut out = format!(
+        "{}/{}",
+        text(platform, "os"),
+        text(platform, "architecture")
+    );
     if !text(platform, "variant").is_empty() {
         out.push('/');
         out.push_str(text(platform, "variant"));
@@ -126,7 +159,11 @@ fn size(container: &Value) -> String {
     let writable = container["SizeRw"].as_f64().unwrap_or(0.0);
     let whole = container["SizeRootFs"].as_f64().unwrap_or(0.0);
     let shown = units::size(writable, 3);
-    if whole > 0.0 { format!("{shown} (virtual {})", units::size(whole, 3)) } else { shown }
+    if whole > 0.0 {
+        format!("{shown} (virtual {})", units::size(whole, 3))
+    } else {
+        shown
+    }
 }
 
 /// Returns a container's own names, without those by which others link to it.
@@ -159,7 +196,10 @@ fn image(container: &Value, truncate: bool) -> String {
     match reference::parse_any(image) {
         // The digest is left out; the tag stays.
         Ok(AnyReference::Named(reference)) => {
-            let tag = reference.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
+            let tag = reference
+                .tag()
+                .map(|tag| format!(":{tag}"))
+                .unwrap_or_default();
             format!("{}{tag}", reference.familiar_name())
         }
         _ => image.to_owned(),
@@ -193,16 +233,29 @@ pub fn ports(ports: &Value) -> String {
     let (mut out, mut mapped) = (Vec::new(), Vec::new());
     for port in &ports {
         if !port.ip.is_empty() && port.public != port.private {
-            mapped.push(format!("{}->{}/{}", joined(&port.ip, &port.public.to_string()), port.private, port.kind));
+            mapped.push(format!(
+                "{}->{}/{}",
+                joined(&port.ip, &port.public.to_string()),
+                port.private,
+                port.kind
+            ));
             continue;
         }
-        match groups.iter_mut().find(|group| group.0 == port.ip && group.1 == port.kind) {
+        match groups
+            .iter_mut()
+            .find(|group| group.0 == port.ip && group.1 == port.kind)
+        {
             Some(group) if group.3 + 1 == port.private => group.3 = port.private,
             Some(group) => {
                 out.push(shown(group));
                 (group.2, group.3) = (port.private, port.private);
             }
-            None => groups.push((port.ip.clone(), port.kind.clone(), port.private, port.private)),
+            None => groups.push((
+                port.ip.clone(),
+                port.kind.clone(),
+                port.private,
+                port.private,
+            )),
         }
     }
     out.extend(groups.iter().map(shown));
@@ -211,13 +264,25 @@ pub fn ports(ports: &Value) -> String {
 }
 
 fn shown((ip, kind, first, last): &(String, String, u64, u64)) -> String {
-    let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
-    if ip.is_empty() { format!("{range}/{kind}") } else { format!("{}->{range}/{kind}", joined(ip, &range)) }
+    let range = if first == last {
+        first.to_string()
+    } else {
+        format!("{first}-{last}")
+    };
+    if ip.is_empty() {
+        format!("{range}/{kind}")
+    } else {
+        format!("{}->{range}/{kind}", joined(ip, &range))
+    }
 }
 
 /// Joins an address and a port; IPv6 addresses get brackets.
 pub fn joined(ip: &str, port: &str) -> String {
-    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+    if ip.contains(':') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    }
 }
 
 #[cfg(test)]
@@ -228,13 +293,27 @@ mod tests {
     #[test]
     fn ports_are_compacted() {
         let port = |ip: &str, private: u16, public: u16| json!({"IP": ip, "PrivatePort": private, "PublicPort": public, "Type": "tcp"});
-        let check = |list: Vec<Value>, expected: &str| assert_eq!(ports(&Value::Array(list)), expected);
+        let check =
+            |list: Vec<Value>, expected: &str| assert_eq!(ports(&Value::Array(list)), expected);
         check(
             vec![port("0.0.0.0", 80, 8080), port("::", 80, 8080)],
             "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp",
         );
-        check(vec![port("0.0.0.0", 80, 80), port("0.0.0.0", 81, 81), port("0.0.0.0", 90, 90)], "0.0.0.0:80-81->80-81/tcp, 0.0.0.0:90->90/tcp");
-        check(vec![json!({"PrivatePort": 80, "Type": "tcp"}), json!({"PrivatePort": 81, "Type": "tcp"})], "80-81/tcp");
+        check(
+            vec![
+                port("0.0.0.0", 80, 80),
+                port("0.0.0.0", 81, 81),
+                port("0.0.0.0", 90, 90),
+            ],
+            "0.0.0.0:80-81->80-81/tcp, 0.0.0.0:90->90/tcp",
+        );
+        check(
+            vec![
+                json!({"PrivatePort": 80, "Type": "tcp"}),
+                json!({"PrivatePort": 81, "Type": "tcp"}),
+            ],
+            "80-81/tcp",
+        );
         check(Vec::new(), "");
     }
 

@@ -14,8 +14,12 @@ pub async fn logs(cli: &Cli, matches: &Matches) -> Outcome {
     let name = &matches.arguments[0];
     let parse = |flag: &str| {
         let value = matches.text(flag);
-        stamp::since(&value)
-            .map_err(|error| Failure::new(format!("invalid value for {}: {error}", crate::grammar::values::quote(flag))))
+        stamp::since(&value).map_err(|error| {
+            Failure::new(format!(
+                "invalid value for {}: {error}",
+                crate::grammar::values::quote(flag)
+            ))
+        })
     };
     let (since, until) = (parse("since")?, parse("until")?);
     let tail = matches.get("tail").unwrap_or("all").to_owned();
@@ -28,12 +32,16 @@ pub async fn logs(cli: &Cli, matches: &Matches) -> Outcome {
         .with("tail", tail)
         .when(matches.on("timestamps"), "timestamps", "1")
         .when(!until.is_empty(), "until", until.clone());
-    let mut response = client.send(Request::get(container_path(name, "/logs")).query(query)).await?;
+    let mut response = client
+        .send(Request::get(container_path(name, "/logs")).query(query))
+        .await?;
     // Since API 1.42 the answer says whether it is framed; older daemons have to be asked about the terminal.
     let raw = match response.header("content-type") {
         Some("application/vnd.docker.multiplexed-stream") => false,
         Some("application/vnd.docker.raw-stream") if client.version_if_known().minor >= 42 => true,
-        _ => inspect_container(client, name).await?["Config"]["Tty"].as_bool().unwrap_or(false),
+        _ => inspect_container(client, name).await?["Config"]["Tty"]
+            .as_bool()
+            .unwrap_or(false),
     };
     let mut sink = Sink::new(raw);
     while let Some(chunk) = response.chunk().await? {

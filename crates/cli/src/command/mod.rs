@@ -48,26 +48,24 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         "container stats" => Box::pin(stats::stats(cli, matches)).await,
         "container cp" => Box::pin(copy::copy(cli, matches)).await,
         "container update" => Box::pin(update::update(cli, matches)).await,
-        "container commit" | "container diff" | "container export" | "container kill" | "container pause"
-        | "container port" | "container rename" | "container restart" | "container rm" | "container stop"
-        | "container top" | "container unpause" | "container wait" => {
-            Box::pin(container::dispatch(cli, path, matches)).await
-        }
-        "inspect" | "container inspect" | "image inspect" | "volume inspect" | "network inspect" => {
-            Box::pin(inspect::inspect(cli, path, matches)).await
-        }
+        "container commit" | "container diff" | "container export" | "container kill"
+        | "container pause" | "container port" | "container rename" | "container restart"
+        | "container rm" | "container stop" | "container top" | "container unpause"
+        | "container wait" => Box::pin(container::dispatch(cli, path, matches)).await,
+        "inspect" | "container inspect" | "image inspect" | "volume inspect"
+        | "network inspect" => Box::pin(inspect::inspect(cli, path, matches)).await,
         "container prune" | "image prune" | "volume prune" | "network prune" | "system prune" => {
             Box::pin(prune::prune(cli, path, matches)).await
         }
         "image ls" => Box::pin(images::images(cli, matches)).await,
         "image pull" => Box::pin(pull::command(cli, matches)).await,
-        "image history" | "image import" | "image load" | "image rm" | "image save" | "image tag" => {
-            Box::pin(image::dispatch(cli, path, matches)).await
+        "image history" | "image import" | "image load" | "image rm" | "image save"
+        | "image tag" => Box::pin(image::dispatch(cli, path, matches)).await,
+        "volume create" | "volume ls" | "volume rm" => {
+            Box::pin(volume::dispatch(cli, path, matches)).await
         }
-        "volume create" | "volume ls" | "volume rm" => Box::pin(volume::dispatch(cli, path, matches)).await,
-        "network create" | "network ls" | "network rm" | "network connect" | "network disconnect" => {
-            Box::pin(network::dispatch(cli, path, matches)).await
-        }
+        "network create" | "network ls" | "network rm" | "network connect"
+        | "network disconnect" => Box::pin(network::dispatch(cli, path, matches)).await,
         "system df" => Box::pin(usage::usage(cli, matches)).await,
         "system events" => Box::pin(events::events(cli, matches)).await,
         "system info" => Box::pin(info::info(cli, matches)).await,
@@ -88,7 +86,11 @@ pub fn container_path(name: &str, rest: &str) -> String {
 
 /// Gets a JSON answer.
 pub async fn get(client: &Client, path: impl Into<String>, query: Query) -> Result<Value, Error> {
-    client.send(Request::get(path).query(query)).await?.json().await
+    client
+        .send(Request::get(path).query(query))
+        .await?
+        .json()
+        .await
 }
 
 /// Inspects a container.
@@ -121,10 +123,18 @@ where
             }
             printed += 1;
         }
-        if printed == done.len() { Poll::Ready(()) } else { Poll::Pending }
+        if printed == done.len() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
-    if errors.is_empty() { Ok(()) } else { Err(Failure::new(errors.join("\n"))) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(errors.join("\n")))
+    }
 }
 
 /// Asks a yes-or-no question on standard output; no answer is no.

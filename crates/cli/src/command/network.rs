@@ -58,8 +58,11 @@ async fn remove(client: &Client, matches: &Matches) -> Outcome {
 
 async fn connect(client: &Client, matches: &Matches) -> Outcome {
     let mut endpoint = empty_endpoint();
-    endpoint["IPAMConfig"] =
-        Value::Object(ipam_config(&matches.text("ip"), &matches.text("ip6"), &matches.all("link-local-ip")));
+    endpoint["IPAMConfig"] = Value::Object(ipam_config(
+        &matches.text("ip"),
+        &matches.text("ip6"),
+        &matches.all("link-local-ip"),
+    ));
     let links = matches.all("link");
     if !links.is_empty() {
         endpoint["Links"] = json!(links);
@@ -85,7 +88,11 @@ impl Subnet {
         let (address, bits) = text.split_once('/')?;
         let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse::<u8>().ok()?);
         let most = if address.is_ipv4() { 32 } else { 128 };
-        (bits <= most).then(|| Subnet { text: text.to_owned(), address, bits })
+        (bits <= most).then(|| Subnet {
+            text: text.to_owned(),
+            address,
+            bits,
+        })
     }
 
     fn contains(&self, other: IpAddr) -> bool {
@@ -93,15 +100,23 @@ impl Subnet {
             IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
             IpAddr::V6(address) => u128::from(address),
         };
-        let mask = if self.bits == 0 { 0 } else { u128::MAX << (128 - u32::from(self.bits)) };
-        self.address.is_ipv4() == other.is_ipv4() && number(self.address) & mask == number(other) & mask
+        let mask = if self.bits == 0 {
+            0
+        } else {
+            u128::MAX << (128 - u32::from(self.bits))
+        };
+        self.address.is_ipv4() == other.is_ipv4()
+            && number(self.address) & mask == number(other) & mask
     }
 }
 
 /// Puts the addresses of the flags with the subnets that they belong to.
 fn ipam_pools(matches: &Matches) -> Result<Vec<Value>, String> {
-    let (subnets, ranges, gateways) =
-        (matches.all_split("subnet"), matches.all_split("ip-range"), matches.all_split("gateway"));
+    let (subnets, ranges, gateways) = (
+        matches.all_split("subnet"),
+        matches.all_split("ip-range"),
+        matches.all_split("gateway"),
+    );
     if subnets.len() < ranges.len() || subnets.len() < gateways.len() {
         return Err("every ip-range or gateway must have a corresponding subnet".to_owned());
     }
@@ -122,22 +137,46 @@ fn ipam_pools(matches: &Matches) -> Result<Vec<Value>, String> {
         .collect();
     let place = |address: IpAddr| parsed.iter().position(|subnet| subnet.contains(address));
     for range in &ranges {
-        let network = Subnet::parse(range).ok_or_else(|| format!("invalid CIDR address: {range}"))?;
-        let at = place(network.address).ok_or_else(|| format!("no matching subnet for range {range}"))?;
-        if pools[at].insert("IPRange".to_owned(), json!(range)).is_some() {
-            return Err(format!("cannot configure multiple ranges ({range}) on the same subnet ({})", parsed[at].text));
+        let network =
+            Subnet::parse(range).ok_or_else(|| format!("invalid CIDR address: {range}"))?;
+        let at = place(network.address)
+            .ok_or_else(|| format!("no matching subnet for range {range}"))?;
+        if pools[at]
+            .insert("IPRange".to_owned(), json!(range))
+            .is_some()
+        {
+            return Err(format!(
+                "cannot configure multiple ranges ({range}) on the same subnet ({})",
+                parsed[at].text
+            ));
         }
     }
     for gateway in &gateways {
-        let at = gateway.parse().ok().and_then(place).ok_or_else(|| format!("no matching subnet for gateway {gateway}"))?;
-        if pools[at].insert("Gateway".to_owned(), json!(gateway)).is_some() {
-            return Err(format!("cannot configure multiple gateways ({gateway}) for the same subnet ({})", parsed[at].text));
+        let at = gateway
+            .parse()
+            .ok()
+            .and_then(place)
+            .ok_or_else(|| format!("no matching subnet for gateway {gateway}"))?;
+        if pools[at]
+            .insert("Gateway".to_owned(), json!(gateway))
+            .is_some()
+        {
+            return Err(format!(
+                "cannot configure multiple gateways ({gateway}) for the same subnet ({})",
+                parsed[at].text
+            ));
         }
     }
     for (name, address) in pairs_to_map(&matches.all("aux-address")) {
         let text = address.as_str().unwrap_or_default();
-        let at = text.parse().ok().and_then(place).ok_or_else(|| format!("no matching subnet for aux-address {text}"))?;
-        let known = pools[at].entry("AuxiliaryAddresses").or_insert_with(|| json!({}));
+        let at = text
+            .parse()
+            .ok()
+            .and_then(place)
+            .ok_or_else(|| format!("no matching subnet for aux-address {text}"))?;
+        let known = pools[at]
+            .entry("AuxiliaryAddresses")
+            .or_insert_with(|| json!({}));
         known[&name] = address.clone();
     }
     Ok(pools.into_iter().map(Value::Object).collect())
@@ -168,11 +207,23 @@ async fn create(cli: &Cli, matches: &Matches) -> Outcome {
     put("Attachable", json!(matches.on("attachable")));
     put("Ingress", json!(matches.on("ingress")));
     put("ConfigOnly", json!(matches.on("config-only")));
-    put("ConfigFrom", if config_from.is_empty() { Value::Null } else { json!({"Network": config_from}) });
+    put(
+        "ConfigFrom",
+        if config_from.is_empty() {
+            Value::Null
+        } else {
+            json!({"Network": config_from})
+        },
+    );
     put("Options", Value::Object(std::mem::take(&mut options)));
     put("Labels", Value::Object(pairs_to_map(&matches.all("label"))));
     put("Name", json!(matches.arguments[0]));
-    let answer: Value = cli.client()?.send(Request::post("/networks/create").json(&body)?).await?.json().await?;
+    let answer: Value = cli
+        .client()?
+        .send(Request::post("/networks/create").json(&body)?)
+        .await?
+        .json()
+        .await?;
     if !text(&answer, "Warning").is_empty() {
         output::error_line(&format!("WARNING: {}", text(&answer, "Warning")));
     }
@@ -190,7 +241,11 @@ async fn list(cli: &Cli, matches: &Matches) -> Outcome {
         None if !quiet => cli.config().networks_format.clone(),
         None => String::new(),
     };
-    let default = if quiet { "{{.ID}}" } else { "table {{.ID}}\\t{{.Name}}\\t{{.Driver}}\\t{{.Scope}}" };
+    let default = if quiet {
+        "{{.ID}}"
+    } else {
+        "table {{.ID}}\\t{{.Name}}\\t{{.Driver}}\\t{{.Scope}}"
+    };
     let chosen = match given.as_str() {
         "raw" if quiet => "network_id: {{.ID}}",
         "raw" => "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n",
@@ -231,7 +286,10 @@ fn created(time: &str) -> String {
                 "" => String::new(),
                 digits => format!(".{digits}"),
             };
-            format!("{}{fraction} +0000 UTC", zoned.strftime("%Y-%m-%d %H:%M:%S"))
+            format!(
+                "{}{fraction} +0000 UTC",
+                zoned.strftime("%Y-%m-%d %H:%M:%S")
+            )
         }
         Err(_) => time.to_owned(),
     }
@@ -243,28 +301,44 @@ mod tests {
     use crate::grammar::{Found, find};
 
     fn pools(line: &str) -> String {
-        let words: Vec<String> = format!("network create {line} n").split_whitespace().map(str::to_owned).collect();
+        let words: Vec<String> = format!("network create {line} n")
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
         match find("docker", &words) {
-            Found::Run { matches, .. } => {
-                ipam_pools(&matches).map_or_else(|error| error, |pools| Value::Array(pools).to_string())
-            }
+            Found::Run { matches, .. } => ipam_pools(&matches)
+                .map_or_else(|error| error, |pools| Value::Array(pools).to_string()),
             _ => "no command".to_owned(),
         }
     }
 
     #[test]
     fn addresses_find_their_subnet() {
-        assert_eq!(pools("--subnet 10.9.0.0/24"), r#"[{"Subnet":"10.9.0.0/24"}]"#);
         assert_eq!(
-            pools("--subnet 10.9.0.0/24 --subnet fd00::/64 --gateway fd00::1 --ip-range 10.9.0.128/25"),
+            pools("--subnet 10.9.0.0/24"),
+            r#"[{"Subnet":"10.9.0.0/24"}]"#
+        );
+        assert_eq!(
+            pools(
+                "--subnet 10.9.0.0/24 --subnet fd00::/64 --gateway fd00::1 --ip-range 10.9.0.128/25"
+            ),
             r#"[{"Subnet":"10.9.0.0/24","IPRange":"10.9.0.128/25"},{"Subnet":"fd00::/64","Gateway":"fd00::1"}]"#
         );
-        assert_eq!(pools("--gateway 1.2.3.4"), "every ip-range or gateway must have a corresponding subnet");
-        assert_eq!(pools("--subnet 10.9.0.0/24 --gateway 1.2.3.4"), "no matching subnet for gateway 1.2.3.4");
+        assert_eq!(
+            pools("--gateway 1.2.3.4"),
+            "every ip-range or gateway must have a corresponding subnet"
+        );
+        assert_eq!(
+            pools("--subnet 10.9.0.0/24 --gateway 1.2.3.4"),
+            "no matching subnet for gateway 1.2.3.4"
+        );
     }
 
     #[test]
     fn times_keep_their_fraction() {
-        assert_eq!(created("2026-01-02T03:04:05.120Z"), "2026-01-02 03:04:05.12 +0000 UTC");
+        assert_eq!(
+            created("2026-01-02T03:04:05.120Z"),
+            "2026-01-02 03:04:05.12 +0000 UTC"
+        );
     }
 }

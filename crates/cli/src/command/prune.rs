@@ -22,22 +22,33 @@ pub async fn prune(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
     }
     let warning = match kind {
         "container" => "This will remove all stopped containers.",
-        "image" if all => "This will remove all images without at least one container associated to them.",
+        "image" if all => {
+            "This will remove all images without at least one container associated to them."
+        }
         "image" => "This will remove all dangling images.",
         "volume" if all => "This will remove all local volumes not used by at least one container.",
         "volume" => "This will remove anonymous local volumes not used by at least one container.",
         _ => "This will remove all custom networks not used by at least one container.",
     };
     if kind == "volume" && all && filters.contains("all") {
-        return Err(Failure::new("conflicting options: cannot specify both --all and --filter all=1"));
+        return Err(Failure::new(
+            "conflicting options: cannot specify both --all and --filter all=1",
+        ));
     }
-    if !force && !confirmed(&format!("WARNING! {warning}\nAre you sure you want to continue?"))? {
+    if !force
+        && !confirmed(&format!(
+            "WARNING! {warning}\nAre you sure you want to continue?"
+        ))?
+    {
         return Err(cancelled(kind));
     }
     let report = one(cli.client()?, kind, all, filters).await?;
     output::out(&report.text);
     if kind != "network" {
-        output::line(&format!("Total reclaimed space: {}", units::size(report.bytes, 4)));
+        output::line(&format!(
+            "Total reclaimed space: {}",
+            units::size(report.bytes, 4)
+        ));
     }
     Ok(())
 }
@@ -71,8 +82,15 @@ async fn one(client: &Client, kind: &str, all: bool, mut filters: Filters) -> Ou
         _ => "/networks/prune",
     };
     let query = Query::new().when(!filters.is_empty(), "filters", filters.to_json());
-    let answer: Value = client.send(Request::post(path).query(query)).await?.json().await?;
-    let mut report = Report { text: String::new(), bytes: answer["SpaceReclaimed"].as_f64().unwrap_or(0.0) };
+    let answer: Value = client
+        .send(Request::post(path).query(query))
+        .await?
+        .json()
+        .await?;
+    let mut report = Report {
+        text: String::new(),
+        bytes: answer["SpaceReclaimed"].as_f64().unwrap_or(0.0),
+    };
     let (title, field) = match kind {
         "container" => ("Deleted Containers:", "ContainersDeleted"),
         "image" => ("Deleted Images:", "ImagesDeleted"),
@@ -85,7 +103,11 @@ async fn one(client: &Client, kind: &str, all: bool, mut filters: Filters) -> Ou
     }
     report.text.push_str(&format!("{title}\n"));
     for item in &items {
-        let line = match (item.as_str(), item["Untagged"].as_str(), item["Deleted"].as_str()) {
+        let line = match (
+            item.as_str(),
+            item["Untagged"].as_str(),
+            item["Deleted"].as_str(),
+        ) {
             (Some(name), _, _) => name.to_owned(),
             (_, Some(name), _) if !name.is_empty() => format!("untagged: {name}"),
             (_, _, Some(id)) => format!("deleted: {id}"),
@@ -98,9 +120,18 @@ async fn one(client: &Client, kind: &str, all: bool, mut filters: Filters) -> Ou
     Ok(report)
 }
 
-async fn system(cli: &Cli, all: bool, volumes: bool, force: bool, filters: Filters, given: &[String]) -> Outcome {
+async fn system(
+    cli: &Cli,
+    all: bool,
+    volumes: bool,
+    force: bool,
+    filters: Filters,
+    given: &[String],
+) -> Outcome {
     if volumes && filters.contains("until") {
-        return Err(Failure::new("ERROR: The \"until\" filter is not supported with \"--volumes\""));
+        return Err(Failure::new(
+            "ERROR: The \"until\" filter is not supported with \"--volumes\"",
+        ));
     }
     let client = cli.client()?;
     let builder = client.ping().await?.builder_version;
@@ -115,7 +146,11 @@ async fn system(cli: &Cli, all: bool, volumes: bool, force: bool, filters: Filte
             false => "  - all dangling images\n",
         });
         if cache {
-            text.push_str(if all { "  - all build cache\n" } else { "  - unused build cache\n" });
+            text.push_str(if all {
+                "  - all build cache\n"
+            } else {
+                "  - unused build cache\n"
+            });
         }
         if !given.is_empty() {
             text.push_str("\n  Items to be pruned will be filtered with:\n");
@@ -140,14 +175,32 @@ async fn system(cli: &Cli, all: bool, volumes: bool, force: bool, filters: Filte
         output::out(&report.text);
     }
     if cache {
-        let query = Query::new().when(all, "all", "1").with("filters", if filters.is_empty() { String::new() } else { filters.to_json() });
-        match client.send(Request::post("/build/prune").query(query)).await {
+        let query = Query::new().when(all, "all", "1").with(
+            "filters",
+            if filters.is_empty() {
+                String::new()
+            } else {
+                filters.to_json()
+            },
+        );
+        match client
+            .send(Request::post("/build/prune").query(query))
+            .await
+        {
             Ok(answer) => {
                 let answer: Value = answer.json().await?;
                 bytes += answer["SpaceReclaimed"].as_f64().unwrap_or(0.0);
-                let ids: Vec<&str> = answer["CachesDeleted"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                let ids: Vec<&str> = answer["CachesDeleted"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
                 if !ids.is_empty() {
-                    output::line(&format!("Deleted build cache objects:\n{}\n", ids.join("\n")));
+                    output::line(&format!(
+                        "Deleted build cache objects:\n{}\n",
+                        ids.join("\n")
+                    ));
                 }
             }
             // A daemon without a builder has no cache to prune.

@@ -8,12 +8,30 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals that are passed on, with the names that the API takes.
 const FORWARDED: [(i32, &str); 15] = [
-    (1, "HUP"), (2, "INT"), (3, "QUIT"), (10, "USR1"), (12, "USR2"), (14, "ALRM"), (15, "TERM"), (18, "CONT"),
-    (20, "TSTP"), (21, "TTIN"), (22, "TTOU"), (26, "VTALRM"), (27, "PROF"), (29, "IO"), (30, "PWR"),
+    (1, "HUP"),
+    (2, "INT"),
+    (3, "QUIT"),
+    (10, "USR1"),
+    (12, "USR2"),
+    (14, "ALRM"),
+    (15, "TERM"),
+    (18, "CONT"),
+    (20, "TSTP"),
+    (21, "TTIN"),
+    (22, "TTOU"),
+    (26, "VTALRM"),
+    (27, "PROF"),
+    (29, "IO"),
+    (30, "PWR"),
 ];
 
 /// Runs a future while signals go to the container.
-pub async fn forwarding<T>(client: &Client, id: &str, on: bool, work: impl Future<Output = T>) -> T {
+pub async fn forwarding<T>(
+    client: &Client,
+    id: &str,
+    on: bool,
+    work: impl Future<Output = T>,
+) -> T {
     if !on {
         return work.await;
     }
@@ -30,7 +48,9 @@ pub async fn forwarding<T>(client: &Client, id: &str, on: bool, work: impl Futur
         while let Some(name) = receiver.recv().await {
             let query = Query::new().with("signal", name);
             // A container that is gone or not yet started takes no signal.
-            let _ = client.call(Request::post(format!("/containers/{id}/kill")).query(query)).await;
+            let _ = client
+                .call(Request::post(format!("/containers/{id}/kill")).query(query))
+                .await;
         }
     };
     tokio::select! {
@@ -41,7 +61,12 @@ pub async fn forwarding<T>(client: &Client, id: &str, on: bool, work: impl Futur
 }
 
 /// Runs a future while the terminal's size is kept equal to the window's.
-pub async fn resizing<T>(client: &Client, path: &str, on: bool, work: impl Future<Output = T>) -> T {
+pub async fn resizing<T>(
+    client: &Client,
+    path: &str,
+    on: bool,
+    work: impl Future<Output = T>,
+) -> T {
     if !on {
         return work.await;
     }
@@ -72,11 +97,23 @@ async fn follow_window(client: &Client, path: &str) {
     }
 }
 
+/// Makes the terminal one larger each way: the true size that follows then makes the program draw its prompt again.
+pub async fn nudge(client: &Client, path: &str) {
+    let (rows, columns) = terminal::size();
+    let query = Query::new()
+        .with("h", (rows + 1).to_string())
+        .with("w", (columns + 1).to_string());
+    // A program that does not redraw is no reason to refuse the attach.
+    let _ = client.call(Request::post(path).query(query)).await;
+}
+
 async fn resize(client: &Client, path: &str) -> bool {
     let (rows, columns) = terminal::size();
     if rows == 0 && columns == 0 {
         return true;
     }
-    let query = Query::new().with("h", rows.to_string()).with("w", columns.to_string());
+    let query = Query::new()
+        .with("h", rows.to_string())
+        .with("w", columns.to_string());
     client.call(Request::post(path).query(query)).await.is_ok()
 }

@@ -15,7 +15,9 @@ pub async fn start(cli: &Cli, matches: &Matches) -> Outcome {
     let names = &matches.arguments;
     if matches.on("attach") || matches.on("interactive") {
         if names.len() > 1 {
-            return Err(Failure::new("you cannot start and attach multiple containers at once"));
+            return Err(Failure::new(
+                "you cannot start and attach multiple containers at once",
+            ));
         }
         return attached(cli, matches, &names[0]).await;
     }
@@ -24,7 +26,10 @@ pub async fn start(cli: &Cli, matches: &Matches) -> Outcome {
     }
     let mut failed = Vec::new();
     for name in names {
-        match client.call(Request::post(container_path(name, "/start"))).await {
+        match client
+            .call(Request::post(container_path(name, "/start")))
+            .await
+        {
             Ok(_) => output::line(name),
             Err(error) => {
                 output::error_line(&error.to_string());
@@ -35,7 +40,10 @@ pub async fn start(cli: &Cli, matches: &Matches) -> Outcome {
     if failed.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(format!("Error: failed to start containers: {}", failed.join(", "))))
+    Err(Failure::new(format!(
+        "Error: failed to start containers: {}",
+        failed.join(", ")
+    )))
 }
 
 async fn attached(cli: &Cli, matches: &Matches, name: &str) -> Outcome {
@@ -43,7 +51,8 @@ async fn attached(cli: &Cli, matches: &Matches, name: &str) -> Outcome {
     let container = inspect_container(client, name).await?;
     let id = text(&container, "Id").to_owned();
     let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
-    let stdin = matches.on("interactive") && container["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    let stdin =
+        matches.on("interactive") && container["Config"]["OpenStdin"].as_bool().unwrap_or(false);
     check_terminal(stdin, tty)?;
     let detach_keys = cli.detach_keys(matches);
     let work = async {
@@ -51,15 +60,38 @@ async fn attached(cli: &Cli, matches: &Matches, name: &str) -> Outcome {
             .query(attach_query(stdin, true, true, &detach_keys))
             .header("content-type", "text/plain");
         let connection = client.hijack(request).await?;
-        let condition =
-            if container["HostConfig"]["AutoRemove"].as_bool().unwrap_or(false) { "removed" } else { "next-exit" };
+        let condition = if container["HostConfig"]["AutoRemove"]
+            .as_bool()
+            .unwrap_or(false)
+        {
+            "removed"
+        } else {
+            "next-exit"
+        };
         let wait = wait(client, &id, condition).await?;
         let raw = (tty && stdin).then(terminal::Raw::enter).flatten();
-        client.call(Request::post(container_path(&id, "/start"))).await?;
+        client
+            .call(Request::post(container_path(&id, "/start")))
+            .await?;
         let keys = detach_keys.clone();
-        let mut copy = Copy::start(connection, Streams { stdin, stdout: true, stderr: true, tty, detach_keys: keys })?;
+        let mut copy = Copy::start(
+            connection,
+            Streams {
+                stdin,
+                stdout: true,
+                stderr: true,
+                tty,
+                detach_keys: keys,
+            },
+        )?;
         let path = container_path(&id, "/resize");
-        let ended = signals::resizing(client, &path, tty && terminal::output_is_terminal(), copy.ended()).await;
+        let ended = signals::resizing(
+            client,
+            &path,
+            tty && terminal::output_is_terminal(),
+            copy.ended(),
+        )
+        .await;
         drop(raw);
         match ended {
             Ended::Detached => Ok(0),

@@ -56,10 +56,17 @@ pub async fn stats(cli: &Cli, matches: &Matches) -> Outcome {
         return once(client, &names, &format, truncate).await;
     }
     let board: Board = Rc::new(RefCell::new(Vec::new()));
-    let mut work: Vec<Work<'_>> = names.iter().map(|name| watch(client, board.clone(), name.clone())).collect();
+    let mut work: Vec<Work<'_>> = names
+        .iter()
+        .map(|name| watch(client, board.clone(), name.clone()))
+        .collect();
     let arrivals = Rc::new(RefCell::new(Vec::new()));
     if all {
-        work.push(Box::pin(arrive(client, arrivals.clone(), matches.on("all"))));
+        work.push(Box::pin(arrive(
+            client,
+            arrivals.clone(),
+            matches.on("all"),
+        )));
     }
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     ticks.tick().await;
@@ -80,19 +87,31 @@ pub async fn stats(cli: &Cli, matches: &Matches) -> Outcome {
                     }
                 }
             }
-            if failed.is_some() { Poll::Ready(()) } else { tick.as_mut().poll(context).map(drop) }
+            if failed.is_some() {
+                Poll::Ready(())
+            } else {
+                tick.as_mut().poll(context).map(drop)
+            }
         })
         .await;
         if let Some(failure) = failed.filter(|_| !all) {
             return Err(failure);
         }
         for name in arrivals.borrow_mut().drain(..) {
-            if !board.borrow().iter().any(|watched| watched.container == name && !watched.gone) {
+            if !board
+                .borrow()
+                .iter()
+                .any(|watched| watched.container == name && !watched.gone)
+            {
                 work.push(watch(client, board.clone(), name));
             }
         }
         board.borrow_mut().retain(|watched| !watched.gone);
-        let rows = board.borrow().iter().map(|watched| row(&watched.container, watched.sample.as_ref(), truncate)).collect();
+        let rows = board
+            .borrow()
+            .iter()
+            .map(|watched| row(&watched.container, watched.sample.as_ref(), truncate))
+            .collect();
         let body = format.render(rows)?;
         if format.is_table() {
             // Home, each line cleared to its end, the rest below cleared.
@@ -107,12 +126,23 @@ pub async fn stats(cli: &Cli, matches: &Matches) -> Outcome {
 }
 
 async fn running(client: &Client, stopped: bool) -> Outcome<Vec<String>> {
-    let list = get(client, "/containers/json", Query::new().when(stopped, "all", "1")).await?;
-    Ok(list.as_array().into_iter().flatten().map(|container| text(container, "Id").to_owned()).collect())
+    let list = get(
+        client,
+        "/containers/json",
+        Query::new().when(stopped, "all", "1"),
+    )
+    .await?;
+    Ok(list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|container| text(container, "Id").to_owned())
+        .collect())
 }
 
 async fn once(client: &Client, names: &[String], format: &Format, truncate: bool) -> Outcome {
-    let samples: RefCell<Vec<Option<Result<Value, Error>>>> = RefCell::new(names.iter().map(|_| None).collect());
+    let samples: RefCell<Vec<Option<Result<Value, Error>>>> =
+        RefCell::new(names.iter().map(|_| None).collect());
     let work: Vec<String> = (0..names.len()).map(|at| at.to_string()).collect();
     crate::command::each(&work, |at| {
         let (samples, at) = (&samples, at.parse::<usize>().unwrap_or(0));
@@ -137,14 +167,26 @@ async fn once(client: &Client, names: &[String], format: &Format, truncate: bool
         return Err(Failure::new(errors.join("\n")));
     }
     output::out(&format.render(rows)?);
-    if errors.is_empty() { Ok(()) } else { Err(Failure::new(errors.join("\n"))) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(errors.join("\n")))
+    }
 }
 
 fn watch<'a>(client: &'a Client, board: Board, name: String) -> Work<'a> {
-    board.borrow_mut().push(Watched { container: name.clone(), sample: None, gone: false });
+    board.borrow_mut().push(Watched {
+        container: name.clone(),
+        sample: None,
+        gone: false,
+    });
     Box::pin(async move {
         let set = |change: &dyn Fn(&mut Watched)| {
-            if let Some(watched) = board.borrow_mut().iter_mut().find(|watched| watched.container == name) {
+            if let Some(watched) = board
+                .borrow_mut()
+                .iter_mut()
+                .find(|watched| watched.container == name)
+            {
                 change(watched);
             }
         };
@@ -170,7 +212,9 @@ async fn arrive(client: &Client, arrivals: Rc<RefCell<Vec<String>>>, stopped: bo
     while let Some(event) = response.next_json::<Value>().await? {
         let action = text(&event, "Action");
         if action == "start" || (action == "create" && stopped) {
-            arrivals.borrow_mut().push(event["Actor"]["ID"].as_str().unwrap_or_default().to_owned());
+            arrivals
+                .borrow_mut()
+                .push(event["Actor"]["ID"].as_str().unwrap_or_default().to_owned());
         }
     }
     Ok(())
@@ -179,7 +223,11 @@ async fn arrive(client: &Client, arrivals: Rc<RefCell<Vec<String>>>, stopped: bo
 fn row(container: &str, sample: Option<&Value>, truncate: bool) -> Row {
     let row = Row::new("*formatter.statsContext");
     let Some(sample) = sample else {
-        let shown = if truncate { units::short_id(container) } else { container };
+        let shown = if truncate {
+            units::short_id(container)
+        } else {
+            container
+        };
         return row
             .text("Container", shown)
             .text("Name", "--")
@@ -195,37 +243,70 @@ fn row(container: &str, sample: Option<&Value>, truncate: bool) -> Row {
     let name = text(sample, "name");
     let used = memory_used(&sample["memory_stats"]);
     let limit = sample["memory_stats"]["limit"].as_f64().unwrap_or(0.0);
-    let percent = if limit > 0.0 { used / limit * 100.0 } else { 0.0 };
+    let percent = if limit > 0.0 {
+        used / limit * 100.0
+    } else {
+        0.0
+    };
     let (received, sent) = network(&sample["networks"]);
     let (read, written) = block(&sample["blkio_stats"]);
     row.text("Container", container)
         .text("Name", name.strip_prefix('/').unwrap_or(name))
         .text("ID", if truncate { units::short_id(id) } else { id })
         .text("CPUPerc", format!("{:.2}%", processor(sample)))
-        .text("MemUsage", format!("{} / {}", units::binary_size(used), units::binary_size(limit)))
+        .text(
+            "MemUsage",
+            format!(
+                "{} / {}",
+                units::binary_size(used),
+                units::binary_size(limit)
+            ),
+        )
         .text("MemPerc", format!("{percent:.2}%"))
-        .text("NetIO", format!("{} / {}", units::size(received, 3), units::size(sent, 3)))
-        .text("BlockIO", format!("{} / {}", units::size(read, 3), units::size(written, 3)))
-        .text("PIDs", sample["pids_stats"]["current"].as_u64().unwrap_or(0).to_string())
+        .text(
+            "NetIO",
+            format!("{} / {}", units::size(received, 3), units::size(sent, 3)),
+        )
+        .text(
+            "BlockIO",
+            format!("{} / {}", units::size(read, 3), units::size(written, 3)),
+        )
+        .text(
+            "PIDs",
+            sample["pids_stats"]["current"]
+                .as_u64()
+                .unwrap_or(0)
+                .to_string(),
+        )
 }
 
 fn processor(sample: &Value) -> f64 {
     let number = |value: &Value| value.as_f64().unwrap_or(0.0);
     let (now, before) = (&sample["cpu_stats"], &sample["precpu_stats"]);
-    let used = number(&now["cpu_usage"]["total_usage"]) - number(&before["cpu_usage"]["total_usage"]);
+    let used =
+        number(&now["cpu_usage"]["total_usage"]) - number(&before["cpu_usage"]["total_usage"]);
     let total = number(&now["system_cpu_usage"]) - number(&before["system_cpu_usage"]);
     let mut processors = number(&now["online_cpus"]);
     if processors == 0.0 {
-        processors = now["cpu_usage"]["percpu_usage"].as_array().map_or(0.0, |list| list.len() as f64);
+        processors = now["cpu_usage"]["percpu_usage"]
+            .as_array()
+            .map_or(0.0, |list| list.len() as f64);
     }
-    if total > 0.0 && used > 0.0 { used / total * processors * 100.0 } else { 0.0 }
+    if total > 0.0 && used > 0.0 {
+        used / total * processors * 100.0
+    } else {
+        0.0
+    }
 }
 
 /// Returns the memory in use without the page cache that can be dropped at once.
 fn memory_used(memory: &Value) -> f64 {
     let usage = memory["usage"].as_f64().unwrap_or(0.0);
     for field in ["total_inactive_file", "inactive_file"] {
-        if let Some(cache) = memory["stats"][field].as_f64().filter(|cache| *cache < usage) {
+        if let Some(cache) = memory["stats"][field]
+            .as_f64()
+            .filter(|cache| *cache < usage)
+        {
             return usage - cache;
         }
     }
@@ -234,7 +315,12 @@ fn memory_used(memory: &Value) -> f64 {
 
 fn network(networks: &Value) -> (f64, f64) {
     let sum = |field: &str| -> f64 {
-        networks.as_object().into_iter().flatten().map(|(_, link)| link[field].as_f64().unwrap_or(0.0)).sum()
+        networks
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(_, link)| link[field].as_f64().unwrap_or(0.0))
+            .sum()
     };
     (sum("rx_bytes"), sum("tx_bytes"))
 }
@@ -264,7 +350,10 @@ mod tests {
             "precpu_stats": {"cpu_usage": {"total_usage": 100}, "system_cpu_usage": 1000},
         });
         assert!((processor(&sample) - 40.0).abs() < 1e-9);
-        assert!((memory_used(&json!({"usage": 100, "stats": {"inactive_file": 30}})) - 70.0).abs() < 1e-9);
+        assert!(
+            (memory_used(&json!({"usage": 100, "stats": {"inactive_file": 30}})) - 70.0).abs()
+                < 1e-9
+        );
         let entries = json!({"io_service_bytes_recursive": [{"op": "Read", "value": 5}, {"op": "write", "value": 7}]});
         assert_eq!(block(&entries), (5.0, 7.0));
     }

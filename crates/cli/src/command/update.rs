@@ -13,10 +13,14 @@ use serde_json::{Value, json};
 /// Runs `update`.
 pub async fn update(cli: &Cli, matches: &Matches) -> Outcome {
     if matches.values.is_empty() {
-        return Err(Failure::new("you must provide one or more flags when using this command"));
+        return Err(Failure::new(
+            "you must provide one or more flags when using this command",
+        ));
     }
     if matches.given("kernel-memory") {
-        return Err(Failure::new("--kernel-memory is not supported: no kernel with cgroups of today has such a limit"));
+        return Err(Failure::new(
+            "--kernel-memory is not supported: no kernel with cgroups of today has such a limit",
+        ));
     }
     let integer = |flag: &str| json!(matches.integer(flag).unwrap_or(0));
     let bytes = |flag: &str| json!(matches.bytes(flag).unwrap_or(0));
@@ -24,7 +28,10 @@ pub async fn update(cli: &Cli, matches: &Matches) -> Outcome {
         Some(policy) => parse_restart(policy)?,
         None => json!({"Name": "", "MaximumRetryCount": 0}),
     };
-    let pids = matches.integer("pids-limit").filter(|limit| *limit != 0).map_or(Value::Null, |limit| json!(limit));
+    let pids = matches
+        .integer("pids-limit")
+        .filter(|limit| *limit != 0)
+        .map_or(Value::Null, |limit| json!(limit));
     let body = json!({
         "CpuShares": integer("cpu-shares"),
         "Memory": bytes("memory"),

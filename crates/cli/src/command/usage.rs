@@ -25,15 +25,26 @@ pub async fn usage(cli: &Cli, matches: &Matches) -> Outcome {
     let usage = get(cli.client()?, "/system/df", Query::new()).await?;
     if verbose {
         if !matches!(given, "" | "table" | "json") {
-            return Err(Failure::new("the verbose usage has no template; use the formats \"table\" and \"json\""));
+            return Err(Failure::new(
+                "the verbose usage has no template; use the formats \"table\" and \"json\"",
+            ));
         }
-        let text = if given == "json" { format!("{usage}\n") } else { details(&usage) };
+        let text = if given == "json" {
+            format!("{usage}\n")
+        } else {
+            details(&usage)
+        };
         output::out(&text);
         return Ok(());
     }
     let default = "table {{.Type}}\\t{{.TotalCount}}\\t{{.Active}}\\t{{.Size}}\\t{{.Reclaimable}}";
     let format = Format::new(given, default, &HEADINGS)?;
-    output::out(&format.render(vec![images(&usage), containers(&usage), volumes(&usage), cache(&usage)])?);
+    output::out(&format.render(vec![
+        images(&usage),
+        containers(&usage),
+        volumes(&usage),
+        cache(&usage),
+    ])?);
     Ok(())
 }
 
@@ -46,18 +57,28 @@ fn number(value: &Value, field: &str) -> f64 {
 }
 
 fn row(kind: &str, total: usize, active: usize, size: f64, reclaimable: f64, percent: bool) -> Row {
-    let share = if percent && size > 0.0 { format!(" ({:.0}%)", (reclaimable * 100.0 / size).floor()) } else { String::new() };
+    let share = if percent && size > 0.0 {
+        format!(" ({:.0}%)", (reclaimable * 100.0 / size).floor())
+    } else {
+        String::new()
+    };
     Row::new("*formatter.diskUsageContext")
         .text("Type", kind)
         .text("TotalCount", total.to_string())
         .text("Active", active.to_string())
         .text("Size", units::size(size, 4))
-        .text("Reclaimable", format!("{}{share}", units::size(reclaimable, 4)))
+        .text(
+            "Reclaimable",
+            format!("{}{share}", units::size(reclaimable, 4)),
+        )
 }
 
 fn images(usage: &Value) -> Row {
     let images = items(usage, "Images");
-    let active = images.iter().filter(|image| number(image, "Containers") > 0.0).count();
+    let active = images
+        .iter()
+        .filter(|image| number(image, "Containers") > 0.0)
+        .count();
     let total = number(usage, "LayersSize");
     let used: f64 = images
         .iter()
@@ -71,11 +92,27 @@ fn images(usage: &Value) -> Row {
 fn containers(usage: &Value) -> Row {
     let containers = items(usage, "Containers");
     let active = |container: &&&Value| {
-        ["running", "paused", "restarting"].iter().any(|state| text(container, "State").contains(state))
+        ["running", "paused", "restarting"]
+            .iter()
+            .any(|state| text(container, "State").contains(state))
     };
-    let size: f64 = containers.iter().map(|container| number(container, "SizeRw")).sum();
-    let free: f64 = containers.iter().filter(|c| !active(c)).map(|container| number(container, "SizeRw")).sum();
-    row("Containers", containers.len(), containers.iter().filter(active).count(), size, free, true)
+    let size: f64 = containers
+        .iter()
+        .map(|container| number(container, "SizeRw"))
+        .sum();
+    let free: f64 = containers
+        .iter()
+        .filter(|c| !active(c))
+        .map(|container| number(container, "SizeRw"))
+        .sum();
+    row(
+        "Containers",
+        containers.len(),
+        containers.iter().filter(active).count(),
+        size,
+        free,
+        true,
+    )
 }
 
 fn volumes(usage: &Value) -> Row {
@@ -83,31 +120,57 @@ fn volumes(usage: &Value) -> Row {
     let used = |volume: &&&Value| number(&volume["UsageData"], "RefCount") > 0.0;
     let size = |volume: &&Value| number(&volume["UsageData"], "Size").max(0.0);
     let total: f64 = volumes.iter().map(size).sum();
-    let free: f64 = volumes.iter().filter(|volume| !used(volume)).map(size).sum();
-    row("Local Volumes", volumes.len(), volumes.iter().filter(used).count(), total, free, true)
+    let free: f64 = volumes
+        .iter()
+        .filter(|volume| !used(volume))
+        .map(size)
+        .sum();
+    row(
+        "Local Volumes",
+        volumes.len(),
+        volumes.iter().filter(used).count(),
+        total,
+        free,
+        true,
+    )
 }
 
 fn cache(usage: &Value) -> Row {
     let records = items(usage, "BuildCache");
     let flag = |record: &Value, field: &str| record[field].as_bool().unwrap_or(false);
     let sum = |keep: &dyn Fn(&Value) -> bool| -> f64 {
-        records.iter().filter(|record| keep(record)).map(|record| number(record, "Size")).sum()
+        records
+            .iter()
+            .filter(|record| keep(record))
+            .map(|record| number(record, "Size"))
+            .sum()
     };
     let total = sum(&|record| !flag(record, "Shared"));
     let free = sum(&|record| !flag(record, "Shared") && !flag(record, "InUse"));
-    let active = records.iter().filter(|record| flag(record, "InUse")).count();
+    let active = records
+        .iter()
+        .filter(|record| flag(record, "InUse"))
+        .count();
     row("Build Cache", records.len(), active, total, free, false)
 }
 
 fn details(usage: &Value) -> String {
     let mut out = String::from("Images space usage:\n\n");
-    let mut lines = "REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n".to_owned();
+    let mut lines =
+        "REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n"
+            .to_owned();
     for image in items(usage, "Images") {
-        let tags: Vec<&str> = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let tags: Vec<&str> = image["RepoTags"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let (repository, tag) = match tags.first().map(|name| reference::parse_any(name)) {
-            Some(Ok(AnyReference::Named(reference))) => {
-                (reference.familiar_name(), reference.tag().unwrap_or("<none>").to_owned())
-            }
+            Some(Ok(AnyReference::Named(reference))) => (
+                reference.familiar_name(),
+                reference.tag().unwrap_or("<none>").to_owned(),
+            ),
             _ => ("<none>".to_owned(), "<none>".to_owned()),
         };
         let (size, shared) = (number(image, "Size"), number(image, "SharedSize"));
@@ -123,9 +186,13 @@ fn details(usage: &Value) -> String {
     }
     out.push_str(&table::layout(&lines));
     out.push_str("\nContainers space usage:\n\n");
-    let mut lines = "CONTAINER ID\tIMAGE\tCOMMAND\tLOCAL VOLUMES\tSIZE\tCREATED\tSTATUS\tNAMES\n".to_owned();
+    let mut lines =
+        "CONTAINER ID\tIMAGE\tCOMMAND\tLOCAL VOLUMES\tSIZE\tCREATED\tSTATUS\tNAMES\n".to_owned();
     for container in items(usage, "Containers") {
-        let volumes = items(container, "Mounts").iter().filter(|mount| text(mount, "Driver") == "local").count();
+        let volumes = items(container, "Mounts")
+            .iter()
+            .filter(|mount| text(mount, "Driver") == "local")
+            .count();
         lines.push_str(&format!(
             "{}\t{}\t{}\t{volumes}\t{}\t{}\t{}\t{}\n",
             units::short_id(text(container, "Id")),
@@ -147,7 +214,11 @@ fn details(usage: &Value) -> String {
             "{}\t{}\t{}\n",
             text(volume, "Name"),
             number(data, "RefCount"),
-            if size < 0.0 { "N/A".to_owned() } else { units::size(size, 4) }
+            if size < 0.0 {
+                "N/A".to_owned()
+            } else {
+                units::size(size, 4)
+            }
         ));
     }
     out.push_str(&table::layout(&lines));
@@ -156,14 +227,20 @@ fn details(usage: &Value) -> String {
         .filter(|record| !record["Shared"].as_bool().unwrap_or(false))
         .map(|record| number(record, "Size"))
         .sum();
-    out.push_str(&format!("\nBuild cache usage: {}\n\n", units::size(total, 4)));
+    out.push_str(&format!(
+        "\nBuild cache usage: {}\n\n",
+        units::size(total, 4)
+    ));
     let mut lines = "CACHE ID\tCACHE TYPE\tSIZE\tCREATED\tLAST USED\tUSAGE\tSHARED\n".to_owned();
     let when = |record: &Value, field: &str| match text(record, field).parse::<jiff::Timestamp>() {
         Ok(instant) => ago(instant.as_second()),
         Err(_) => String::new(),
     };
     for record in items(usage, "BuildCache") {
-        let mut id = text(record, "ID").get(..12).unwrap_or(text(record, "ID")).to_owned();
+        let mut id = text(record, "ID")
+            .get(..12)
+            .unwrap_or(text(record, "ID"))
+            .to_owned();
         if record["InUse"].as_bool().unwrap_or(false) {
             id.push('*');
         }

@@ -15,10 +15,10 @@ pub async fn version(cli: &Cli, matches: &Matches) -> Outcome {
     let template = match given {
         "" => None,
         "json" => Some(Template::parse("{{json .}}").map_err(Failure::new)?),
-        text => Some(
-            Template::parse(text)
-                .map_err(|error| Failure { text: format!("template parsing error: {error}"), code: 64 })?,
-        ),
+        text => Some(Template::parse(text).map_err(|error| Failure {
+            text: format!("template parsing error: {error}"),
+            code: 64,
+        })?),
     };
     let client = cli.client()?;
     let answer: Result<Value, gantry_client::Error> = async {
@@ -80,8 +80,17 @@ fn with_details(server: &Value) -> Value {
         ] {
             details.insert(key.to_owned(), json!(text(&server, field)));
         }
-        details.insert("Experimental".to_owned(), json!(server["Experimental"].as_bool().unwrap_or(false).to_string()));
-        server["Components"] = json!([{"Name": "Engine", "Version": text(&server, "Version"), "Details": details}]);
+        details.insert(
+            "Experimental".to_owned(),
+            json!(
+                server["Experimental"]
+                    .as_bool()
+                    .unwrap_or(false)
+                    .to_string()
+            ),
+        );
+        server["Components"] =
+            json!([{"Name": "Engine", "Version": text(&server, "Version"), "Details": details}]);
     }
     server
 }
@@ -90,23 +99,41 @@ fn text_form(ours: &Value, server: Option<&Value>) -> String {
     let mut out = String::new();
     let mut field = |indent: usize, name: &str, value: &str| {
         let width = 20 - indent;
-        out.push_str(&format!("{:indent$}{:<width$}{value}\n", "", format!("{name}:")));
+        out.push_str(&format!(
+            "{:indent$}{:<width$}{value}\n",
+            "",
+            format!("{name}:")
+        ));
     };
-    field(0, &format!("Client: {}", text(&ours["Platform"], "Name")).replacen("Client: ", "Client: ", 1), "");
+    field(
+        0,
+        &format!("Client: {}", text(&ours["Platform"], "Name")).replacen("Client: ", "Client: ", 1),
+        "",
+    );
     let shown = text(ours, "ApiVersion").to_owned();
     let default = text(ours, "DefaultAPIVersion");
-    let api = if shown == default { shown } else { format!("{shown} (downgraded from {default})") };
+    let api = if shown == default {
+        shown
+    } else {
+        format!("{shown} (downgraded from {default})")
+    };
     field(1, "Version", text(ours, "Version"));
     field(1, "API version", &api);
     field(1, "Git commit", text(ours, "GitCommit"));
-    field(1, "OS/Arch", &format!("{}/{}", text(ours, "Os"), text(ours, "Arch")));
+    field(
+        1,
+        "OS/Arch",
+        &format!("{}/{}", text(ours, "Os"), text(ours, "Arch")),
+    );
     field(1, "Context", text(ours, "Context"));
     // The first line has no colon after the platform.
     let mut out = match out.split_once('\n') {
         Some((first, rest)) => format!("{}\n{rest}", first.trim_end().trim_end_matches(':')),
         None => out,
     };
-    let Some(server) = server.map(with_details) else { return out };
+    let Some(server) = server.map(with_details) else {
+        return out;
+    };
     let platform = text(&server["Platform"], "Name");
     out.push_str(&match platform {
         "" => "\nServer:\n".to_owned(),
@@ -114,20 +141,33 @@ fn text_form(ours: &Value, server: Option<&Value>) -> String {
     });
     for component in server["Components"].as_array().into_iter().flatten() {
         out.push_str(&format!(" {}:\n", text(component, "Name")));
-        let mut line = |name: &str, value: &str| out.push_str(&format!("  {:<18}{value}\n", format!("{name}:")));
+        let mut line = |name: &str, value: &str| {
+            out.push_str(&format!("  {:<18}{value}\n", format!("{name}:")))
+        };
         line("Version", text(component, "Version"));
         let details = &component["Details"];
         if text(component, "Name") == "Engine" {
             line(
                 "API version",
-                &format!("{} (minimum version {})", text(details, "ApiVersion"), text(details, "MinAPIVersion")),
+                &format!(
+                    "{} (minimum version {})",
+                    text(details, "ApiVersion"),
+                    text(details, "MinAPIVersion")
+                ),
             );
             line("Go version", text(details, "GoVersion"));
             line("Git commit", text(details, "GitCommit"));
             let built = text(details, "BuildTime");
-            let built = if built.contains('T') { stamp::ansi_c(built) } else { built.to_owned() };
+            let built = if built.contains('T') {
+                stamp::ansi_c(built)
+            } else {
+                built.to_owned()
+            };
             line("Built", &built);
-            line("OS/Arch", &format!("{}/{}", text(details, "Os"), text(details, "Arch")));
+            line(
+                "OS/Arch",
+                &format!("{}/{}", text(details, "Os"), text(details, "Arch")),
+            );
             line("Experimental", text(details, "Experimental"));
             continue;
         }

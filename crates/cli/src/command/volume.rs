@@ -32,7 +32,8 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
             let client = cli.client()?;
             let query = Query::new().when(matches.on("force"), "force", "1");
             each(&matches.arguments, |name| {
-                let request = Request::delete(format!("/volumes/{}", escape(name))).query(query.clone());
+                let request =
+                    Request::delete(format!("/volumes/{}", escape(name))).query(query.clone());
                 async move {
                     client.call(request).await?;
                     Ok(Some(name.to_owned()))
@@ -46,15 +47,28 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
 
 async fn create(cli: &Cli, matches: &Matches) -> Outcome {
     for flag in [
-        "availability", "group", "limit-bytes", "required-bytes", "scope", "secret", "sharing", "topology-preferred",
-        "topology-required", "type",
+        "availability",
+        "group",
+        "limit-bytes",
+        "required-bytes",
+        "scope",
+        "secret",
+        "sharing",
+        "topology-preferred",
+        "topology-required",
+        "type",
     ] {
         if matches.given(flag) {
-            return Err(Failure::new(format!("--{flag} is for cluster volumes, which are not supported")));
+            return Err(Failure::new(format!(
+                "--{flag} is for cluster volumes, which are not supported"
+            )));
         }
     }
     let mut body = Map::new();
-    body.insert("Driver".to_owned(), json!(matches.get("driver").unwrap_or("local")));
+    body.insert(
+        "Driver".to_owned(),
+        json!(matches.get("driver").unwrap_or("local")),
+    );
     let options = pairs_to_map(&matches.all("opt"));
     if !options.is_empty() {
         body.insert("DriverOpts".to_owned(), Value::Object(options));
@@ -66,7 +80,12 @@ async fn create(cli: &Cli, matches: &Matches) -> Outcome {
     if let Some(name) = matches.arguments.first().filter(|name| !name.is_empty()) {
         body.insert("Name".to_owned(), json!(name));
     }
-    let answer: Value = cli.client()?.send(Request::post("/volumes/create").json(&body)?).await?.json().await?;
+    let answer: Value = cli
+        .client()?
+        .send(Request::post("/volumes/create").json(&body)?)
+        .await?
+        .json()
+        .await?;
     output::line(text(&answer, "Name"));
     Ok(())
 }
@@ -83,7 +102,11 @@ async fn list(cli: &Cli, matches: &Matches) -> Outcome {
         None if !quiet => cli.config().volumes_format.clone(),
         None => String::new(),
     };
-    let default = if quiet { "{{.Name}}" } else { "table {{.Driver}}\\t{{.Name}}" };
+    let default = if quiet {
+        "{{.Name}}"
+    } else {
+        "table {{.Driver}}\\t{{.Name}}"
+    };
     let chosen = match given.as_str() {
         "raw" if quiet => "name: {{.Name}}",
         "raw" => "name: {{.Name}}\ndriver: {{.Driver}}\n",
@@ -101,7 +124,9 @@ async fn list(cli: &Cli, matches: &Matches) -> Outcome {
                 Some(size) if size >= 0.0 => crate::units::size(size, 4),
                 _ => "N/A".to_owned(),
             };
-            let links = usage["RefCount"].as_i64().map_or("N/A".to_owned(), |count| count.to_string());
+            let links = usage["RefCount"]
+                .as_i64()
+                .map_or("N/A".to_owned(), |count| count.to_string());
             Row::new("*formatter.volumeContext")
                 .text("Name", text(volume, "Name"))
                 .text("Driver", text(volume, "Driver"))

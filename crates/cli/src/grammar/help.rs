@@ -7,11 +7,18 @@ use super::{Child, Command, Flag};
 pub fn render(command: &Command, words: &str, columns: usize, config: &str) -> String {
     let program = words.split(' ').next().unwrap_or_default();
     let mut out = format!("Usage:  {}\n\n", command.usage.replace("{}", words));
-    let long = if command.long.is_empty() { command.short } else { command.long };
+    let long = if command.long.is_empty() {
+        command.short
+    } else {
+        command.long
+    };
     out.push_str(&renamed(long, program));
     out.push('\n');
     if !command.aliases.is_empty() {
-        out.push_str(&format!("\nAliases:\n  {}\n", renamed_words(command.aliases, program)));
+        out.push_str(&format!(
+            "\nAliases:\n  {}\n",
+            renamed_words(command.aliases, program)
+        ));
     }
     let root = command.path.is_empty();
     let groups = |out: &mut String| {
@@ -21,7 +28,11 @@ pub fn render(command: &Command, words: &str, columns: usize, config: &str) -> S
             ("Swarm", "Swarm Commands:"),
             ("", "Commands:"),
         ] {
-            let children: Vec<_> = command.children.iter().filter(|child| child.section == section).collect();
+            let children: Vec<_> = command
+                .children
+                .iter()
+                .filter(|child| child.section == section)
+                .collect();
             if !children.is_empty() {
                 out.push_str(&format!("\n{title}\n"));
                 children.iter().for_each(|child| push_child(out, child));
@@ -32,17 +43,25 @@ pub fn render(command: &Command, words: &str, columns: usize, config: &str) -> S
         groups(&mut out);
     }
     if command.flags.iter().any(|flag| !flag.hidden) {
-        out.push_str(if root { "\nGlobal Options:\n" } else { "\nOptions:\n" });
+        out.push_str(if root {
+            "\nGlobal Options:\n"
+        } else {
+            "\nOptions:\n"
+        });
         out.push_str(&flags(command.flags, columns.saturating_sub(1), config));
     }
     if !root {
         groups(&mut out);
     }
     if !command.children.is_empty() {
-        out.push_str(&format!("\nRun '{words} COMMAND --help' for more information on a command.\n"));
+        out.push_str(&format!(
+            "\nRun '{words} COMMAND --help' for more information on a command.\n"
+        ));
     }
     if root {
-        out.push_str("\nFor more help on how to use Docker, head to https://docs.docker.com/go/guides/\n");
+        out.push_str(
+            "\nFor more help on how to use Docker, head to https://docs.docker.com/go/guides/\n",
+        );
     }
     out
 }
@@ -57,7 +76,8 @@ fn renamed(text: &str, program: &str) -> String {
     if program == "docker" {
         return text.to_owned();
     }
-    text.replace("$ docker ", &format!("$ {program} ")).replace("    docker manifest", &format!("    {program} manifest"))
+    text.replace("$ docker ", &format!("$ {program} "))
+        .replace("    docker manifest", &format!("    {program} manifest"))
 }
 
 fn renamed_words(text: &str, program: &str) -> String {
@@ -130,7 +150,9 @@ fn cut(room: usize, slop: usize, text: &str) -> (&str, &str) {
     match head.rfind([' ', '\t', '\n']) {
         None | Some(0) => (text, ""),
         Some(space) => match head.rfind('\n') {
-            Some(newline) if newline > 0 && newline < space => (&text[..newline], &text[newline + 1..]),
+            Some(newline) if newline > 0 && newline < space => {
+                (&text[..newline], &text[newline + 1..])
+            }
             _ => (&text[..space], &text[space + 1..]),
         },
     }

@@ -64,18 +64,44 @@ pub struct Child {
 }
 
 /// Makes a flag with a short form.
-pub const fn short(short: char, name: &'static str, value: &'static str, usage: &'static str) -> Flag {
-    Flag { short, name, value, usage, hidden: false, deprecated: "" }
+pub const fn short(
+    short: char,
+    name: &'static str,
+    value: &'static str,
+    usage: &'static str,
+) -> Flag {
+    Flag {
+        short,
+        name,
+        value,
+        usage,
+        hidden: false,
+        deprecated: "",
+    }
 }
 
 /// Makes a flag without a short form.
 pub const fn long(name: &'static str, value: &'static str, usage: &'static str) -> Flag {
-    Flag { short: '\0', name, value, usage, hidden: false, deprecated: "" }
+    Flag {
+        short: '\0',
+        name,
+        value,
+        usage,
+        hidden: false,
+        deprecated: "",
+    }
 }
 
 /// Makes a flag that the help does not show.
 pub const fn hidden(name: &'static str, value: &'static str, usage: &'static str) -> Flag {
-    Flag { short: '\0', name, value, usage, hidden: true, deprecated: "" }
+    Flag {
+        short: '\0',
+        name,
+        value,
+        usage,
+        hidden: true,
+        deprecated: "",
+    }
 }
 
 /// Makes a flag that still works and says what to use instead.
@@ -85,7 +111,14 @@ pub const fn deprecated(
     usage: &'static str,
     instead: &'static str,
 ) -> Flag {
-    Flag { short: '\0', name, value, usage, hidden: true, deprecated: instead }
+    Flag {
+        short: '\0',
+        name,
+        value,
+        usage,
+        hidden: true,
+        deprecated: instead,
+    }
 }
 
 impl Command {
@@ -93,12 +126,19 @@ impl Command {
     pub fn flags_end_at_first_argument(&self) -> bool {
         matches!(
             self.path,
-            "container run" | "container create" | "container exec" | "container top" | "service create" | "plugin set"
+            "container run"
+                | "container create"
+                | "container exec"
+                | "container top"
+                | "service create"
+                | "plugin set"
         )
     }
 
     /// Finds a child by name or alias.
     pub fn child(&self, name: &str) -> Option<&'static Child> {
-        self.children.iter().find(|child| child.name == name || child.aliases.contains(&name))
+        self.children
+            .iter()
+            .find(|child| child.name == name || child.aliases.contains(&name))
     }
 }

@@ -21,7 +21,11 @@ pub struct Matches {
 impl Matches {
     /// Returns the last value of a flag.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.values.iter().rev().find(|(flag, _)| *flag == name).map(|(_, value)| value.as_str())
+        self.values
+            .iter()
+            .rev()
+            .find(|(flag, _)| *flag == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Returns the last value of a flag, or the empty string.
@@ -31,12 +35,14 @@ impl Matches {
 
     /// Says whether a boolean flag is on.
     pub fn on(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| values::parse_bool(value) == Ok(true))
+        self.get(name)
+            .is_some_and(|value| values::parse_bool(value) == Ok(true))
     }
 
     /// Says whether a boolean flag that is on by default was not switched off.
     pub fn on_unless_false(&self, name: &str) -> bool {
-        self.get(name).is_none_or(|value| values::parse_bool(value) == Ok(true))
+        self.get(name)
+            .is_none_or(|value| values::parse_bool(value) == Ok(true))
     }
 
     /// Says whether a flag was given.
@@ -46,7 +52,11 @@ impl Matches {
 
     /// Returns all values of a repeatable flag.
     pub fn all(&self, name: &str) -> Vec<String> {
-        self.values.iter().filter(|(flag, _)| *flag == name).map(|(_, value)| value.clone()).collect()
+        self.values
+            .iter()
+            .filter(|(flag, _)| *flag == name)
+            .map(|(_, value)| value.clone())
+            .collect()
     }
 
     /// Returns all values of a flag of type `strings`, which are split at commas.
@@ -59,21 +69,32 @@ impl Matches {
 
     /// Returns an integer flag; its syntax was checked when it was read.
     pub fn integer(&self, name: &str) -> Option<i64> {
-        self.get(name).and_then(|value| values::parse_integer(value).ok())
+        self.get(name)
+            .and_then(|value| values::parse_integer(value).ok())
     }
 
     /// Returns a size in bytes.
     pub fn bytes(&self, name: &str) -> Option<i64> {
-        self.get(name).and_then(|value| values::parse_bytes(value).ok())
+        self.get(name)
+            .and_then(|value| values::parse_bytes(value).ok())
     }
 }
 
 /// What the words ask for.
 pub enum Found {
     /// Run this command; `words` is how it was called, such as `docker ps`.
-    Run { command: &'static Command, words: String, global: Matches, matches: Matches },
+    Run {
+        command: &'static Command,
+        words: String,
+        global: Matches,
+        matches: Matches,
+    },
     /// Print a help text on stdout and exit with 0.
-    Help { command: &'static Command, words: String, notes: Vec<String> },
+    Help {
+        command: &'static Command,
+        words: String,
+        notes: Vec<String>,
+    },
     /// Print the version line.
     Version { global: Matches },
     /// Fail.
@@ -96,15 +117,25 @@ pub fn find(program: &str, words: &[String]) -> Found {
         }
     };
     if rest.help {
-        return Found::Help { command: root, words: program.to_owned(), notes: rest.notes };
+        return Found::Help {
+            command: root,
+            words: program.to_owned(),
+            notes: rest.notes,
+        };
     }
     if global.on("version") {
         return Found::Version { global };
     }
     if let Some(level) = global.get("log-level")
-        && !matches!(level, "panic" | "fatal" | "error" | "warn" | "warning" | "info" | "debug" | "trace")
+        && !matches!(
+            level,
+            "panic" | "fatal" | "error" | "warn" | "warning" | "info" | "debug" | "trace"
+        )
     {
-        return Found::Failed(Usage { text: format!("Unable to parse logging level: {level}"), code: 1 });
+        return Found::Failed(Usage {
+            text: format!("Unable to parse logging level: {level}"),
+            code: 1,
+        });
     }
     let mut words = rest.arguments;
     let mut called = program.to_owned();
@@ -124,32 +155,60 @@ pub fn find(program: &str, words: &[String]) -> Found {
     }
     if asked_help {
         if command.path.is_empty() && !words.is_empty() {
-            return Found::Failed(Usage { text: format!("unknown help topic: {}", words.join(" ")), code: 1 });
+            return Found::Failed(Usage {
+                text: format!("unknown help topic: {}", words.join(" ")),
+                code: 1,
+            });
         }
-        return Found::Help { command, words: called, notes: Vec::new() };
+        return Found::Help {
+            command,
+            words: called,
+            notes: Vec::new(),
+        };
     }
     parse_command(command, called, words, global)
 }
 
-fn parse_command(command: &'static Command, called: String, words: Vec<String>, global: Matches) -> Found {
+fn parse_command(
+    command: &'static Command,
+    called: String,
+    words: Vec<String>,
+    global: Matches,
+) -> Found {
     let mut matches = Matches::default();
-    let rest = match parse_flags(command, &words, command.flags_end_at_first_argument(), &mut matches) {
+    let rest = match parse_flags(
+        command,
+        &words,
+        command.flags_end_at_first_argument(),
+        &mut matches,
+    ) {
         Ok(parsed) => parsed,
         Err(message) => {
             return Found::Failed(Usage {
-                text: format!("{message}\n\n{}\n\nRun '{called} --help' for more information", usage_line(command, &called)),
+                text: format!(
+                    "{message}\n\n{}\n\nRun '{called} --help' for more information",
+                    usage_line(command, &called)
+                ),
                 code: 125,
             });
         }
     };
     if rest.help {
-        return Found::Help { command, words: called, notes: rest.notes };
+        return Found::Help {
+            command,
+            words: called,
+            notes: rest.notes,
+        };
     }
     matches.arguments = rest.arguments;
     matches.notes = rest.notes;
     if !command.children.is_empty() {
         if let Some(word) = matches.arguments.first() {
-            let usage = if command.path.is_empty() { String::new() } else { format!("Usage:  {called}\n\n") };
+            let usage = if command.path.is_empty() {
+                String::new()
+            } else {
+                format!("Usage:  {called}\n\n")
+            };
             return Found::Failed(Usage {
                 text: format!(
                     "{}: unknown command: {called} {word}\n\n{usage}Run '{called} --help' for more information",
@@ -158,12 +217,22 @@ fn parse_command(command: &'static Command, called: String, words: Vec<String>, 
                 code: 1,
             });
         }
-        return Found::Run { command, words: called, global, matches };
+        return Found::Run {
+            command,
+            words: called,
+            global,
+            matches,
+        };
     }
     if let Some(text) = count_error(command, &called, matches.arguments.len()) {
         return Found::Failed(Usage { text, code: 1 });
     }
-    Found::Run { command, words: called, global, matches }
+    Found::Run {
+        command,
+        words: called,
+        global,
+        matches,
+    }
 }
 
 fn usage_line(command: &Command, called: &str) -> String {
@@ -177,11 +246,21 @@ fn count_error(command: &Command, called: &str, count: usize) -> Option<String> 
         Args::Any => return None,
         Args::None if count > 0 => ("accepts no arguments".to_owned(), "Run"),
         Args::Exactly(n) if count != n => (format!("requires {n} argument{}", plural(n)), "Run"),
-        Args::AtLeast(n) if count < n => (format!("requires at least {n} argument{}", plural(n)), "See"),
-        Args::AtMost(n) if count > n => (format!("requires at most {n} argument{}", plural(n)), "SRun"),
-        Args::Range(low, high) if count < low || count > high => {
-            (format!("requires at least {low} and at most {high} argument{}", plural(high)), "Run")
-        }
+        Args::AtLeast(n) if count < n => (
+            format!("requires at least {n} argument{}", plural(n)),
+            "See",
+        ),
+        Args::AtMost(n) if count > n => (
+            format!("requires at most {n} argument{}", plural(n)),
+            "SRun",
+        ),
+        Args::Range(low, high) if count < low || count > high => (
+            format!(
+                "requires at least {low} and at most {high} argument{}",
+                plural(high)
+            ),
+            "Run",
+        ),
         _ => return None,
     };
     let program = called.split(' ').next().unwrap_or_default();
@@ -203,7 +282,11 @@ fn parse_flags(
     end_at_argument: bool,
     matches: &mut Matches,
 ) -> Result<Rest, String> {
-    let mut rest = Rest { arguments: Vec::new(), help: false, notes: Vec::new() };
+    let mut rest = Rest {
+        arguments: Vec::new(),
+        help: false,
+        notes: Vec::new(),
+    };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         if word == "--" {
@@ -243,12 +326,18 @@ fn long_flag(
         rest.help = set_help(value, "--help")?;
         return Ok(());
     }
-    let flag =
-        command.flags.iter().find(|flag| flag.name == name).ok_or_else(|| format!("unknown flag: --{name}"))?;
+    let flag = command
+        .flags
+        .iter()
+        .find(|flag| flag.name == name)
+        .ok_or_else(|| format!("unknown flag: --{name}"))?;
     let value = match value {
         Some(value) => value.to_owned(),
         None if flag.value.is_empty() => "true".to_owned(),
-        None => words.next().cloned().ok_or_else(|| format!("flag needs an argument: --{name}"))?,
+        None => words
+            .next()
+            .cloned()
+            .ok_or_else(|| format!("flag needs an argument: --{name}"))?,
     };
     set(flag, value, matches, rest)
 }
@@ -265,12 +354,15 @@ fn short_flags(
         let after = &remaining[letter.len_utf8()..];
         let Some(flag) = command.flags.iter().find(|flag| flag.short == letter) else {
             if letter == 'h' {
-                rest.notes.push("Flag shorthand -h has been deprecated, use --help".to_owned());
+                rest.notes
+                    .push("Flag shorthand -h has been deprecated, use --help".to_owned());
                 rest.help = true;
                 remaining = after;
                 continue;
             }
-            return Err(format!("unknown shorthand flag: '{letter}' in -{remaining}"));
+            return Err(format!(
+                "unknown shorthand flag: '{letter}' in -{remaining}"
+            ));
         };
         if after.len() > 1
             && let Some(value) = after.strip_prefix('=')
@@ -283,7 +375,10 @@ fn short_flags(
             continue;
         }
         let value = if after.is_empty() {
-            words.next().cloned().ok_or_else(|| format!("flag needs an argument: '{letter}' in -{remaining}"))?
+            words
+                .next()
+                .cloned()
+                .ok_or_else(|| format!("flag needs an argument: '{letter}' in -{remaining}"))?
         } else {
             after.to_owned()
         };
@@ -295,13 +390,17 @@ fn short_flags(
 fn set_help(value: Option<&str>, shown: &str) -> Result<bool, String> {
     match value {
         None => Ok(true),
-        Some(value) => {
-            values::parse_bool(value).map_err(|error| format!("invalid argument \"{value}\" for \"{shown}\" flag: {error}"))
-        }
+        Some(value) => values::parse_bool(value)
+            .map_err(|error| format!("invalid argument \"{value}\" for \"{shown}\" flag: {error}")),
     }
 }
 
-fn set(flag: &'static Flag, value: String, matches: &mut Matches, rest: &mut Rest) -> Result<(), String> {
+fn set(
+    flag: &'static Flag,
+    value: String,
+    matches: &mut Matches,
+    rest: &mut Rest,
+) -> Result<(), String> {
     if flag.name == "help" {
         rest.help = set_help(Some(&value), "--help")?;
         return Ok(());
@@ -311,10 +410,16 @@ fn set(flag: &'static Flag, value: String, matches: &mut Matches, rest: &mut Res
             '\0' => format!("--{}", flag.name),
             letter => format!("-{letter}, --{}", flag.name),
         };
-        return Err(format!("invalid argument {} for \"{shown}\" flag: {error}", values::quote(&value)));
+        return Err(format!(
+            "invalid argument {} for \"{shown}\" flag: {error}",
+            values::quote(&value)
+        ));
     }
     if !flag.deprecated.is_empty() {
-        rest.notes.push(format!("Flag --{} has been deprecated, {}", flag.name, flag.deprecated));
+        rest.notes.push(format!(
+            "Flag --{} has been deprecated, {}",
+            flag.name, flag.deprecated
+        ));
     }
     matches.values.push((flag.name, value));
     Ok(())
@@ -334,23 +439,47 @@ mod tests {
     fn check(line: &str, expected: &str) {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let got = match find("docker", &words) {
-            Found::Run { command, matches, .. } => {
-                let flags: Vec<_> = matches.values.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                format!("{} [{}] {}", command.path, flags.join(" "), matches.arguments.join(" "))
+            Found::Run {
+                command, matches, ..
+            } => {
+                let flags: Vec<_> = matches
+                    .values
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect();
+                format!(
+                    "{} [{}] {}",
+                    command.path,
+                    flags.join(" "),
+                    matches.arguments.join(" ")
+                )
             }
             Found::Help { words, .. } => format!("help {words}"),
             Found::Version { .. } => "version".to_owned(),
-            Found::Failed(usage) => format!("{} {}", usage.code, usage.text.lines().next().unwrap_or_default()),
+            Found::Failed(usage) => format!(
+                "{} {}",
+                usage.code,
+                usage.text.lines().next().unwrap_or_default()
+            ),
         };
         assert_eq!(got, expected, "{line}");
     }
 
     #[test]
     fn clusters_and_the_commands_own_flags() {
-        check("run -itd --rm busybox sh -c ls", "container run [interactive=true tty=true detach=true rm=true] busybox sh -c ls");
-        check("run -eA=1 -e=B -v/a:/b -p 80 x", "container run [env=A=1 env=B volume=/a:/b publish=80] x");
+        check(
+            "run -itd --rm busybox sh -c ls",
+            "container run [interactive=true tty=true detach=true rm=true] busybox sh -c ls",
+        );
+        check(
+            "run -eA=1 -e=B -v/a:/b -p 80 x",
+            "container run [env=A=1 env=B volume=/a:/b publish=80] x",
+        );
         check("run -t=false x", "container run [tty=false] x");
-        check("exec -it c sh -x", "container exec [interactive=true tty=true] c sh -x");
+        check(
+            "exec -it c sh -x",
+            "container exec [interactive=true tty=true] c sh -x",
+        );
         check("rm c -f", "container rm [force=true] c");
         check("rm -- -f", "container rm [] -f");
         check("logs -n 5 c", "container logs [tail=5] c");
@@ -365,9 +494,15 @@ mod tests {
         check("run -itQ x", "125 unknown shorthand flag: 'Q' in -Q");
         check("run -e", "125 flag needs an argument: 'e' in -e");
         check("run --name", "125 flag needs an argument: --name");
-        check("run -t=foo x", "125 invalid argument \"foo\" for \"-t, --tty\" flag: strconv.ParseBool: parsing \"foo\": invalid syntax");
+        check(
+            "run -t=foo x",
+            "125 invalid argument \"foo\" for \"-t, --tty\" flag: strconv.ParseBool: parsing \"foo\": invalid syntax",
+        );
         check("run", "1 docker: 'docker run' requires at least 1 argument");
-        check("images a b", "1 docker: 'docker images' requires at most 1 argument");
+        check(
+            "images a b",
+            "1 docker: 'docker images' requires at most 1 argument",
+        );
         check("foo", "1 docker: unknown command: docker foo");
         check("-l foo ps", "1 Unable to parse logging level: foo");
         check("help foo", "1 unknown help topic: foo");

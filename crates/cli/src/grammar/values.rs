@@ -10,7 +10,10 @@ pub fn check(flag: &Flag, value: &str) -> Result<(), String> {
         "uint" | "uint64" => parse_unsigned(value, u64::MAX).map(drop),
         "uint32" => parse_unsigned(value, u32::MAX.into()).map(drop),
         "uint16" => parse_unsigned(value, u16::MAX.into()).map(drop),
-        "float" => value.parse::<f64>().map(drop).map_err(|_| go_number("ParseFloat", value, "invalid syntax")),
+        "float" => value
+            .parse::<f64>()
+            .map(drop)
+            .map_err(|_| go_number("ParseFloat", value, "invalid syntax")),
         "duration" => parse_duration(value).map(drop),
         "bytes" if flag.name == "memory-swap" => parse_swap_bytes(value).map(drop),
         "bytes" => parse_bytes(value).map(drop),
@@ -41,7 +44,9 @@ pub fn quote(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
+                out.push_str(&format!("\\x{:02x}", c as u32))
+            }
             c => out.push(c),
         }
     }
@@ -64,9 +69,14 @@ pub fn parse_integer(value: &str) -> Result<i64, String> {
         Some(rest) => (value.starts_with('-'), rest),
         None => (false, value),
     };
-    let magnitude = magnitude(digits).ok_or_else(|| go_number("ParseInt", value, "invalid syntax"))?;
+    let magnitude =
+        magnitude(digits).ok_or_else(|| go_number("ParseInt", value, "invalid syntax"))?;
     let magnitude = magnitude.map_err(|()| go_number("ParseInt", value, "value out of range"))?;
-    let signed = if negative { 0i128 - i128::from(magnitude) } else { i128::from(magnitude) };
+    let signed = if negative {
+        0i128 - i128::from(magnitude)
+    } else {
+        i128::from(magnitude)
+    };
     i64::try_from(signed).map_err(|_| go_number("ParseInt", value, "value out of range"))
 }
 
@@ -108,7 +118,9 @@ fn magnitude(digits: &str) -> Option<Result<u64, ()>> {
 /// Parses a size such as `1.5g` with binary multiples.
 pub fn parse_bytes(value: &str) -> Result<i64, String> {
     let invalid = || format!("invalid size: '{value}'");
-    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim_end();
+    let digits = value
+        .trim_end_matches(|c: char| c.is_ascii_alphabetic())
+        .trim_end();
     let suffix = value[digits.len()..].trim_start().to_ascii_lowercase();
     if digits.is_empty() || !digits.ends_with(|c: char| c.is_ascii_digit() || c == '.') {
         return Err(invalid());
@@ -131,18 +143,33 @@ pub fn parse_bytes(value: &str) -> Result<i64, String> {
 
 /// Parses a memory-swap limit: a size, or -1 for no limit.
 pub fn parse_swap_bytes(value: &str) -> Result<i64, String> {
-    if value == "-1" { Ok(-1) } else { parse_bytes(value) }
+    if value == "-1" {
+        Ok(-1)
+    } else {
+        parse_bytes(value)
+    }
 }
 
 /// Parses a number of CPUs into billionths of a CPU. Exact decimals and fractions, as big.Rat takes them.
 pub fn parse_nano_cpus(value: &str) -> Result<i64, String> {
     let failed = || format!("failed to parse {value} as a rational number");
     let (numerator, denominator) = match value.split_once('/') {
-        Some((n, d)) => (decimal(n).ok_or_else(failed)?, decimal(d).ok_or_else(failed)?),
+        Some((n, d)) => (
+            decimal(n).ok_or_else(failed)?,
+            decimal(d).ok_or_else(failed)?,
+        ),
         None => (decimal(value).ok_or_else(failed)?, (1, 1)),
     };
-    let over = numerator.0.checked_mul(denominator.1).and_then(|n| n.checked_mul(1_000_000_000)).ok_or_else(failed)?;
-    let under = numerator.1.checked_mul(denominator.0).filter(|d| *d != 0).ok_or_else(failed)?;
+    let over = numerator
+        .0
+        .checked_mul(denominator.1)
+        .and_then(|n| n.checked_mul(1_000_000_000))
+        .ok_or_else(failed)?;
+    let under = numerator
+        .1
+        .checked_mul(denominator.0)
+        .filter(|d| *d != 0)
+        .ok_or_else(failed)?;
     if over % under != 0 {
         return Err("value is too precise".to_owned());
     }
@@ -156,7 +183,10 @@ fn decimal(text: &str) -> Option<(i128, i128)> {
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     if (whole.is_empty() && fraction.is_empty())
-        || !whole.chars().chain(fraction.chars()).all(|c| c.is_ascii_digit())
+        || !whole
+            .chars()
+            .chain(fraction.chars())
+            .all(|c| c.is_ascii_digit())
         || whole.len() + fraction.len() > 27
     {
         return None;
@@ -181,12 +211,16 @@ pub fn parse_duration(value: &str) -> Result<i64, String> {
     let mut total: f64 = 0.0;
     let mut exact: i128 = 0;
     while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, after) = rest.split_at(end);
         if number.is_empty() || number == "." || number.matches('.').count() > 1 {
             return Err(invalid());
         }
-        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let unit_end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
         let (unit, next) = after.split_at(unit_end);
         let scale: i64 = match unit {
             "" => return Err(format!("time: missing unit in duration {}", quote(value))),
@@ -196,7 +230,13 @@ pub fn parse_duration(value: &str) -> Result<i64, String> {
             "s" => 1_000_000_000,
             "m" => 60_000_000_000,
             "h" => 3_600_000_000_000,
-            _ => return Err(format!("time: unknown unit {} in duration {}", quote(unit), quote(value))),
+            _ => {
+                return Err(format!(
+                    "time: unknown unit {} in duration {}",
+                    quote(unit),
+                    quote(value)
+                ));
+            }
         };
         match number.parse::<i64>() {
             Ok(number) => exact += i128::from(number) * i128::from(scale),
@@ -251,7 +291,9 @@ pub fn parse_csv(line: &str) -> Result<Vec<String>, String> {
             let end = rest.find(',').unwrap_or(rest.len());
             if let Some(quote) = rest[..end].find('"') {
                 let column = line.len() - rest.len() + quote + 1;
-                return Err(format!("parse error on line 1, column {column}: bare \" in non-quoted-field"));
+                return Err(format!(
+                    "parse error on line 1, column {column}: bare \" in non-quoted-field"
+                ));
             }
             fields.push(rest[..end].to_owned());
             if end == rest.len() {
@@ -293,7 +335,10 @@ mod tests {
         check(parse_duration("300ms"), "300000000");
         check(parse_duration("0"), "0");
         check(parse_duration("5"), "time: missing unit in duration \"5\"");
-        check(parse_duration("5x"), "time: unknown unit \"x\" in duration \"5x\"");
+        check(
+            parse_duration("5x"),
+            "time: unknown unit \"x\" in duration \"5x\"",
+        );
         check(parse_duration("x"), "time: invalid duration \"x\"");
     }
 
@@ -303,7 +348,10 @@ mod tests {
         check(parse_nano_cpus(".5"), "500000000");
         check(parse_nano_cpus("1/2"), "500000000");
         check(parse_nano_cpus("0.0000000001"), "value is too precise");
-        check(parse_nano_cpus("x"), "failed to parse x as a rational number");
+        check(
+            parse_nano_cpus("x"),
+            "failed to parse x as a rational number",
+        );
     }
 
     #[test]
@@ -311,9 +359,18 @@ mod tests {
         check(parse_integer("0x10"), "16");
         check(parse_integer("010"), "8");
         check(parse_integer("-9"), "-9");
-        check(parse_integer("x"), "strconv.ParseInt: parsing \"x\": invalid syntax");
-        check(parse_integer("9999999999999999999"), "strconv.ParseInt: parsing \"9999999999999999999\": value out of range");
-        check(parse_unsigned("70000", u16::MAX.into()), "strconv.ParseUint: parsing \"70000\": value out of range");
+        check(
+            parse_integer("x"),
+            "strconv.ParseInt: parsing \"x\": invalid syntax",
+        );
+        check(
+            parse_integer("9999999999999999999"),
+            "strconv.ParseInt: parsing \"9999999999999999999\": value out of range",
+        );
+        check(
+            parse_unsigned("70000", u16::MAX.into()),
+            "strconv.ParseUint: parsing \"70000\": value out of range",
+        );
     }
 
     #[test]
@@ -321,6 +378,9 @@ mod tests {
         check(parse_csv("a,b"), r#"["a", "b"]"#);
         check(parse_csv(r#""a,b",c"#), r#"["a,b", "c"]"#);
         check(parse_csv(r#""a""b""#), r#"["a\"b"]"#);
-        check(parse_csv(r#"a"b"#), "parse error on line 1, column 2: bare \" in non-quoted-field");
+        check(
+            parse_csv(r#"a"b"#),
+            "parse error on line 1, column 2: bare \" in non-quoted-field",
+        );
     }
 }

@@ -5,19 +5,27 @@ use serde_json::{Map, Value, json};
 
 /// Says whether a device is a CDI name: `vendor.example/class=name`.
 pub fn is_cdi_name(device: &str) -> bool {
-    let Some((kind, name)) = device.split_once('=') else { return false };
-    let Some((vendor, class)) = kind.split_once('/') else { return false };
+    let Some((kind, name)) = device.split_once('=') else {
+        return false;
+    };
+    let Some((vendor, class)) = kind.split_once('/') else {
+        return false;
+    };
     let word = |text: &str, more: &[char]| {
         !text.is_empty()
             && text.starts_with(|c: char| c.is_ascii_alphabetic())
             && text.ends_with(|c: char| c.is_ascii_alphanumeric())
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(&c))
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || more.contains(&c))
     };
     word(vendor, &['.', '-', '_'])
         && word(class, &['-', '_'])
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.ends_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
 }
 
 fn is_mode(text: &str) -> bool {
@@ -59,11 +67,19 @@ pub fn parse_gpus(value: &str) -> Result<Value, String> {
     let mut options = Map::new();
     let mut seen: Vec<String> = Vec::new();
     for field in parse_csv(value)? {
-        let (key, text) = field.split_once('=').map_or((field.as_str(), None), |(key, text)| (key, Some(text)));
+        let (key, text) = field
+            .split_once('=')
+            .map_or((field.as_str(), None), |(key, text)| (key, Some(text)));
         let key = key.to_owned();
-        let canonical = if text.is_none() { "count".to_owned() } else { key.clone() };
+        let canonical = if text.is_none() {
+            "count".to_owned()
+        } else {
+            key.clone()
+        };
         if seen.contains(&canonical) {
-            return Err(format!("gpu request key '{canonical}' can be specified only once"));
+            return Err(format!(
+                "gpu request key '{canonical}' can be specified only once"
+            ));
         }
         seen.push(canonical);
         let Some(text) = text else {
@@ -75,7 +91,12 @@ pub fn parse_gpus(value: &str) -> Result<Value, String> {
             "count" => count = parse_count(text)?,
             "device" => ids = Some(text.split(',').map(str::to_owned).collect()),
             "capabilities" => {
-                capabilities = Some(text.split(',').map(str::to_owned).chain(["gpu".to_owned()]).collect());
+                capabilities = Some(
+                    text.split(',')
+                        .map(str::to_owned)
+                        .chain(["gpu".to_owned()])
+                        .collect(),
+                );
             }
             "options" => {
                 for option in parse_csv(text)? {
@@ -101,7 +122,9 @@ fn parse_count(text: &str) -> Result<i64, String> {
         return Ok(-1);
     }
     text.parse().map_err(|_| {
-        format!("invalid count ({text}): value must be either \"all\" or an integer: invalid syntax")
+        format!(
+            "invalid count ({text}): value must be either \"all\" or an integer: invalid syntax"
+        )
     })
 }
 
@@ -109,13 +132,19 @@ fn parse_count(text: &str) -> Result<i64, String> {
 pub fn check_cgroup_rule(rule: &str) -> Result<(), String> {
     let wrong = || format!("invalid device cgroup format '{rule}'");
     let parts: Vec<_> = rule.split(' ').collect();
-    let [kind, numbers, mode] = parts.as_slice() else { return Err(wrong()) };
+    let [kind, numbers, mode] = parts.as_slice() else {
+        return Err(wrong());
+    };
     let (major, minor) = numbers.split_once(':').ok_or_else(wrong)?;
-    let number = |text: &str| text == "*" || (!text.is_empty() && text.chars().all(|c| c.is_ascii_digit()));
+    let number =
+        |text: &str| text == "*" || (!text.is_empty() && text.chars().all(|c| c.is_ascii_digit()));
     let mode_right = !mode.is_empty() && mode.len() <= 3 && mode.chars().all(|c| "rwm".contains(c));
-    if matches!(*kind, "a" | "b" | "c") && number(major) && number(minor) && mode_right { Ok(()) } else { Err(wrong()) }
+    if matches!(*kind, "a" | "b" | "c") && number(major) && number(minor) && mode_right {
+        Ok(())
+    } else {
+        Err(wrong())
+    }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -126,7 +155,13 @@ mod tests {
         let check = |value: &str, expected: &str| {
             let got = parse_device(value).map_or_else(
                 |error| error,
-                |d| format!("{} {} {}", d["PathOnHost"], d["PathInContainer"], d["CgroupPermissions"]).replace('"', ""),
+                |d| {
+                    format!(
+                        "{} {} {}",
+                        d["PathOnHost"], d["PathInContainer"], d["CgroupPermissions"]
+                    )
+                    .replace('"', "")
+                },
             );
             assert_eq!(got, expected);
         };
@@ -143,13 +178,22 @@ mod tests {
     #[test]
     fn gpu_requests() {
         assert_eq!(parse_gpus("all").expect("gpus")["Count"], -1);
-        assert_eq!(parse_gpus("device=0").expect("gpus")["DeviceIDs"], json!(["0"]));
-        assert_eq!(parse_gpus("x=y"), Err("unexpected key 'x' in 'x=y'".to_owned()));
+        assert_eq!(
+            parse_gpus("device=0").expect("gpus")["DeviceIDs"],
+            json!(["0"])
+        );
+        assert_eq!(
+            parse_gpus("x=y"),
+            Err("unexpected key 'x' in 'x=y'".to_owned())
+        );
     }
 
     #[test]
     fn cgroup_rules() {
         assert_eq!(check_cgroup_rule("c 1:* rwm"), Ok(()));
-        assert_eq!(check_cgroup_rule("foo"), Err("invalid device cgroup format 'foo'".to_owned()));
+        assert_eq!(
+            check_cgroup_rule("foo"),
+            Err("invalid device cgroup format 'foo'".to_owned())
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! Environment and label files: `parse ≠ read`, the reading function is the last one.
 
+/// Gives the value of a variable that a file names without one.
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// Parses a file of `KEY=VALUE` lines. `lookup` gives the value of a line without `=`; `None` drops the line.
-pub fn parse_file(text: &str, lookup: Option<&dyn Fn(&str) -> Option<String>>) -> Result<Vec<String>, String> {
+pub fn parse_file(text: &str, lookup: Option<Lookup<'_>>) -> Result<Vec<String>, String> {
     let mut out = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for line in text.lines() {
@@ -33,11 +36,19 @@ pub fn read(files: &[String], pairs: &[String], of_process: bool) -> Result<Vec<
     let from_process = |name: &str| std::env::var(name).ok();
     let mut out = Vec::new();
     for file in files {
-        let bytes = std::fs::read(file).map_err(|error| crate::failure::open_error(file, &error))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| format!("invalid env file ({file}): invalid utf8 bytes at line {}", line_of(&error)))?;
-        let lookup: Option<&dyn Fn(&str) -> Option<String>> = of_process.then_some(&from_process);
-        out.extend(parse_file(&text, lookup).map_err(|error| format!("invalid env file ({file}): {error}"))?);
+        let bytes =
+            std::fs::read(file).map_err(|error| crate::failure::open_error(file, &error))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            format!(
+                "invalid env file ({file}): invalid utf8 bytes at line {}",
+                line_of(&error)
+            )
+        })?;
+        let lookup: Option<Lookup<'_>> = of_process.then_some(&from_process);
+        out.extend(
+            parse_file(&text, lookup)
+                .map_err(|error| format!("invalid env file ({file}): {error}"))?,
+        );
     }
     out.extend(pairs.iter().cloned());
     Ok(out)
@@ -45,7 +56,11 @@ pub fn read(files: &[String], pairs: &[String], of_process: bool) -> Result<Vec<
 
 fn line_of(error: &std::string::FromUtf8Error) -> usize {
     let valid = error.utf8_error().valid_up_to();
-    error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1
+    error.as_bytes()[..valid]
+        .iter()
+        .filter(|byte| **byte == b'\n')
+        .count()
+        + 1
 }
 
 /// Fills in the process's value for names without `=`, and keeps the last of each name in the place of the first.
@@ -53,7 +68,10 @@ pub fn settle(variables: Vec<String>) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for variable in variables {
         let name = variable.split('=').next().unwrap_or_default().to_owned();
-        match out.iter().position(|known| known.split('=').next() == Some(name.as_str())) {
+        match out
+            .iter()
+            .position(|known| known.split('=').next() == Some(name.as_str()))
+        {
             Some(at) => out[at] = variable,
             None => out.push(variable),
         }
@@ -69,9 +87,22 @@ mod tests {
     fn files_are_parsed() {
         let lookup = |name: &str| (name == "HOME").then(|| "/h".to_owned());
         let got = parse_file("# c\n\n A=1=2\nHOME\nNONE\nB=\n", Some(&lookup));
-        assert_eq!(got, Ok(vec!["A=1=2".to_owned(), "HOME=/h".to_owned(), "B=".to_owned()]));
-        assert_eq!(parse_file("B C=2", None), Err("variable 'B C' contains whitespaces".to_owned()));
-        assert_eq!(parse_file("=x", None), Err("no variable name on line '=x'".to_owned()));
+        assert_eq!(
+            got,
+            Ok(vec![
+                "A=1=2".to_owned(),
+                "HOME=/h".to_owned(),
+                "B=".to_owned()
+            ])
+        );
+        assert_eq!(
+            parse_file("B C=2", None),
+            Err("variable 'B C' contains whitespaces".to_owned())
+        );
+        assert_eq!(
+            parse_file("=x", None),
+            Err("no variable name on line '=x'".to_owned())
+        );
     }
 
     #[test]

@@ -4,32 +4,58 @@ use crate::grammar::values::parse_bytes;
 use serde_json::{Value, json};
 
 const ULIMITS: [&str; 15] = [
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Parses `NAME=SOFT[:HARD]`.
 pub fn parse_ulimit(value: &str) -> Result<(String, i64, i64), String> {
-    let (name, limits) = value.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {value}"))?;
+    let (name, limits) = value
+        .split_once('=')
+        .ok_or_else(|| format!("invalid ulimit argument: {value}"))?;
     if !ULIMITS.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
     let number = |text: &str| {
         text.parse::<i64>().map_err(|_| {
-            format!("strconv.ParseInt: parsing {}: invalid syntax", crate::grammar::values::quote(text))
+            format!(
+                "strconv.ParseInt: parsing {}: invalid syntax",
+                crate::grammar::values::quote(text)
+            )
         })
     };
     let parts: Vec<_> = limits.split(':').collect();
     let (soft, hard) = match parts.as_slice() {
         [both] => (number(both)?, None),
         [soft, hard] => (number(soft)?, Some(number(hard)?)),
-        _ => return Err(format!("too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`")),
+        _ => {
+            return Err(format!(
+                "too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
+            ));
+        }
     };
     let hard = hard.unwrap_or(soft);
     if hard != -1 && (soft == -1 || soft > hard) {
         return Err(match soft {
-            -1 => format!("ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"),
-            _ => format!("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"),
+            -1 => format!(
+                "ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
+            ),
+            _ => format!(
+                "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+            ),
         });
     }
     Ok((name.to_owned(), soft, hard))
@@ -44,7 +70,10 @@ pub fn ulimits(values: &[String]) -> Result<Vec<Value>, String> {
         limits.push(limit);
     }
     limits.sort();
-    Ok(limits.into_iter().map(|(name, soft, hard)| json!({"Name": name, "Hard": hard, "Soft": soft})).collect())
+    Ok(limits
+        .into_iter()
+        .map(|(name, soft, hard)| json!({"Name": name, "Hard": hard, "Soft": soft}))
+        .collect())
 }
 
 /// Parses `--restart`.
@@ -55,9 +84,9 @@ pub fn parse_restart(policy: &str) -> Result<Value, String> {
     }
     let count: i64 = match count {
         "" => 0,
-        text => text
-            .parse()
-            .map_err(|_| "invalid restart policy format: maximum retry count must be an integer".to_owned())?,
+        text => text.parse().map_err(|_| {
+            "invalid restart policy format: maximum retry count must be an integer".to_owned()
+        })?,
     };
     Ok(json!({"Name": name, "MaximumRetryCount": count}))
 }
@@ -96,8 +125,10 @@ pub fn parse_operation_rate(value: &str) -> Result<Value, String> {
 }
 
 fn device_pair(value: &str) -> Result<(&str, &str), String> {
-    let (path, number) =
-        value.split_once(':').filter(|(path, _)| !path.is_empty()).ok_or_else(|| format!("bad format: {value}"))?;
+    let (path, number) = value
+        .split_once(':')
+        .filter(|(path, _)| !path.is_empty())
+        .ok_or_else(|| format!("bad format: {value}"))?;
     if !path.starts_with("/dev/") {
         return Err(format!("bad format for device path: {value}"));
     }
@@ -109,7 +140,10 @@ mod tests {
     use super::*;
 
     fn check<T: std::fmt::Debug>(got: Result<T, String>, expected: &str) {
-        assert_eq!(got.map_or_else(|error| error, |value| format!("{value:?}")), expected);
+        assert_eq!(
+            got.map_or_else(|error| error, |value| format!("{value:?}")),
+            expected
+        );
     }
 
     #[test]
@@ -118,23 +152,50 @@ mod tests {
         check(parse_ulimit("core=-1"), r#"("core", -1, -1)"#);
         check(parse_ulimit("foo"), "invalid ulimit argument: foo");
         check(parse_ulimit("foo=1"), "invalid ulimit type: foo");
-        check(parse_ulimit("nofile=5:3"), "ulimit soft limit must be less than or equal to hard limit: 5 > 3");
-        check(parse_ulimit("nofile=x"), "strconv.ParseInt: parsing \"x\": invalid syntax");
+        check(
+            parse_ulimit("nofile=5:3"),
+            "ulimit soft limit must be less than or equal to hard limit: 5 > 3",
+        );
+        check(
+            parse_ulimit("nofile=x"),
+            "strconv.ParseInt: parsing \"x\": invalid syntax",
+        );
     }
 
     #[test]
     fn device_limits() {
-        assert_eq!(parse_weight("/dev/sda:100"), Ok(json!({"Path": "/dev/sda", "Weight": 100})));
-        check(parse_weight("/dev/sda:5"), "invalid weight for device: /dev/sda:5");
-        assert_eq!(parse_byte_rate("/dev/sda:1mb"), Ok(json!({"Path": "/dev/sda", "Rate": 1_048_576})));
+        assert_eq!(
+            parse_weight("/dev/sda:100"),
+            Ok(json!({"Path": "/dev/sda", "Weight": 100}))
+        );
+        check(
+            parse_weight("/dev/sda:5"),
+            "invalid weight for device: /dev/sda:5",
+        );
+        assert_eq!(
+            parse_byte_rate("/dev/sda:1mb"),
+            Ok(json!({"Path": "/dev/sda", "Rate": 1_048_576}))
+        );
         check(parse_byte_rate("x"), "bad format: x");
-        check(parse_operation_rate("sda:1"), "bad format for device path: sda:1");
+        check(
+            parse_operation_rate("sda:1"),
+            "bad format for device path: sda:1",
+        );
     }
 
     #[test]
     fn restart_policies() {
-        assert_eq!(parse_restart("on-failure:3"), Ok(json!({"Name": "on-failure", "MaximumRetryCount": 3})));
-        check(parse_restart(":3"), "invalid restart policy format: no policy provided before colon");
-        check(parse_restart("a:x"), "invalid restart policy format: maximum retry count must be an integer");
+        assert_eq!(
+            parse_restart("on-failure:3"),
+            Ok(json!({"Name": "on-failure", "MaximumRetryCount": 3}))
+        );
+        check(
+            parse_restart(":3"),
+            "invalid restart policy format: no policy provided before colon",
+        );
+        check(
+            parse_restart("a:x"),
+            "invalid restart policy format: maximum retry count must be an integer",
+        );
     }
 }

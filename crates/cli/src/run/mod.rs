@@ -35,7 +35,9 @@ pub async fn run(cli: &Cli, matches: &Matches) -> Outcome {
     let detach = matches.on("detach");
     if detach {
         if matches.given("attach") {
-            return Err(Failure::new("conflicting options: cannot specify both --attach and --detach"));
+            return Err(Failure::new(
+                "conflicting options: cannot specify both --attach and --detach",
+            ));
         }
         request.attach_stdin = false;
         request.attach_stdout = false;
@@ -46,15 +48,22 @@ pub async fn run(cli: &Cli, matches: &Matches) -> Outcome {
     } else {
         check_terminal(request.attach_stdin, request.tty)?;
     }
-    let id = create_container(cli, matches, std::mem::take(&mut request.body), &request.image)
-        .await
-        .map_err(|failure| start_failure(cli, &failure.text))?;
+    let id = create_container(
+        cli,
+        matches,
+        std::mem::take(&mut request.body),
+        &request.image,
+    )
+    .await
+    .map_err(|failure| start_failure(cli, &failure.text))?;
     let client = cli.client()?;
     let shows_output = request.attach_stdout || request.attach_stderr;
     if !shows_output && !request.attach_stdin {
         output::line(&id);
         // Nobody waits for the exit of a detached container: no wait is asked for.
-        return start(client, &id).await.map_err(|error| start_failure(cli, &error.to_string()));
+        return start(client, &id)
+            .await
+            .map_err(|error| start_failure(cli, &error.to_string()));
     }
     if !shows_output {
         output::line(&id);
@@ -66,12 +75,30 @@ pub async fn run(cli: &Cli, matches: &Matches) -> Outcome {
 async fn attached(cli: &Cli, matches: &Matches, request: &Create, id: &str) -> Outcome {
     let client = cli.client()?;
     let detach_keys = cli.detach_keys(matches);
-    let query = attach_query(request.attach_stdin, request.attach_stdout, request.attach_stderr, &detach_keys);
-    let hijack = Request::post(format!("/containers/{id}/attach")).query(query).header("content-type", "text/plain");
-    let connection = client.hijack(hijack).await.map_err(|error| start_failure(cli, &error.to_string()))?;
-    let condition = if request.auto_remove { "removed" } else { "next-exit" };
-    let wait = wait(client, id, condition).await.map_err(|error| start_failure(cli, &error.to_string()))?;
-    let raw = (request.tty && request.attach_stdin).then(terminal::Raw::enter).flatten();
+    let query = attach_query(
+        request.attach_stdin,
+        request.attach_stdout,
+        request.attach_stderr,
+        &detach_keys,
+    );
+    let hijack = Request::post(format!("/containers/{id}/attach"))
+        .query(query)
+        .header("content-type", "text/plain");
+    let connection = client
+        .hijack(hijack)
+        .await
+        .map_err(|error| start_failure(cli, &error.to_string()))?;
+    let condition = if request.auto_remove {
+        "removed"
+    } else {
+        "next-exit"
+    };
+    let wait = wait(client, id, condition)
+        .await
+        .map_err(|error| start_failure(cli, &error.to_string()))?;
+    let raw = (request.tty && request.attach_stdin)
+        .then(terminal::Raw::enter)
+        .flatten();
     if let Err(error) = start(client, id).await {
         drop(raw);
         if request.auto_remove {
@@ -120,7 +147,9 @@ async fn finish(mut copy: Copy, wait: Response, request: &Create) -> Outcome<u8>
 /// Asks to wait for a container; returns once the daemon has taken note of it.
 pub async fn wait(client: &Client, id: &str, condition: &str) -> Result<Response, Error> {
     let query = Query::new().when(!condition.is_empty(), "condition", condition);
-    client.send(Request::post(format!("/containers/{id}/wait")).query(query)).await
+    client
+        .send(Request::post(format!("/containers/{id}/wait")).query(query))
+        .await
 }
 
 /// Reads the exit code of a wait.
@@ -132,7 +161,10 @@ pub async fn status(wait: Response) -> Outcome<u8> {
             return Ok(125);
         }
     };
-    if let Some(message) = answer["Error"]["Message"].as_str().filter(|text| !text.is_empty()) {
+    if let Some(message) = answer["Error"]["Message"]
+        .as_str()
+        .filter(|text| !text.is_empty())
+    {
         output::error_line(&format!("Error waiting for container: {message}"));
         return Ok(125);
     }
@@ -141,7 +173,10 @@ pub async fn status(wait: Response) -> Outcome<u8> {
 
 /// Starts a container.
 pub async fn start(client: &Client, id: &str) -> Result<(), Error> {
-    client.call(Request::post(format!("/containers/{id}/start"))).await.map(drop)
+    client
+        .call(Request::post(format!("/containers/{id}/start")))
+        .await
+        .map(drop)
 }
 
 /// Makes the query of an attach request.
@@ -173,7 +208,11 @@ fn prepare(cli: &Cli, matches: &Matches) -> Result<Create, String> {
     let proxy = if proxies.is_empty() {
         None
     } else {
-        let host = cli.client().map_err(|failure| failure.text)?.endpoint().to_string();
+        let host = cli
+            .client()
+            .map_err(|failure| failure.text)?
+            .endpoint()
+            .to_string();
         proxies.get(&host).or_else(|| proxies.get("default"))
     };
     options::parse(matches, proxy)
@@ -183,7 +222,12 @@ fn prepare(cli: &Cli, matches: &Matches) -> Result<Create, String> {
 fn with_help(cli: &Cli, error: &str, code: u8) -> Failure {
     let command = cli.words.rsplit(' ').next().unwrap_or_default();
     let program = &cli.program;
-    Failure { text: format!("{program}: {error}\n\nRun '{program} {command} --help' for more information"), code }
+    Failure {
+        text: format!(
+            "{program}: {error}\n\nRun '{program} {command} --help' for more information"
+        ),
+        code,
+    }
 }
 
 /// Chooses the exit code for an error before the container ran, by its text, as Docker's client does.
@@ -212,7 +256,11 @@ struct IdFile {
 impl IdFile {
     fn create(path: &str) -> Outcome<IdFile> {
         if path.is_empty() {
-            return Ok(IdFile { path: String::new(), file: None, written: false });
+            return Ok(IdFile {
+                path: String::new(),
+                file: None,
+                written: false,
+            });
         }
         if std::path::Path::new(path).exists() {
             return Err(Failure::new(format!(
@@ -225,13 +273,20 @@ impl IdFile {
                 crate::failure::open_error(path, &error)
             ))
         })?;
-        Ok(IdFile { path: path.to_owned(), file: Some(file), written: false })
+        Ok(IdFile {
+            path: path.to_owned(),
+            file: Some(file),
+            written: false,
+        })
     }
 
     fn write(&mut self, id: &str) -> Outcome {
         if let Some(file) = &mut self.file {
             file.write_all(id.as_bytes()).map_err(|error| {
-                Failure::new(format!("failed to write the container ID to the file: {}", crate::failure::reason(&error)))
+                Failure::new(format!(
+                    "failed to write the container ID to the file: {}",
+                    crate::failure::reason(&error)
+                ))
             })?;
             self.written = true;
         }
@@ -248,15 +303,27 @@ impl Drop for IdFile {
     }
 }
 
-async fn create_container(cli: &Cli, matches: &Matches, mut body: Value, image: &str) -> Outcome<String> {
+async fn create_container(
+    cli: &Cli,
+    matches: &Matches,
+    mut body: Value,
+    image: &str,
+) -> Outcome<String> {
     let host = &body["HostConfig"];
     if host["OomKillDisable"] == json!(true) && host["Memory"] == json!(0) {
         output::error_line(
             "WARNING: Disabling the OOM killer on containers without setting a '-m/--memory' limit may be dangerous.",
         );
     }
-    let local = |value: &&Value| value.as_str().is_some_and(|ip| ip.starts_with("127.") || ip == "::1");
-    if let Some(server) = host["Dns"].as_array().and_then(|list| list.iter().find(local)) {
+    let local = |value: &&Value| {
+        value
+            .as_str()
+            .is_some_and(|ip| ip.starts_with("127.") || ip == "::1")
+    };
+    if let Some(server) = host["Dns"]
+        .as_array()
+        .and_then(|list| list.iter().find(local))
+    {
         output::error_line(&format!(
             "WARNING: Localhost DNS setting (--dns={}) may fail in containers.",
             server.as_str().unwrap_or_default()
@@ -266,8 +333,14 @@ async fn create_container(cli: &Cli, matches: &Matches, mut body: Value, image: 
     let familiar = match reference::parse_any(image) {
         Ok(AnyReference::Named(reference)) => {
             let reference = reference.or_latest();
-            let tag = reference.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
-            let digest = reference.digest().map(|digest| format!("@{}", digest.as_str())).unwrap_or_default();
+            let tag = reference
+                .tag()
+                .map(|tag| format!(":{tag}"))
+                .unwrap_or_default();
+            let digest = reference
+                .digest()
+                .map(|digest| format!("@{}", digest.as_str()))
+                .unwrap_or_default();
             Some(format!("{}{tag}{digest}", reference.familiar_name()))
         }
         Ok(_) => None,
@@ -290,13 +363,36 @@ async fn create_container(cli: &Cli, matches: &Matches, mut body: Value, image: 
     let (rows, columns) = terminal::size();
     body["HostConfig"]["ConsoleSize"] = json!([rows, columns]);
     let query = Query::new()
-        .when(platform.is_some(), "platform", platform.clone().unwrap_or_default())
-        .when(matches.given("name") && !matches.text("name").is_empty(), "name", matches.text("name"));
-    let post = || Request::post("/containers/create").query(query.clone()).json(&body);
+        .when(
+            platform.is_some(),
+            "platform",
+            platform.clone().unwrap_or_default(),
+        )
+        .when(
+            matches.given("name") && !matches.text("name").is_empty(),
+            "name",
+            matches.text("name"),
+        );
+    // Since API 1.44 the address belongs to the endpoint, and the container-wide one brings a warning.
+    if client.version().await?.minor >= 44
+        && let Some(fields) = body.as_object_mut()
+    {
+        fields.shift_remove("MacAddress");
+    }
+    let post = || {
+        Request::post("/containers/create")
+            .query(query.clone())
+            .json(&body)
+    };
     let answer = match client.send(post()?).await {
-        Err(error) if error.is_not_found() && familiar.is_some() && matches!(policy, "missing" | "") => {
+        Err(error)
+            if error.is_not_found() && familiar.is_some() && matches!(policy, "missing" | "") =>
+        {
             if !quiet {
-                output::error_line(&format!("Unable to find image '{}' locally", familiar.unwrap_or_default()));
+                output::error_line(&format!(
+                    "Unable to find image '{}' locally",
+                    familiar.unwrap_or_default()
+                ));
             }
             crate::command::pull::pull(client, image, platform.as_deref(), quiet, true).await?;
             client.send(post()?).await
@@ -305,7 +401,10 @@ async fn create_container(cli: &Cli, matches: &Matches, mut body: Value, image: 
     };
     let answer: Value = answer?.json().await?;
     for warning in answer["Warnings"].as_array().into_iter().flatten() {
-        output::error_line(&format!("WARNING: {}", warning.as_str().unwrap_or_default()));
+        output::error_line(&format!(
+            "WARNING: {}",
+            warning.as_str().unwrap_or_default()
+        ));
     }
     let id = answer["Id"].as_str().unwrap_or_default().to_owned();
     id_file.write(&id)?;

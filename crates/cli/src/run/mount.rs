@@ -5,7 +5,10 @@ use serde_json::{Map, Value, json};
 
 /// Parses one `--mount` value into the API's Mount object.
 pub fn parse(value: &str) -> Result<Value, String> {
-    let mut mount = Mount { kind: "volume".to_owned(), ..Mount::default() };
+    let mut mount = Mount {
+        kind: "volume".to_owned(),
+        ..Mount::default()
+    };
     for field in parse_csv(value)? {
         mount.set(&field)?;
     }
@@ -48,7 +51,8 @@ impl Mount {
             }
             "bind-nonrecursive" => {
                 let on = boolean(value)?;
-                self.bind_options().insert("NonRecursive".to_owned(), json!(on));
+                self.bind_options()
+                    .insert("NonRecursive".to_owned(), json!(on));
                 return Ok(());
             }
             _ => {}
@@ -62,7 +66,8 @@ impl Mount {
             "target" | "dst" | "destination" => self.target = value.to_owned(),
             "consistency" => self.consistency = value.to_lowercase(),
             "bind-propagation" => {
-                self.bind_options().insert("Propagation".to_owned(), json!(value.to_lowercase()));
+                self.bind_options()
+                    .insert("Propagation".to_owned(), json!(value.to_lowercase()));
             }
             "bind-recursive" => {
                 let option = match value {
@@ -79,10 +84,14 @@ impl Mount {
                 self.bind_options().insert(option.to_owned(), json!(true));
             }
             "volume-subpath" => {
-                self.volume_options().insert("Subpath".to_owned(), json!(value));
+                self.volume_options()
+                    .insert("Subpath".to_owned(), json!(value));
             }
             "volume-label" => {
-                let labels = self.volume_options().entry("Labels").or_insert_with(|| json!({}));
+                let labels = self
+                    .volume_options()
+                    .entry("Labels")
+                    .or_insert_with(|| json!({}));
                 insert_pair(labels, value);
             }
             "volume-driver" => {
@@ -91,19 +100,29 @@ impl Mount {
             }
             "volume-opt" => {
                 self.volume_options();
-                insert_pair(self.driver.entry("Options").or_insert_with(|| json!({})), value);
+                insert_pair(
+                    self.driver.entry("Options").or_insert_with(|| json!({})),
+                    value,
+                );
             }
             "image-subpath" => {
-                self.image.get_or_insert_default().insert("Subpath".to_owned(), json!(value));
+                self.image
+                    .get_or_insert_default()
+                    .insert("Subpath".to_owned(), json!(value));
             }
             "tmpfs-size" => {
-                let size = parse_bytes(value).map_err(|_| format!("invalid value for {key}: {value}"))?;
-                self.tmpfs.get_or_insert_default().insert("SizeBytes".to_owned(), json!(size));
+                let size =
+                    parse_bytes(value).map_err(|_| format!("invalid value for {key}: {value}"))?;
+                self.tmpfs
+                    .get_or_insert_default()
+                    .insert("SizeBytes".to_owned(), json!(size));
             }
             "tmpfs-mode" => {
-                let mode =
-                    u32::from_str_radix(value, 8).map_err(|_| format!("invalid value for {key}: {value}"))?;
-                self.tmpfs.get_or_insert_default().insert("Mode".to_owned(), json!(mode));
+                let mode = u32::from_str_radix(value, 8)
+                    .map_err(|_| format!("invalid value for {key}: {value}"))?;
+                self.tmpfs
+                    .get_or_insert_default()
+                    .insert("Mode".to_owned(), json!(mode));
             }
             _ => return Err(format!("unexpected key '{key}' in '{field}'")),
         }
@@ -133,7 +152,9 @@ impl Mount {
             (self.tmpfs.is_some(), "tmpfs"),
         ] {
             if given && kind != owner {
-                return Err(format!("cannot mix '{owner}-*' options with mount type '{kind}'"));
+                return Err(format!(
+                    "cannot mix '{owner}-*' options with mount type '{kind}'"
+                ));
             }
         }
         if let Some(bind) = &self.bind {
@@ -179,7 +200,10 @@ impl Mount {
         ] {
             if let Some(options) = options {
                 // Go leaves out the fields that are false.
-                let options = options.into_iter().filter(|(_, value)| value != &json!(false)).collect();
+                let options = options
+                    .into_iter()
+                    .filter(|(_, value)| value != &json!(false))
+                    .collect();
                 out.insert(key.to_owned(), Value::Object(options));
             }
         }
@@ -196,7 +220,11 @@ fn insert_pair(target: &mut Value, text: &str) {
 
 /// Makes `.` and `./x` absolute; other relative sources are the daemon's to refuse.
 fn absolute_if_dotted(path: &str) -> String {
-    if path == "." || path.starts_with("./") { crate::run::volume::absolute(path) } else { path.to_owned() }
+    if path == "." || path.starts_with("./") {
+        crate::run::volume::absolute(path)
+    } else {
+        path.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -213,22 +241,34 @@ mod tests {
 
     #[test]
     fn mounts() {
-        check("type=bind,src=/a,dst=/b,ro", r#"{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true}"#);
+        check(
+            "type=bind,src=/a,dst=/b,ro",
+            r#"{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true}"#,
+        );
         check("target=/x", r#"{"Type":"volume","Target":"/x"}"#);
         check(
             "type=volume,src=v,dst=/x,volume-opt=type=nfs,volume-driver=local,volume-label=a=b,volume-nocopy",
             r#"{"Type":"volume","Source":"v","Target":"/x","VolumeOptions":{"Labels":{"a":"b"},"NoCopy":true,"DriverConfig":{"Options":{"type":"nfs"},"Name":"local"}}}"#,
         );
-        check("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770", r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":1048576,"Mode":1016}}"#);
+        check(
+            "type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770",
+            r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":1048576,"Mode":1016}}"#,
+        );
     }
 
     #[test]
     fn refusals() {
         check("x", "invalid field 'x' must be a key=value pair");
         check("type=foo", "target is required");
-        check("type=bind,target=/x,volume-nocopy", "cannot mix 'volume-*' options with mount type 'bind'");
+        check(
+            "type=bind,target=/x,volume-nocopy",
+            "cannot mix 'volume-*' options with mount type 'bind'",
+        );
         check("target=/x,readonly=z", "invalid value for readonly: z");
-        check("type=tmpfs,target=/x,tmpfs-mode=9", "invalid value for tmpfs-mode: 9");
+        check(
+            "type=tmpfs,target=/x,tmpfs-mode=9",
+            "invalid value for tmpfs-mode: 9",
+        );
         check("target=/x,foo=bar", "unexpected key 'foo' in 'foo=bar'");
     }
 }

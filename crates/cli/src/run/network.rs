@@ -26,7 +26,9 @@ pub fn parse(value: &str) -> Result<Attachment, String> {
     }
     for field in parse_csv(value)? {
         let (key, text) = match field.split_once('=') {
-            Some((key, text)) if !key.is_empty() => (key.trim().to_lowercase(), text.trim().to_lowercase()),
+            Some((key, text)) if !key.is_empty() => {
+                (key.trim().to_lowercase(), text.trim().to_lowercase())
+            }
             _ => return Err(format!("invalid field {field}")),
         };
         match key.as_str() {
@@ -41,11 +43,14 @@ pub fn parse(value: &str) -> Result<Attachment, String> {
                     .split_once('=')
                     .filter(|(key, _)| !key.is_empty())
                     .ok_or("invalid key value pair format in driver options")?;
-                attachment.driver_options.push((key.trim().to_owned(), value.trim().to_owned()));
+                attachment
+                    .driver_options
+                    .push((key.trim().to_owned(), value.trim().to_owned()));
             }
             "gw-priority" => {
-                attachment.gateway_priority =
-                    text.parse().map_err(|_| format!("invalid gw-priority ({text}): value out of range"))?;
+                attachment.gateway_priority = text
+                    .parse()
+                    .map_err(|_| format!("invalid gw-priority ({text}): value out of range"))?;
             }
             _ => return Err(format!("invalid field key {key}")),
         }
@@ -60,13 +65,16 @@ pub fn parse(value: &str) -> Result<Attachment, String> {
 fn is_long(value: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     value.match_indices('=').any(|(at, _)| {
-        value[..at].chars().next_back().is_some_and(word) && value[at + 1..].chars().next().is_some_and(word)
+        value[..at].chars().next_back().is_some_and(word)
+            && value[at + 1..].chars().next().is_some_and(word)
     })
 }
 
 /// Says whether a network mode names a network that a user made.
 pub fn is_user_defined(mode: &str) -> bool {
-    !matches!(mode, "default" | "bridge" | "host" | "none") && !mode.starts_with("container:") && mode != "container"
+    !matches!(mode, "default" | "bridge" | "host" | "none")
+        && !mode.starts_with("container:")
+        && mode != "container"
 }
 
 /// The older flags that apply to the first network.
@@ -81,10 +89,16 @@ pub struct Companions {
 }
 
 /// Makes the EndpointsConfig object of a create request.
-pub fn endpoints(networks: &[Attachment], companions: &Companions) -> Result<Map<String, Value>, String> {
+pub fn endpoints(
+    networks: &[Attachment],
+    companions: &Companions,
+) -> Result<Map<String, Value>, String> {
     let mut endpoints = Map::new();
     if networks.is_empty() {
-        let mut attachment = Attachment { target: "default".to_owned(), ..Attachment::default() };
+        let mut attachment = Attachment {
+            target: "default".to_owned(),
+            ..Attachment::default()
+        };
         apply(&mut attachment, companions)?;
         endpoints.insert("default".to_owned(), endpoint(&attachment)?);
     }
@@ -101,7 +115,10 @@ pub fn endpoints(networks: &[Attachment], companions: &Companions) -> Result<Map
         }
         let settings = endpoint(&attachment)?;
         if endpoints.contains_key(&attachment.target) {
-            return Err(format!("network \"{}\" is specified multiple times", attachment.target));
+            return Err(format!(
+                "network \"{}\" is specified multiple times",
+                attachment.target
+            ));
         }
         // A single network without options is left to the network mode.
         if networks.len() == 1 && settings == empty_endpoint() {
@@ -116,8 +133,11 @@ pub fn endpoints(networks: &[Attachment], companions: &Companions) -> Result<Map
 }
 
 fn apply(attachment: &mut Attachment, companions: &Companions) -> Result<(), String> {
-    let conflict =
-        |flag: &str, what: &str| Err(format!("conflicting options: cannot specify both {flag} and per-network {what}"));
+    let conflict = |flag: &str, what: &str| {
+        Err(format!(
+            "conflicting options: cannot specify both {flag} and per-network {what}"
+        ))
+    };
     if !attachment.aliases.is_empty() && !companions.aliases.is_empty() {
         return conflict("--network-alias", "alias");
     }
@@ -163,7 +183,9 @@ fn endpoint(attachment: &Attachment) -> Result<Value, String> {
     }
     if !is_user_defined(&attachment.target) {
         if !attachment.aliases.is_empty() {
-            return Err("network-scoped aliases are only supported for user-defined networks".to_owned());
+            return Err(
+                "network-scoped aliases are only supported for user-defined networks".to_owned(),
+            );
         }
         if !attachment.links.is_empty() {
             return Err("links are only supported for user-defined networks".to_owned());
@@ -180,7 +202,11 @@ fn endpoint(attachment: &Attachment) -> Result<Value, String> {
         settings["Links"] = json!(attachment.links);
     }
     if !attachment.driver_options.is_empty() {
-        let options: Map<_, _> = attachment.driver_options.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+        let options: Map<_, _> = attachment
+            .driver_options
+            .iter()
+            .map(|(k, v)| (k.clone(), json!(v)))
+            .collect();
         settings["DriverOpts"] = Value::Object(options);
     }
     let ipam = ipam_config(&attachment.ipv4, &attachment.ipv6, &attachment.link_local);
@@ -222,7 +248,9 @@ pub fn is_mac(text: &str) -> bool {
     let groups = |separator: char, digits: usize, counts: &[usize]| {
         let parts: Vec<_> = text.split(separator).collect();
         counts.contains(&parts.len())
-            && parts.iter().all(|part| part.len() == digits && part.chars().all(|c| c.is_ascii_hexdigit()))
+            && parts
+                .iter()
+                .all(|part| part.len() == digits && part.chars().all(|c| c.is_ascii_hexdigit()))
     };
     groups(':', 2, &[6, 8, 20]) || groups('-', 2, &[6, 8, 20]) || groups('.', 4, &[3, 4, 10])
 }
@@ -234,8 +262,16 @@ mod tests {
     #[test]
     fn long_and_short_forms() {
         assert_eq!(parse("host").map(|a| a.target), Ok("host".to_owned()));
-        let long = parse("name=n,alias=a,alias=b,ip=1.2.3.4,gw-priority=5,driver-opt=k=v").expect("network");
-        assert_eq!((long.target.as_str(), long.aliases.len(), long.gateway_priority), ("n", 2, 5));
+        let long = parse("name=n,alias=a,alias=b,ip=1.2.3.4,gw-priority=5,driver-opt=k=v")
+            .expect("network");
+        assert_eq!(
+            (
+                long.target.as_str(),
+                long.aliases.len(),
+                long.gateway_priority
+            ),
+            ("n", 2, 5)
+        );
         assert_eq!(long.driver_options, [("k".to_owned(), "v".to_owned())]);
         assert_eq!(parse("a=b,c=d"), Err("invalid field key a".to_owned()));
         // Not of the form word=word: taken as a name.
@@ -244,15 +280,30 @@ mod tests {
 
     #[test]
     fn endpoints_follow_the_network_count() {
-        let named = |name: &str| Attachment { target: name.to_owned(), ..Attachment::default() };
+        let named = |name: &str| Attachment {
+            target: name.to_owned(),
+            ..Attachment::default()
+        };
         let none = Companions::default();
-        assert!(endpoints(&[named("host")], &none).expect("endpoints").is_empty());
-        assert_eq!(endpoints(&[named("a"), named("b")], &none).expect("endpoints").len(), 2);
+        assert!(
+            endpoints(&[named("host")], &none)
+                .expect("endpoints")
+                .is_empty()
+        );
+        assert_eq!(
+            endpoints(&[named("a"), named("b")], &none)
+                .expect("endpoints")
+                .len(),
+            2
+        );
         assert_eq!(
             endpoints(&[named("a"), named("host")], &none),
             Err("conflicting options: cannot attach both user-defined and non-user-defined network-modes".to_owned())
         );
-        let alias = Companions { aliases: vec!["x".to_owned()], ..Companions::default() };
+        let alias = Companions {
+            aliases: vec!["x".to_owned()],
+            ..Companions::default()
+        };
         assert_eq!(
             endpoints(&[named("host")], &alias),
             Err("network-scoped aliases are only supported for user-defined networks".to_owned())

@@ -14,13 +14,21 @@ pub fn check_list(flag: &str, value: &str) -> Result<(), String> {
     match flag {
         "env" => {
             let name = value.split('=').next().unwrap_or_default();
-            if name.is_empty() { Err(format!("invalid environment variable: {value}")) } else { Ok(()) }
+            if name.is_empty() {
+                Err(format!("invalid environment variable: {value}"))
+            } else {
+                Ok(())
+            }
         }
         "label" => check_label(value),
         "attach" => {
             let stream = value.to_lowercase();
             let known = matches!(stream.as_str(), "stdin" | "stdout" | "stderr");
-            if known { Ok(()) } else { Err("valid streams are STDIN, STDOUT and STDERR".to_owned()) }
+            if known {
+                Ok(())
+            } else {
+                Err("valid streams are STDIN, STDOUT and STDERR".to_owned())
+            }
         }
         "add-host" => check_host(value),
         "link" => check_link(value),
@@ -44,15 +52,31 @@ pub fn check_map(flag: &str, value: &str) -> Result<(), String> {
     }
     let refused = || Err(format!("sysctl '{value}' is not allowed"));
     const NAMED: [&str; 8] = [
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-        "kernel.shmmni", "kernel.shm_rmid_forced",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
     ];
-    let Some((name, _)) = value.split_once('=') else { return refused() };
-    if NAMED.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.") { Ok(()) } else { refused() }
+    let Some((name, _)) = value.split_once('=') else {
+        return refused();
+    };
+    if NAMED.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.") {
+        Ok(())
+    } else {
+        refused()
+    }
 }
 
 fn check_label(value: &str) -> Result<(), String> {
-    let key = value.split('=').next().unwrap_or_default().trim_start_matches([' ', '\t']);
+    let key = value
+        .split('=')
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches([' ', '\t']);
     if key.is_empty() {
         return Err(format!("invalid label '{value}': empty name"));
     }
@@ -70,7 +94,10 @@ fn check_host(value: &str) -> Result<(), String> {
     if address == "host-gateway" || unbracketed(address).parse::<IpAddr>().is_ok() {
         return Ok(());
     }
-    Err(format!("invalid IP address in add-host: {}", quote(address)))
+    Err(format!(
+        "invalid IP address in add-host: {}",
+        quote(address)
+    ))
 }
 
 fn split_host(value: &str) -> (&str, Option<&str>) {
@@ -82,7 +109,10 @@ fn split_host(value: &str) -> (&str, Option<&str>) {
 }
 
 fn unbracketed(address: &str) -> &str {
-    address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address)
+    address
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(address)
 }
 
 /// Turns `name=address` and brackets into the form `name:address` that the daemon stores.
@@ -97,7 +127,11 @@ fn check_link(value: &str) -> Result<(), String> {
     if value.is_empty() {
         return Err("empty string specified for links".to_owned());
     }
-    if value.split(':').count() > 2 { Err(format!("bad format for links: {value}")) } else { Ok(()) }
+    if value.split(':').count() > 2 {
+        Err(format!("bad format for links: {value}"))
+    } else {
+        Ok(())
+    }
 }
 
 fn check_domain(value: &str) -> Result<(), String> {
@@ -107,7 +141,9 @@ fn check_domain(value: &str) -> Result<(), String> {
     }
     let label = |text: &str| {
         !text.is_empty()
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
             && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
             && text.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
     };
@@ -134,7 +170,11 @@ pub struct Request {
 /// Makes the request. Reads the files that the flags name.
 pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String> {
     let attach = matches.all("attach");
-    let attached = |stream: &str| attach.iter().any(|value| value.eq_ignore_ascii_case(stream));
+    let attached = |stream: &str| {
+        attach
+            .iter()
+            .any(|value| value.eq_ignore_ascii_case(stream))
+    };
     let open_stdin = matches.on("interactive");
     let attach_stdin = attached("stdin") || open_stdin;
     let attach_stdout = attach.is_empty() || attached("stdout");
@@ -145,7 +185,9 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     }
     let swappiness = matches.integer("memory-swappiness").unwrap_or(-1);
     if swappiness != -1 && !(0..=100).contains(&swappiness) {
-        return Err(format!("invalid value: {swappiness}. Valid memory swappiness range is 0-100"));
+        return Err(format!(
+            "invalid value: {swappiness}. Valid memory swappiness range is 0-100"
+        ));
     }
     let (mut binds, mut volumes) = (Vec::new(), Map::new());
     for value in matches.all("volume") {
@@ -184,7 +226,9 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     let restart = limits::parse_restart(matches.get("restart").unwrap_or("no"))?;
     let logging = logging(matches)?;
     let mut security = security(&matches.all("security-opt"))?;
-    let open_paths = security.iter().any(|option| option == "systempaths=unconfined");
+    let open_paths = security
+        .iter()
+        .any(|option| option == "systempaths=unconfined");
     security.retain(|option| option != "systempaths=unconfined");
     let storage = storage(&matches.all("storage-opt"))?;
     let health = health(matches)?;
@@ -204,10 +248,15 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
         return Err("conflicting options: cannot specify both --restart and --rm".to_owned());
     }
     if matches.on("use-api-socket") {
-        return Err("--use-api-socket is not supported; use -v with the daemon's socket".to_owned());
+        return Err(
+            "--use-api-socket is not supported; use -v with the daemon's socket".to_owned(),
+        );
     }
     if matches.given("kernel-memory") {
-        return Err("--kernel-memory is not supported: no kernel with cgroups of today has such a limit".to_owned());
+        return Err(
+            "--kernel-memory is not supported: no kernel with cgroups of today has such a limit"
+                .to_owned(),
+        );
     }
     let networks = matches
         .values
@@ -215,7 +264,10 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
         .filter(|(flag, _)| *flag == "network" || *flag == "net")
         .map(|(_, value)| network::parse(value))
         .collect::<Result<Vec<_>, _>>()?;
-    let mode = networks.first().map_or("default", |network| network.target.as_str()).to_owned();
+    let mode = networks
+        .first()
+        .map_or("default", |network| network.target.as_str())
+        .to_owned();
     let companions = Companions {
         aliases: both(matches, "network-alias", "net-alias"),
         links: matches.all("link"),
@@ -241,7 +293,15 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     put("AttachStdout", json!(attach_stdout));
     put("AttachStderr", json!(attach_stderr));
     if !exposed.is_empty() {
-        put("ExposedPorts", Value::Object(exposed.iter().map(|port| (port.clone(), json!({}))).collect()));
+        put(
+            "ExposedPorts",
+            Value::Object(
+                exposed
+                    .iter()
+                    .map(|port| (port.clone(), json!({})))
+                    .collect(),
+            ),
+        );
     }
     put("Tty", json!(tty));
     put("OpenStdin", json!(open_stdin));
@@ -260,7 +320,10 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     }
     put("OnBuild", Value::Null);
     put("Labels", Value::Object(pairs_to_map(&labels)));
-    if let Some(signal) = matches.get("stop-signal").filter(|signal| !signal.is_empty()) {
+    if let Some(signal) = matches
+        .get("stop-signal")
+        .filter(|signal| !signal.is_empty())
+    {
         put("StopSignal", json!(signal));
     }
     if let Some(timeout) = matches.integer("stop-timeout") {
@@ -285,23 +348,52 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     if !annotations.is_empty() {
         put("Annotations", Value::Object(annotations));
     }
-    put("CapAdd", list_or_null(matches.all("cap-add")));
-    put("CapDrop", list_or_null(matches.all("cap-drop")));
+    let (add, drop) = capabilities(&matches.all("cap-add"), &matches.all("cap-drop"));
+    put("CapAdd", list_or_null(add));
+    put("CapDrop", list_or_null(drop));
     put("CgroupnsMode", json!(matches.text("cgroupns")));
-    put("Dns", json!(matches.all("dns").iter().map(|value| value.trim().to_owned()).collect::<Vec<_>>()));
+    put(
+        "Dns",
+        json!(
+            matches
+                .all("dns")
+                .iter()
+                .map(|value| value.trim().to_owned())
+                .collect::<Vec<_>>()
+        ),
+    );
     put("DnsOptions", json!(both(matches, "dns-option", "dns-opt")));
     put("DnsSearch", json!(matches.all("dns-search")));
-    put("ExtraHosts", list_or_null(matches.all("add-host").iter().map(|value| plain_host(value)).collect()));
+    put(
+        "ExtraHosts",
+        list_or_null(
+            matches
+                .all("add-host")
+                .iter()
+                .map(|value| plain_host(value))
+                .collect(),
+        ),
+    );
     put("GroupAdd", list_or_null(matches.all("group-add")));
     put("IpcMode", json!(matches.text("ipc")));
     put("Cgroup", json!(""));
     put("Links", list_or_null(matches.all("link")));
-    put("OomScoreAdj", json!(matches.integer("oom-score-adj").unwrap_or(0)));
+    put(
+        "OomScoreAdj",
+        json!(matches.integer("oom-score-adj").unwrap_or(0)),
+    );
     put("PidMode", json!(matches.text("pid")));
     put("Privileged", json!(matches.on("privileged")));
     put("PublishAllPorts", json!(matches.on("publish-all")));
     put("ReadonlyRootfs", json!(matches.on("read-only")));
-    put("SecurityOpt", list_or_null(security));
+    put(
+        "SecurityOpt",
+        if matches.given("security-opt") {
+            json!(security)
+        } else {
+            Value::Null
+        },
+    );
     if !storage.is_empty() {
         put("StorageOpt", Value::Object(storage));
     }
@@ -319,8 +411,18 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
         put("Runtime", json!(runtime));
     }
     put("Isolation", json!(matches.text("isolation")));
-    resources(matches, swappiness, device_mappings, device_requests, &mut put)?;
-    let mounts = matches.all("mount").iter().map(|value| mount::parse(value)).collect::<Result<Vec<_>, _>>()?;
+    resources(
+        matches,
+        swappiness,
+        device_mappings,
+        device_requests,
+        &mut put,
+    )?;
+    let mounts = matches
+        .all("mount")
+        .iter()
+        .map(|value| mount::parse(value))
+        .collect::<Result<Vec<_>, _>>()?;
     if !mounts.is_empty() {
         put("Mounts", json!(mounts));
     }
@@ -331,8 +433,19 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
         put("Init", json!(matches.on("init")));
     }
     body.insert("HostConfig".to_owned(), Value::Object(host));
-    body.insert("NetworkingConfig".to_owned(), json!({"EndpointsConfig": endpoints}));
-    Ok(Request { body: Value::Object(body), image, tty, attach_stdin, attach_stdout, attach_stderr, auto_remove })
+    body.insert(
+        "NetworkingConfig".to_owned(),
+        json!({"EndpointsConfig": endpoints}),
+    );
+    Ok(Request {
+        body: Value::Object(body),
+        image,
+        tty,
+        attach_stdin,
+        attach_stdout,
+        attach_stderr,
+        auto_remove,
+    })
 }
 
 fn resources(
@@ -344,18 +457,41 @@ fn resources(
 ) -> Result<(), String> {
     let integer = |flag: &str| json!(matches.integer(flag).unwrap_or(0));
     let rates = |flag: &str, parse: fn(&str) -> Result<Value, String>| {
-        matches.all(flag).iter().map(|value| parse(value)).collect::<Result<Vec<_>, _>>().map(Value::Array)
+        matches
+            .all(flag)
+            .iter()
+            .map(|value| parse(value))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Value::Array)
     };
     put("CpuShares", integer("cpu-shares"));
     put("Memory", json!(matches.bytes("memory").unwrap_or(0)));
-    put("NanoCpus", json!(matches.get("cpus").map_or(Ok(0), parse_nano_cpus)?));
+    put(
+        "NanoCpus",
+        json!(matches.get("cpus").map_or(Ok(0), parse_nano_cpus)?),
+    );
     put("CgroupParent", json!(matches.text("cgroup-parent")));
     put("BlkioWeight", integer("blkio-weight"));
-    put("BlkioWeightDevice", rates("blkio-weight-device", limits::parse_weight)?);
-    put("BlkioDeviceReadBps", rates("device-read-bps", limits::parse_byte_rate)?);
-    put("BlkioDeviceWriteBps", rates("device-write-bps", limits::parse_byte_rate)?);
-    put("BlkioDeviceReadIOps", rates("device-read-iops", limits::parse_operation_rate)?);
-    put("BlkioDeviceWriteIOps", rates("device-write-iops", limits::parse_operation_rate)?);
+    put(
+        "BlkioWeightDevice",
+        rates("blkio-weight-device", limits::parse_weight)?,
+    );
+    put(
+        "BlkioDeviceReadBps",
+        rates("device-read-bps", limits::parse_byte_rate)?,
+    );
+    put(
+        "BlkioDeviceWriteBps",
+        rates("device-write-bps", limits::parse_byte_rate)?,
+    );
+    put(
+        "BlkioDeviceReadIOps",
+        rates("device-read-iops", limits::parse_operation_rate)?,
+    );
+    put(
+        "BlkioDeviceWriteIOps",
+        rates("device-write-iops", limits::parse_operation_rate)?,
+    );
     put("CpuPeriod", integer("cpu-period"));
     put("CpuQuota", integer("cpu-quota"));
     put("CpuRealtimePeriod", integer("cpu-rt-period"));
@@ -363,23 +499,73 @@ fn resources(
     put("CpusetCpus", json!(matches.text("cpuset-cpus")));
     put("CpusetMems", json!(matches.text("cpuset-mems")));
     put("Devices", Value::Array(mappings));
-    put("DeviceCgroupRules", list_or_null(matches.all("device-cgroup-rule")));
-    put("DeviceRequests", if requests.is_empty() { Value::Null } else { Value::Array(requests) });
-    put("MemoryReservation", json!(matches.bytes("memory-reservation").unwrap_or(0)));
-    put("MemorySwap", json!(matches.get("memory-swap").map_or(Ok(0), parse_swap_bytes)?));
+    put(
+        "DeviceCgroupRules",
+        list_or_null(matches.all("device-cgroup-rule")),
+    );
+    put(
+        "DeviceRequests",
+        if requests.is_empty() {
+            Value::Null
+        } else {
+            Value::Array(requests)
+        },
+    );
+    put(
+        "MemoryReservation",
+        json!(matches.bytes("memory-reservation").unwrap_or(0)),
+    );
+    put(
+        "MemorySwap",
+        json!(matches.get("memory-swap").map_or(Ok(0), parse_swap_bytes)?),
+    );
     put("MemorySwappiness", json!(swappiness));
     put("OomKillDisable", json!(matches.on("oom-kill-disable")));
     put("PidsLimit", integer("pids-limit"));
-    put("Ulimits", Value::Array(limits::ulimits(&matches.all("ulimit"))?));
+    put(
+        "Ulimits",
+        Value::Array(limits::ulimits(&matches.all("ulimit"))?),
+    );
     put("CpuCount", integer("cpu-count"));
     put("CpuPercent", integer("cpu-percent"));
     put("IOMaximumIOps", integer("io-maxiops"));
-    put("IOMaximumBandwidth", json!(matches.bytes("io-maxbandwidth").unwrap_or(0)));
+    put(
+        "IOMaximumBandwidth",
+        json!(matches.bytes("io-maxbandwidth").unwrap_or(0)),
+    );
     Ok(())
 }
 
+/// Gives capabilities their full names, sorted and once each; what is added is not dropped, and `ALL` stands for every
+/// other one.
+fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
+    let normal = |list: &[String]| {
+        let names = list
+            .iter()
+            .map(|name| name.trim().to_uppercase())
+            .map(|name| match name.as_str() {
+                "ALL" => name,
+                _ if name.starts_with("CAP_") => name,
+                _ => format!("CAP_{name}"),
+            });
+        let names: std::collections::BTreeSet<String> = names.collect();
+        if names.contains("ALL") {
+            std::collections::BTreeSet::from(["ALL".to_owned()])
+        } else {
+            names
+        }
+    };
+    let (add, mut drop) = (normal(add), normal(drop));
+    drop.retain(|name| !add.contains(name));
+    (add.into_iter().collect(), drop.into_iter().collect())
+}
+
 fn list_or_null(list: Vec<String>) -> Value {
-    if list.is_empty() { Value::Null } else { json!(list) }
+    if list.is_empty() {
+        Value::Null
+    } else {
+        json!(list)
+    }
 }
 
 fn both(matches: &Matches, flag: &str, old: &str) -> Vec<String> {
@@ -393,14 +579,22 @@ fn both(matches: &Matches, flag: &str, old: &str) -> Vec<String> {
 
 /// Turns `key=value` texts into a JSON object, sorted by key as Go writes maps.
 pub fn pairs_to_map(pairs: &[String]) -> Map<String, Value> {
-    let sorted: std::collections::BTreeMap<_, _> =
-        pairs.iter().map(|pair| pair.split_once('=').unwrap_or((pair.as_str(), ""))).collect();
-    sorted.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect()
+    let sorted: std::collections::BTreeMap<_, _> = pairs
+        .iter()
+        .map(|pair| pair.split_once('=').unwrap_or((pair.as_str(), "")))
+        .collect();
+    sorted
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), json!(value)))
+        .collect()
 }
 
 fn port_bindings(published: &ports::Ports) -> Value {
     let bindings = published.iter().map(|(port, bindings)| {
-        let list: Vec<_> = bindings.iter().map(|b| json!({"HostIp": b.ip, "HostPort": b.port})).collect();
+        let list: Vec<_> = bindings
+            .iter()
+            .map(|b| json!({"HostIp": b.ip, "HostPort": b.port}))
+            .collect();
         (port.clone(), json!(list))
     });
     Value::Object(bindings.collect())
@@ -421,11 +615,18 @@ fn environment(matches: &Matches, proxy: Option<&Proxy>) -> Result<Vec<String>, 
         variables.push(format!("{lower}={value}"));
     }
     variables.extend(given);
-    environment::read(&matches.all("env-file"), &environment::settle(variables), true)
+    environment::read(
+        &matches.all("env-file"),
+        &environment::settle(variables),
+        true,
+    )
 }
 
 fn check_modes(matches: &Matches) -> Result<(), String> {
-    let container = |text: &str| text.strip_prefix("container:").is_some_and(|name| !name.is_empty());
+    let container = |text: &str| {
+        text.strip_prefix("container:")
+            .is_some_and(|name| !name.is_empty())
+    };
     let pid = matches.text("pid");
     if !(matches!(pid.as_str(), "" | "host" | "private") && pid != "private" || container(&pid)) {
         return Err("--pid: invalid PID mode".to_owned());
@@ -477,8 +678,9 @@ pub fn security(options: &[String]) -> Result<Vec<String>, String> {
                     crate::failure::open_error(value, &error)
                 )
             })?;
-            let profile: Value = serde_json::from_slice(&text)
-                .map_err(|error| format!("compacting json for seccomp profile ({value}) failed: {error}"))?;
+            let profile: Value = serde_json::from_slice(&text).map_err(|error| {
+                format!("compacting json for seccomp profile ({value}) failed: {error}")
+            })?;
             out.push(format!("seccomp={profile}"));
         } else {
             out.push(option.clone());
@@ -495,7 +697,10 @@ fn health(matches: &Matches) -> Result<Value, String> {
     let period = duration("health-start-period")?;
     let start_interval = duration("health-start-interval")?;
     let retries = matches.integer("health-retries").unwrap_or(0);
-    let any = !command.is_empty() || [interval, timeout, period, start_interval, retries].iter().any(|n| *n != 0);
+    let any = !command.is_empty()
+        || [interval, timeout, period, start_interval, retries]
+            .iter()
+            .any(|n| *n != 0);
     if matches.on("no-healthcheck") {
         if any {
             return Err("--no-healthcheck conflicts with --health-* options".to_owned());
@@ -549,19 +754,28 @@ mod tests {
     }
 
     fn check_error(line: &str, expected: &str) {
-        assert_eq!(request(&format!("run {line}")).err().as_deref(), Some(expected), "{line}");
+        assert_eq!(
+            request(&format!("run {line}")).err().as_deref(),
+            Some(expected),
+            "{line}"
+        );
     }
 
     #[test]
     fn the_body_has_dockers_zero_values() {
-        let body = request("run -d --name x -p 80:80 -v v:/d -e A=1 busybox true").expect("request").body;
+        let body = request("run -d --name x -p 80:80 -v v:/d -e A=1 busybox true")
+            .expect("request")
+            .body;
         assert_eq!(body["ExposedPorts"], json!({"80/tcp": {}}));
         assert_eq!(body["Volumes"], json!({"v:/d": {}}));
         assert_eq!(body["HostConfig"]["Binds"], Value::Null);
         assert_eq!(body["HostConfig"]["MemorySwappiness"], json!(-1));
         assert_eq!(body["HostConfig"]["Dns"], json!([]));
         assert_eq!(body["HostConfig"]["Links"], Value::Null);
-        assert_eq!(body["NetworkingConfig"]["EndpointsConfig"]["default"]["GwPriority"], json!(0));
+        assert_eq!(
+            body["NetworkingConfig"]["EndpointsConfig"]["default"]["GwPriority"],
+            json!(0)
+        );
         assert_eq!(body["Entrypoint"], Value::Null);
         assert!(body.get("Healthcheck").is_none());
     }
@@ -569,25 +783,82 @@ mod tests {
     #[test]
     fn refusals_have_dockers_text() {
         check_error("--pid foo x", "--pid: invalid PID mode");
-        check_error("--rm --restart always x", "conflicting options: cannot specify both --restart and --rm");
+        check_error(
+            "--rm --restart always x",
+            "conflicting options: cannot specify both --restart and --rm",
+        );
         check_error("--security-opt foo x", "Invalid --security-opt: \"foo\"");
         check_error("--storage-opt x y", "invalid storage option");
         check_error("--mac-address zz x", "zz is not a valid mac address");
-        check_error("--memory-swappiness 500 x", "invalid value: 500. Valid memory swappiness range is 0-100");
-        check_error("--no-healthcheck --health-cmd x y", "--no-healthcheck conflicts with --health-* options");
-        check_error("--health-interval=-1s y", "--health-interval cannot be negative");
-        check_error("--add-host foo x", "invalid argument \"foo\" for \"--add-host\" flag: bad format for add-host: \"foo\"");
-        check_error("--add-host a:b x", "invalid argument \"a:b\" for \"--add-host\" flag: invalid IP address in add-host: \"b\"");
-        check_error("--dns-search foo!! x", "invalid argument \"foo!!\" for \"--dns-search\" flag: foo!! is not a valid domain");
-        check_error("-a foo x", "invalid argument \"foo\" for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR");
-        check_error("--sysctl foo=1 x", "invalid argument \"foo=1\" for \"--sysctl\" flag: sysctl 'foo=1' is not allowed");
-        check_error("--label =x x", "invalid argument \"=x\" for \"-l, --label\" flag: invalid label '=x': empty name");
+        check_error(
+            "--memory-swappiness 500 x",
+            "invalid value: 500. Valid memory swappiness range is 0-100",
+        );
+        check_error(
+            "--no-healthcheck --health-cmd x y",
+            "--no-healthcheck conflicts with --health-* options",
+        );
+        check_error(
+            "--health-interval=-1s y",
+            "--health-interval cannot be negative",
+        );
+        check_error(
+            "--add-host foo x",
+            "invalid argument \"foo\" for \"--add-host\" flag: bad format for add-host: \"foo\"",
+        );
+        check_error(
+            "--add-host a:b x",
+            "invalid argument \"a:b\" for \"--add-host\" flag: invalid IP address in add-host: \"b\"",
+        );
+        check_error(
+            "--dns-search foo!! x",
+            "invalid argument \"foo!!\" for \"--dns-search\" flag: foo!! is not a valid domain",
+        );
+        check_error(
+            "-a foo x",
+            "invalid argument \"foo\" for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR",
+        );
+        check_error(
+            "--sysctl foo=1 x",
+            "invalid argument \"foo=1\" for \"--sysctl\" flag: sysctl 'foo=1' is not allowed",
+        );
+        check_error(
+            "--label =x x",
+            "invalid argument \"=x\" for \"-l, --label\" flag: invalid label '=x': empty name",
+        );
+    }
+
+    #[test]
+    fn capabilities_get_their_full_names() {
+        let words = |list: &[&str]| {
+            list.iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let got = capabilities(
+            &words(&["net_admin", "CAP_SYS_ADMIN", "NET_ADMIN"]),
+            &words(&["ALL", "x"]),
+        );
+        assert_eq!(
+            got,
+            (words(&["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]), words(&["ALL"]))
+        );
+        assert_eq!(
+            capabilities(&words(&["x"]), &words(&["x", "y"])).1,
+            words(&["CAP_Y"])
+        );
     }
 
     #[test]
     fn system_paths_are_opened_by_a_security_option() {
-        let body = request("run --security-opt systempaths=unconfined --security-opt no-new-privileges x").expect("request").body;
+        let body =
+            request("run --security-opt systempaths=unconfined --security-opt no-new-privileges x")
+                .expect("request")
+                .body;
         assert_eq!(body["HostConfig"]["MaskedPaths"], json!([]));
-        assert_eq!(body["HostConfig"]["SecurityOpt"], json!(["no-new-privileges"]));
+        assert_eq!(
+            body["HostConfig"]["SecurityOpt"],
+            json!(["no-new-privileges"])
+        );
     }
 }

@@ -17,7 +17,11 @@ pub type Ports = BTreeMap<String, Vec<Binding>>;
 pub fn parse_published(values: &[String]) -> Result<Ports, String> {
     let mut ports = Ports::new();
     for value in values {
-        let value = if value.contains('=') { plain_form(value)? } else { value.clone() };
+        let value = if value.contains('=') {
+            plain_form(value)?
+        } else {
+            value.clone()
+        };
         for (port, binding) in parse_one(&value)? {
             ports.entry(port).or_default().push(binding);
         }
@@ -26,10 +30,13 @@ pub fn parse_published(values: &[String]) -> Result<Ports, String> {
 }
 
 fn plain_form(value: &str) -> Result<String, String> {
-    let (mut published, mut target, mut protocol) = (String::new(), String::new(), "tcp".to_owned());
+    let (mut published, mut target, mut protocol) =
+        (String::new(), String::new(), "tcp".to_owned());
     for parameter in value.split(',') {
         let Some((key, text)) = parameter.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-            return Err(format!("invalid publish opts format (should be name=value but got '{parameter}')"));
+            return Err(format!(
+                "invalid publish opts format (should be name=value but got '{parameter}')"
+            ));
         };
         match key {
             "published" => published = text.to_owned(),
@@ -60,13 +67,16 @@ fn parse_one(spec: &str) -> Result<Vec<(String, Binding)>, String> {
     if container.is_empty() {
         return Err(format!("no port specified: {spec}<empty>"));
     }
-    let (start, end) = parse_range(container).map_err(|_| format!("invalid containerPort: {container}"))?;
+    let (start, end) =
+        parse_range(container).map_err(|_| format!("invalid containerPort: {container}"))?;
     let (host_start, host_end) = match host {
         "" => (0, 0),
         host => parse_range(host).map_err(|_| format!("invalid hostPort: {host}"))?,
     };
     if !host.is_empty() && end - start != host_end - host_start && end != start {
-        return Err(format!("invalid ranges specified for container and host Ports: {container} and {host}"));
+        return Err(format!(
+            "invalid ranges specified for container and host Ports: {container} and {host}"
+        ));
     }
     let protocol = protocol.to_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
@@ -80,7 +90,13 @@ fn parse_one(spec: &str) -> Result<Vec<(String, Binding)>, String> {
                 _ if start == end && host_start != host_end => format!("{host_start}-{host_end}"),
                 _ => (host_start + offset).to_string(),
             };
-            (format!("{}/{protocol}", start + offset), Binding { ip: ip.clone(), port })
+            (
+                format!("{}/{protocol}", start + offset),
+                Binding {
+                    ip: ip.clone(),
+                    port,
+                },
+            )
         })
         .collect())
 }
@@ -99,7 +115,9 @@ fn parse_range(text: &str) -> Result<(u32, u32), String> {
     if text.is_empty() {
         return Err("empty string specified for ports".to_owned());
     }
-    let number = |text: &str| crate::grammar::values::parse_unsigned_decimal(text, u16::MAX.into()).map(|n| n as u32);
+    let number = |text: &str| {
+        crate::grammar::values::parse_unsigned_decimal(text, u16::MAX.into()).map(|n| n as u32)
+    };
     match text.split_once('-') {
         None => number(text).map(|port| (port, port)),
         Some((start, end)) => {
@@ -120,8 +138,9 @@ pub fn add_exposed(ports: &mut Ports, values: &[String]) -> Result<Vec<String>, 
             return Err(format!("invalid port format for --expose: {value}"));
         }
         let (protocol, port) = split_protocol(value);
-        let (start, end) = parse_range(port)
-            .map_err(|error| format!("invalid range format for --expose: {value}, error: {error}"))?;
+        let (start, end) = parse_range(port).map_err(|error| {
+            format!("invalid range format for --expose: {value}, error: {error}")
+        })?;
         for port in start..=end {
             let key = format!("{port}/{protocol}");
             if !exposed.contains(&key) {
@@ -141,7 +160,11 @@ mod tests {
         let got = match parse_published(&[spec.to_owned()]) {
             Ok(ports) => ports
                 .iter()
-                .flat_map(|(port, bindings)| bindings.iter().map(move |b| format!("{}:{}->{port}", b.ip, b.port)))
+                .flat_map(|(port, bindings)| {
+                    bindings
+                        .iter()
+                        .map(move |b| format!("{}:{}->{port}", b.ip, b.port))
+                })
                 .collect::<Vec<_>>()
                 .join(" "),
             Err(error) => error,
@@ -166,17 +189,30 @@ mod tests {
         check("1:2:3:4:5", "invalid IP address: 1:2:3");
         check("foo", "invalid containerPort: foo");
         check("x:80", "invalid hostPort: x");
-        check("80-90:80-85", "invalid ranges specified for container and host Ports: 80-85 and 80-90");
+        check(
+            "80-90:80-85",
+            "invalid ranges specified for container and host Ports: 80-85 and 80-90",
+        );
         check("80/foo", "invalid proto: foo");
         check(":", "no port specified: :<empty>");
-        check("target=80,foo", "invalid publish opts format (should be name=value but got 'foo')");
+        check(
+            "target=80,foo",
+            "invalid publish opts format (should be name=value but got 'foo')",
+        );
     }
 
     #[test]
     fn exposed_ports_join_the_published() {
         let mut ports = parse_published(&["80".to_owned()]).expect("ports");
         let exposed = add_exposed(&mut ports, &["81-82/udp".to_owned(), "80".to_owned()]);
-        assert_eq!(exposed, Ok(vec!["80/tcp".to_owned(), "81/udp".to_owned(), "82/udp".to_owned()]));
+        assert_eq!(
+            exposed,
+            Ok(vec![
+                "80/tcp".to_owned(),
+                "81/udp".to_owned(),
+                "82/udp".to_owned()
+            ])
+        );
         assert_eq!(
             add_exposed(&mut ports, &["foo".to_owned()]),
             Err("invalid range format for --expose: foo, error: strconv.ParseUint: parsing \"foo\": invalid syntax".to_owned())

@@ -27,7 +27,9 @@ pub fn parse(spec: &str) -> Result<Volume, String> {
             return fail("too many colons");
         }
     }
-    let [source, ..] = sections.as_slice() else { return fail("empty section between colons") };
+    let [source, ..] = sections.as_slice() else {
+        return fail("empty section between colons");
+    };
     if sections.len() == 1 {
         return Ok(Volume::Anonymous(spec.to_owned()));
     }
@@ -51,7 +53,8 @@ fn sections(spec: &str) -> Vec<String> {
     let mut sections = Vec::new();
     let mut current = String::new();
     for c in spec.chars() {
-        let drive = c == ':' && current.chars().count() == 1 && current.chars().all(char::is_alphabetic);
+        let drive =
+            c == ':' && current.chars().count() == 1 && current.chars().all(char::is_alphabetic);
         if c == ':' && !drive {
             sections.push(std::mem::take(&mut current));
         } else {

@@ -25,19 +25,33 @@ pub(super) struct Fault {
     pub message: String,
 }
 
-pub(super) fn execute(source: &str, nodes: &[Node], dot: &Value, header: bool) -> Result<String, String> {
-    let mut machine =
-        Machine { source, out: String::new(), variables: vec![("$".to_owned(), dot.clone())], header };
+pub(super) fn execute(
+    source: &str,
+    nodes: &[Node],
+    dot: &Value,
+    header: bool,
+) -> Result<String, String> {
+    let mut machine = Machine {
+        source,
+        out: String::new(),
+        variables: vec![("$".to_owned(), dot.clone())],
+        header,
+    };
     machine.walk(nodes, dot).map_err(|fault| {
         let before = &source[..fault.at];
         let line = 1 + before.matches('\n').count();
-        let column = before.rfind('\n').map_or(fault.at, |newline| fault.at - newline - 1);
+        let column = before
+            .rfind('\n')
+            .map_or(fault.at, |newline| fault.at - newline - 1);
         let context = &source[fault.start..fault.end];
         let context = match context.char_indices().nth(20) {
             Some((end, _)) => format!("{}...", &context[..end]),
             None => context.to_owned(),
         };
-        format!("template: :{line}:{column}: executing \"\" at <{context}>: {}", fault.message)
+        format!(
+            "template: :{line}:{column}: executing \"\" at <{context}>: {}",
+            fault.message
+        )
     })?;
     Ok(machine.out)
 }
@@ -53,26 +67,48 @@ impl Machine<'_> {
                         self.out.push_str(&printed(&value));
                     }
                 }
-                Node::If { pipe, then, otherwise } => {
+                Node::If {
+                    pipe,
+                    then,
+                    otherwise,
+                } => {
                     let scope = self.variables.len();
                     let value = self.pipe(pipe, dot)?;
-                    let flow = self.walk(if functions::truth(&value) { then } else { otherwise }, dot)?;
+                    let flow = self.walk(
+                        if functions::truth(&value) {
+                            then
+                        } else {
+                            otherwise
+                        },
+                        dot,
+                    )?;
                     self.variables.truncate(scope);
                     if !matches!(flow, Flow::Next) {
                         return Ok(flow);
                     }
                 }
-                Node::With { pipe, then, otherwise } => {
+                Node::With {
+                    pipe,
+                    then,
+                    otherwise,
+                } => {
                     let scope = self.variables.len();
                     let value = self.pipe(pipe, dot)?;
-                    let flow =
-                        if functions::truth(&value) { self.walk(then, &value)? } else { self.walk(otherwise, dot)? };
+                    let flow = if functions::truth(&value) {
+                        self.walk(then, &value)?
+                    } else {
+                        self.walk(otherwise, dot)?
+                    };
                     self.variables.truncate(scope);
                     if !matches!(flow, Flow::Next) {
                         return Ok(flow);
                     }
                 }
-                Node::Range { pipe, then, otherwise } => self.range(pipe, then, otherwise, dot)?,
+                Node::Range {
+                    pipe,
+                    then,
+                    otherwise,
+                } => self.range(pipe, then, otherwise, dot)?,
                 Node::Break => return Ok(Flow::Break),
                 Node::Continue => return Ok(Flow::Continue),
             }
@@ -80,17 +116,29 @@ impl Machine<'_> {
         Ok(Flow::Next)
     }
 
-    fn range(&mut self, pipe: &Pipe, then: &[Node], otherwise: &[Node], dot: &Value) -> Result<(), Fault> {
+    fn range(
+        &mut self,
+        pipe: &Pipe,
+        then: &[Node],
+        otherwise: &[Node],
+        dot: &Value,
+    ) -> Result<(), Fault> {
         let scope = self.variables.len();
         let value = self.commands(pipe, dot)?;
         let items: Vec<(Value, Value)> = match &value {
-            Value::List(list) => {
-                list.iter().enumerate().map(|(index, value)| (Value::Integer(index as i64), value.clone())).collect()
-            }
-            Value::Map(entries) => {
-                entries.pairs.iter().map(|(key, value)| (Value::text(key), value.clone())).collect()
-            }
-            Value::Integer(count) => (0..*count).map(|n| (Value::Integer(n), Value::Integer(n))).collect(),
+            Value::List(list) => list
+                .iter()
+                .enumerate()
+                .map(|(index, value)| (Value::Integer(index as i64), value.clone()))
+                .collect(),
+            Value::Map(entries) => entries
+                .pairs
+                .iter()
+                .map(|(key, value)| (Value::text(key), value.clone()))
+                .collect(),
+            Value::Integer(count) => (0..*count)
+                .map(|n| (Value::Integer(n), Value::Integer(n)))
+                .collect(),
             Value::Nil | Value::Absent => Vec::new(),
             other => {
                 let command = &pipe.commands[0];
@@ -125,7 +173,11 @@ impl Machine<'_> {
 
     fn bind(&mut self, pipe: &Pipe, name: &str, value: Value) {
         if !pipe.declares
-            && let Some(variable) = self.variables.iter_mut().rev().find(|(known, _)| known == name)
+            && let Some(variable) = self
+                .variables
+                .iter_mut()
+                .rev()
+                .find(|(known, _)| known == name)
         {
             variable.1 = value;
             return;
@@ -149,9 +201,21 @@ impl Machine<'_> {
         Ok(last.unwrap_or(Value::Absent))
     }
 
-    fn command(&mut self, command: &Command, dot: &Value, last: Option<Value>) -> Result<Value, Fault> {
-        let Some((first, rest)) = command.arguments.split_first() else { return Ok(Value::Absent) };
-        let fault = |message: String| Fault { at: command.start, start: command.start, end: command.end, message };
+    fn command(
+        &mut self,
+        command: &Command,
+        dot: &Value,
+        last: Option<Value>,
+    ) -> Result<Value, Fault> {
+        let Some((first, rest)) = command.arguments.split_first() else {
+            return Ok(Value::Absent);
+        };
+        let fault = |message: String| Fault {
+            at: command.start,
+            start: command.start,
+            end: command.end,
+            message,
+        };
         if let Term::Function(name) = &first.term {
             if name == "and" || name == "or" {
                 return self.short_circuit(name == "and", rest, dot, last);
@@ -199,7 +263,12 @@ impl Machine<'_> {
     }
 
     /// Evaluates an operand; the arguments go to the last of its fields, if it is a method.
-    fn operand(&mut self, operand: &Operand, dot: &Value, arguments: &[Value]) -> Result<Value, Fault> {
+    fn operand(
+        &mut self,
+        operand: &Operand,
+        dot: &Value,
+        arguments: &[Value],
+    ) -> Result<Value, Fault> {
         let mut value = match &operand.term {
             Term::Dot => dot.clone(),
             Term::Nil => Value::Nil,
@@ -238,12 +307,16 @@ impl Machine<'_> {
 fn field(value: &Value, name: &str, arguments: &[Value], header: bool) -> Result<Value, String> {
     let type_name = match value {
         Value::Object(object) => match object.call(name, arguments) {
-            Some(result) => return result.map_err(|message| format!("error calling {name}: {message}")),
+            Some(result) => {
+                return result.map_err(|message| format!("error calling {name}: {message}"));
+            }
             None => object.type_name().to_owned(),
         },
         Value::Map(entries) => {
             if !arguments.is_empty() && !header {
-                return Err(format!("{name} has arguments but cannot be invoked as function"));
+                return Err(format!(
+                    "{name} has arguments but cannot be invoked as function"
+                ));
             }
             return match value.entry(name) {
                 Some(found) => Ok(found.clone()),
@@ -253,7 +326,9 @@ fn field(value: &Value, name: &str, arguments: &[Value], header: bool) -> Result
         }
         Value::Struct(_) => match value.entry(name) {
             Some(_) if !arguments.is_empty() => {
-                return Err(format!("{name} has arguments but cannot be invoked as function"));
+                return Err(format!(
+                    "{name} has arguments but cannot be invoked as function"
+                ));
             }
             Some(found) => return Ok(found.clone()),
             None => "struct".to_owned(),

@@ -14,14 +14,20 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         match arguments.get(at) {
             Some(Value::Text(text)) => Ok(text.to_string()),
             Some(Value::Absent | Value::Nil) => Ok(String::new()),
-            Some(other) => Err(format!("wrong type for value; expected string; got {}", type_name(other))),
+            Some(other) => Err(format!(
+                "wrong type for value; expected string; got {}",
+                type_name(other)
+            )),
             None => Err("not enough arguments".to_owned()),
         }
     };
     let integer = |at: usize| -> Result<i64, String> {
         match arguments.get(at) {
             Some(Value::Integer(integer)) => Ok(*integer),
-            Some(other) => Err(format!("wrong type for value; expected int; got {}", type_name(other))),
+            Some(other) => Err(format!(
+                "wrong type for value; expected int; got {}",
+                type_name(other)
+            )),
             None => Err("not enough arguments".to_owned()),
         }
     };
@@ -29,7 +35,10 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         if arguments.len() == count {
             Ok(())
         } else {
-            Err(format!("wrong number of args for {name}: want {count} got {}", arguments.len()))
+            Err(format!(
+                "wrong number of args for {name}: want {count} got {}",
+                arguments.len()
+            ))
         }
     };
     match name {
@@ -38,7 +47,10 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             let text = json_text(&to_json(&arguments[0]));
             Ok(Value::text(match &arguments[0] {
                 // A row writes itself, and Go's standard writer escapes for HTML.
-                Value::Object(_) => text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
+                Value::Object(_) => text
+                    .replace('<', "\\u003c")
+                    .replace('>', "\\u003e")
+                    .replace('&', "\\u0026"),
                 _ => text,
             }))
         }
@@ -56,7 +68,11 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             wants(2)?;
             let parts: Vec<String> = match &arguments[0] {
                 Value::List(list) => list.iter().map(printed).collect(),
-                Value::Map(entries) => entries.pairs.iter().map(|(_, value)| printed(value)).collect(),
+                Value::Map(entries) => entries
+                    .pairs
+                    .iter()
+                    .map(|(_, value)| printed(value))
+                    .collect(),
                 Value::Absent | Value::Nil => Vec::new(),
                 other => return Err(format!("unsupported type {}", type_name(other))),
             };
@@ -72,13 +88,21 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
                 return Ok(Value::text(body));
             }
             let spaces = |count: i64| " ".repeat(usize::try_from(count).unwrap_or(0));
-            Ok(Value::text(format!("{}{body}{}", spaces(integer(1)?), spaces(integer(2)?))))
+            Ok(Value::text(format!(
+                "{}{body}{}",
+                spaces(integer(1)?),
+                spaces(integer(2)?)
+            )))
         }
         "truncate" => {
             wants(2)?;
             let body = text(0)?;
             let limit = usize::try_from(integer(1)?).unwrap_or(0);
-            Ok(Value::text(if body.len() < limit { &body } else { &body[..body.floor_char_boundary(limit)] }))
+            Ok(Value::text(if body.len() < limit {
+                &body
+            } else {
+                &body[..body.floor_char_boundary(limit)]
+            }))
         }
         "print" => Ok(Value::text(sprint(arguments))),
         "println" => {
@@ -90,9 +114,13 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             wants(1)?;
             length(&arguments[0]).map(|length| Value::Integer(length as i64))
         }
-        "index" => arguments.split_first().map_or_else(|| Err("not enough arguments".to_owned()), |(first, rest)| {
-            rest.iter().try_fold(first.clone(), |value, key| index(&value, key))
-        }),
+        "index" => arguments.split_first().map_or_else(
+            || Err("not enough arguments".to_owned()),
+            |(first, rest)| {
+                rest.iter()
+                    .try_fold(first.clone(), |value, key| index(&value, key))
+            },
+        ),
         "slice" => slice(arguments),
         "not" => {
             wants(1)?;
@@ -100,7 +128,9 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         }
         "and" | "or" => Err("wrong number of args: want at least 1 got 0".to_owned()),
         "eq" => {
-            let (first, rest) = arguments.split_first().ok_or("missing argument for comparison")?;
+            let (first, rest) = arguments
+                .split_first()
+                .ok_or("missing argument for comparison")?;
             if rest.is_empty() {
                 return Err("missing argument for comparison".to_owned());
             }
@@ -127,7 +157,9 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         }
         "html" => Ok(Value::text(html(&sprint(arguments)))),
         "js" => Ok(Value::text(js(&sprint(arguments)))),
-        "urlquery" => Ok(Value::text(gantry_client::request::escape(&sprint(arguments)).replace("%20", "+"))),
+        "urlquery" => Ok(Value::text(
+            gantry_client::request::escape(&sprint(arguments)).replace("%20", "+"),
+        )),
         "call" => Err("there is no function value to call".to_owned()),
         _ => Err(format!("function \"{name}\" not defined")),
     }
@@ -135,14 +167,22 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
 
 /// Returns what a function gives for a column's heading: the heading itself.
 pub(super) fn heading(name: &str, arguments: &[Value]) -> Option<Value> {
-    matches!(name, "json" | "split" | "join" | "title" | "lower" | "upper" | "pad" | "truncate")
-        .then(|| arguments.iter().find(|value| matches!(value, Value::Text(_))).cloned())
-        .flatten()
-        .map(|value| match (name, &value, arguments) {
-            // Padding applies to headings too.
-            ("pad", Value::Text(_), [_, _, _]) => call("pad", arguments).unwrap_or(value),
-            _ => value,
-        })
+    matches!(
+        name,
+        "json" | "split" | "join" | "title" | "lower" | "upper" | "pad" | "truncate"
+    )
+    .then(|| {
+        arguments
+            .iter()
+            .find(|value| matches!(value, Value::Text(_)))
+            .cloned()
+    })
+    .flatten()
+    .map(|value| match (name, &value, arguments) {
+        // Padding applies to headings too.
+        ("pad", Value::Text(_), [_, _, _]) => call("pad", arguments).unwrap_or(value),
+        _ => value,
+    })
 }
 
 /// Says whether a value counts as true.
@@ -174,7 +214,12 @@ fn to_json(value: &Value) -> Json {
             Json::Object(map) if matches!(value, Value::Map(_)) => {
                 let mut pairs: Vec<_> = map.iter().collect();
                 pairs.sort_by_key(|(key, _)| key.as_str());
-                Json::Object(pairs.into_iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Map<_, _>>())
+                Json::Object(
+                    pairs
+                        .into_iter()
+                        .map(|(k, v)| (k.clone(), v.clone()))
+                        .collect::<Map<_, _>>(),
+                )
             }
             json => json.clone(),
         },
@@ -184,7 +229,9 @@ fn to_json(value: &Value) -> Json {
 
 /// Writes JSON as Go does without HTML escaping: U+2028 and U+2029 are escaped.
 pub fn json_text(json: &Json) -> String {
-    json.to_string().replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+    json.to_string()
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -217,7 +264,11 @@ fn title(text: &str) -> String {
     let mut out = String::new();
     let mut inside = false;
     for c in text.chars() {
-        if inside { out.push(c) } else { out.extend(c.to_uppercase()) }
+        if inside {
+            out.push(c)
+        } else {
+            out.extend(c.to_uppercase())
+        }
         inside = c.is_alphanumeric() || c == '_' || c == '\'';
     }
     out
@@ -247,14 +298,25 @@ fn index(value: &Value, key: &Value) -> Result<Value, String> {
         (Value::Map(entries), Value::Text(name)) => match value.entry(name) {
             Some(found) => Ok(found.clone()),
             // The zero value of a map of texts is the empty text.
-            None if entries.pairs.iter().all(|(_, value)| matches!(value, Value::Text(_))) && !entries.pairs.is_empty() => {
+            None if entries
+                .pairs
+                .iter()
+                .all(|(_, value)| matches!(value, Value::Text(_)))
+                && !entries.pairs.is_empty() =>
+            {
                 Ok(Value::text(""))
             }
             None => Ok(Value::Absent),
         },
         (Value::Nil | Value::Absent, _) => Err("index of untyped nil".to_owned()),
-        (Value::List(_), other) => Err(format!("cannot index slice/array with type {}", type_name(other))),
-        (Value::Map(_), other) => Err(format!("value has type {}; should be string", type_name(other))),
+        (Value::List(_), other) => Err(format!(
+            "cannot index slice/array with type {}",
+            type_name(other)
+        )),
+        (Value::Map(_), other) => Err(format!(
+            "value has type {}; should be string",
+            type_name(other)
+        )),
         (other, _) => Err(format!("can't index item of type {}", type_name(other))),
     }
 }
@@ -272,7 +334,10 @@ fn slice(arguments: &[Value]) -> Result<Value, String> {
             .ok()
             .filter(|n| *n <= total)
             .ok_or_else(|| format!("index out of range: {n}")),
-        Some(other) => Err(format!("cannot index slice/array with type {}", type_name(other))),
+        Some(other) => Err(format!(
+            "cannot index slice/array with type {}",
+            type_name(other)
+        )),
     };
     let (from, to) = (bound(0, 0)?, bound(1, total)?);
     if from > to {
@@ -280,9 +345,9 @@ fn slice(arguments: &[Value]) -> Result<Value, String> {
     }
     match (value, elements(value)) {
         (_, Some(list)) => Ok(Value::List(Rc::new(list[from..to].to_vec()))),
-        (Value::Text(text), _) => {
-            Ok(Value::text(String::from_utf8_lossy(&text.as_bytes()[from..to])))
-        }
+        (Value::Text(text), _) => Ok(Value::text(String::from_utf8_lossy(
+            &text.as_bytes()[from..to],
+        ))),
         _ => Ok(Value::Absent),
     }
 }
@@ -296,7 +361,11 @@ fn equal(a: &Value, b: &Value) -> Result<bool, String> {
         (Value::Nil | Value::Absent, Value::Nil | Value::Absent) => true,
         (Value::Nil | Value::Absent, _) | (_, Value::Nil | Value::Absent) => false,
         (Value::List(_) | Value::Map(_) | Value::Struct(_) | Value::Object(_), _) => {
-            return Err(format!("non-comparable type {}: {}", printed(a), type_name(a)));
+            return Err(format!(
+                "non-comparable type {}: {}",
+                printed(a),
+                type_name(a)
+            ));
         }
         _ => return Err("incompatible types for comparison".to_owned()),
     })
@@ -307,7 +376,9 @@ fn compare(a: &Value, b: &Value) -> Result<Ordering, String> {
         (Value::Integer(a), Value::Integer(b)) => Ok(a.cmp(b)),
         (Value::Float(a), Value::Float(b)) => Ok(a.partial_cmp(b).unwrap_or(Ordering::Equal)),
         (Value::Text(a), Value::Text(b)) => Ok(a.cmp(b)),
-        (Value::Bool(_), _) | (Value::List(_), _) | (Value::Map(_), _) => Err("invalid type for comparison".to_owned()),
+        (Value::Bool(_), _) | (Value::List(_), _) | (Value::Map(_), _) => {
+            Err("invalid type for comparison".to_owned())
+        }
         _ => Err("incompatible types for comparison".to_owned()),
     }
 }

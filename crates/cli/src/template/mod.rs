@@ -60,9 +60,11 @@ impl Value {
 
     fn entry(&self, name: &str) -> Option<&Value> {
         match self {
-            Value::Map(entries) | Value::Struct(entries) => {
-                entries.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value)
-            }
+            Value::Map(entries) | Value::Struct(entries) => entries
+                .pairs
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value),
             _ => None,
         }
     }
@@ -77,7 +79,10 @@ pub struct Template {
 impl Template {
     /// Parses a template. The error is Go's, beginning with `template: `.
     pub fn parse(source: &str) -> Result<Template, String> {
-        Ok(Template { source: source.to_owned(), nodes: parse::parse(source)? })
+        Ok(Template {
+            source: source.to_owned(),
+            nodes: parse::parse(source)?,
+        })
     }
 
     /// Executes the template. The error is Go's, beginning with `template: `.
@@ -93,9 +98,33 @@ impl Template {
 
 /// Names of fields that hold Go maps in the API's types; everything else that is a JSON object is a struct.
 const MAPS: [&str; 28] = [
-    "Labels", "Annotations", "Ports", "Networks", "ExposedPorts", "Volumes", "Sysctls", "StorageOpt", "Tmpfs", "Config",
-    "DriverOpts", "Options", "Data", "Containers", "PortBindings", "Attributes", "Status", "Runtimes", "Services",
-    "EngineVersion", "IndexConfigs", "Details", "Peers", "AuxiliaryAddresses", "UsageData", "RuntimesStatus", "Metadata",
+    "Labels",
+    "Annotations",
+    "Ports",
+    "Networks",
+    "ExposedPorts",
+    "Volumes",
+    "Sysctls",
+    "StorageOpt",
+    "Tmpfs",
+    "Config",
+    "DriverOpts",
+    "Options",
+    "Data",
+    "Containers",
+    "PortBindings",
+    "Attributes",
+    "Status",
+    "Runtimes",
+    "Services",
+    "EngineVersion",
+    "IndexConfigs",
+    "Details",
+    "Peers",
+    "AuxiliaryAddresses",
+    "UsageData",
+    "RuntimesStatus",
+    "Metadata",
     "Endpoints",
 ];
 
@@ -133,8 +162,20 @@ const OMITTED: [(&str, &str, Zero); 28] = [
 
 /// Fields that are pointers: null is `<nil>` there; elsewhere null is an empty slice or map.
 const POINTERS: [&str; 14] = [
-    "Health", "Init", "MemorySwappiness", "OomKillDisable", "PidsLimit", "Healthcheck", "StopTimeout", "IPAMConfig",
-    "SizeRw", "SizeRootFs", "UsageData", "ClusterVolume", "Descriptor", "ConfigFrom",
+    "Health",
+    "Init",
+    "MemorySwappiness",
+    "OomKillDisable",
+    "PidsLimit",
+    "Healthcheck",
+    "StopTimeout",
+    "IPAMConfig",
+    "SizeRw",
+    "SizeRootFs",
+    "UsageData",
+    "ClusterVolume",
+    "Descriptor",
+    "ConfigFrom",
 ];
 
 #[derive(Clone, Copy)]
@@ -156,9 +197,16 @@ pub fn typed(json: &Json) -> Value {
 pub fn untyped(json: &Json) -> Value {
     match json {
         Json::Object(map) => {
-            let mut pairs: Vec<_> = map.iter().map(|(key, value)| (key.clone(), untyped(value))).collect();
+            let mut pairs: Vec<_> = map
+                .iter()
+                .map(|(key, value)| (key.clone(), untyped(value)))
+                .collect();
             pairs.sort_by(|a, b| a.0.cmp(&b.0));
-            Value::Map(Rc::new(Entries { pairs, strict: true, json: json.clone() }))
+            Value::Map(Rc::new(Entries {
+                pairs,
+                strict: true,
+                json: json.clone(),
+            }))
         }
         Json::Array(list) => Value::List(Rc::new(list.iter().map(untyped).collect())),
         other => scalar(other, Value::Nil),
@@ -168,20 +216,38 @@ pub fn untyped(json: &Json) -> Value {
 fn convert(json: &Json, name: &str, parent: &str, in_map: bool) -> Value {
     match json {
         Json::Object(map) => {
-            let is_map = !in_map && MAPS.contains(&name) && !(name == "Config" && parent != "LogConfig")
-                || (name == "Volumes" && parent == "Config");
-            let mut pairs: Vec<(String, Value)> =
-                map.iter().map(|(key, value)| (key.clone(), convert(value, if is_map { name } else { key }, name, is_map))).collect();
+            let is_map =
+                !in_map && MAPS.contains(&name) && !(name == "Config" && parent != "LogConfig")
+                    || (name == "Volumes" && parent == "Config");
+            let mut pairs: Vec<(String, Value)> = map
+                .iter()
+                .map(|(key, value)| {
+                    (
+                        key.clone(),
+                        convert(value, if is_map { name } else { key }, name, is_map),
+                    )
+                })
+                .collect();
             if is_map {
                 pairs.sort_by(|a, b| a.0.cmp(&b.0));
-                return Value::Map(Rc::new(Entries { pairs, strict: false, json: json.clone() }));
+                return Value::Map(Rc::new(Entries {
+                    pairs,
+                    strict: false,
+                    json: json.clone(),
+                }));
             }
             add_omitted(&mut pairs, map, name);
-            Value::Struct(Rc::new(Entries { pairs, strict: false, json: json.clone() }))
+            Value::Struct(Rc::new(Entries {
+                pairs,
+                strict: false,
+                json: json.clone(),
+            }))
         }
-        Json::Array(list) => {
-            Value::List(Rc::new(list.iter().map(|value| convert(value, name, parent, true)).collect()))
-        }
+        Json::Array(list) => Value::List(Rc::new(
+            list.iter()
+                .map(|value| convert(value, name, parent, true))
+                .collect(),
+        )),
         other => {
             let null = match name {
                 name if POINTERS.contains(&name) => Value::Nil,
@@ -215,7 +281,11 @@ fn add_omitted(pairs: &mut Vec<(String, Value)>, map: &Map<String, Json>, name: 
 }
 
 fn empty_map() -> Value {
-    Value::Map(Rc::new(Entries { pairs: Vec::new(), strict: false, json: Json::Null }))
+    Value::Map(Rc::new(Entries {
+        pairs: Vec::new(),
+        strict: false,
+        json: Json::Null,
+    }))
 }
 
 fn scalar(json: &Json, null: Value) -> Value {

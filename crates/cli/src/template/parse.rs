@@ -6,9 +6,21 @@ use crate::grammar::values::quote;
 pub enum Node {
     Text(String),
     Action(Pipe),
-    If { pipe: Pipe, then: Vec<Node>, otherwise: Vec<Node> },
-    With { pipe: Pipe, then: Vec<Node>, otherwise: Vec<Node> },
-    Range { pipe: Pipe, then: Vec<Node>, otherwise: Vec<Node> },
+    If {
+        pipe: Pipe,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    With {
+        pipe: Pipe,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    Range {
+        pipe: Pipe,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
     Break,
     Continue,
 }
@@ -78,13 +90,20 @@ struct Token {
 
 /// The functions that a template may name.
 pub const FUNCTIONS: [&str; 27] = [
-    "and", "call", "eq", "ge", "gt", "html", "index", "join", "js", "json", "le", "len", "lower", "lt", "ne", "not", "or",
-    "pad", "print", "printf", "println", "slice", "split", "title", "truncate", "upper", "urlquery",
+    "and", "call", "eq", "ge", "gt", "html", "index", "join", "js", "json", "le", "len", "lower",
+    "lt", "ne", "not", "or", "pad", "print", "printf", "println", "slice", "split", "title",
+    "truncate", "upper", "urlquery",
 ];
 
 pub fn parse(source: &str) -> Result<Vec<Node>, String> {
     let tokens = lex(source).map_err(|(at, message)| located(source, at, &message))?;
-    let mut parser = Parser { source, tokens, at: 0, variables: vec!["$".to_owned()], loops: 0 };
+    let mut parser = Parser {
+        source,
+        tokens,
+        at: 0,
+        variables: vec!["$".to_owned()],
+        loops: 0,
+    };
     let (nodes, end) = parser.list()?;
     match end {
         Stop::End => Ok(nodes),
@@ -124,7 +143,11 @@ fn lex(source: &str) -> Result<Vec<Token>, (usize, String)> {
         let comment = source[inside..].trim_start();
         if comment.starts_with("/*") {
             let begin = source.len() - comment.len();
-            let end = source[begin..].find("*/").ok_or((open, "unclosed comment".to_owned()))? + begin + 2;
+            let end = source[begin..]
+                .find("*/")
+                .ok_or((open, "unclosed comment".to_owned()))?
+                + begin
+                + 2;
             let after = &source[end..];
             let trimmed = after.strip_prefix(" -}}");
             trim_next = trimmed.is_some();
@@ -153,12 +176,24 @@ fn word_end(source: &str, from: usize) -> usize {
         .map_or(source.len(), |offset| from + offset)
 }
 
-fn lex_action(source: &str, mut at: usize, tokens: &mut Vec<Token>) -> Result<(usize, bool), (usize, String)> {
+fn lex_action(
+    source: &str,
+    mut at: usize,
+    tokens: &mut Vec<Token>,
+) -> Result<(usize, bool), (usize, String)> {
     let mut depth = 0usize;
     loop {
         let rest = &source[at..];
-        let Some(c) = rest.chars().next() else { return Err((at, "unclosed action".to_owned())) };
-        let closes = |depth: usize| if depth > 0 { Err((at, "unclosed left paren".to_owned())) } else { Ok(()) };
+        let Some(c) = rest.chars().next() else {
+            return Err((at, "unclosed action".to_owned()));
+        };
+        let closes = |depth: usize| {
+            if depth > 0 {
+                Err((at, "unclosed left paren".to_owned()))
+            } else {
+                Ok(())
+            }
+        };
         if rest.starts_with("}}") {
             closes(depth)?;
             push(tokens, Kind::Close, at, at + 2);
@@ -185,7 +220,9 @@ fn lex_action(source: &str, mut at: usize, tokens: &mut Vec<Token>) -> Result<(u
                 simple(Kind::Left, 1)
             }
             ')' => {
-                depth = depth.checked_sub(1).ok_or((at, "unexpected right paren".to_owned()))?;
+                depth = depth
+                    .checked_sub(1)
+                    .ok_or((at, "unexpected right paren".to_owned()))?;
                 simple(Kind::Right, 1)
             }
             ':' if rest.starts_with(":=") => simple(Kind::Declare, 2),
@@ -193,13 +230,23 @@ fn lex_action(source: &str, mut at: usize, tokens: &mut Vec<Token>) -> Result<(u
             '=' => simple(Kind::Assign, 1),
             '"' => quoted(source, at)?,
             '`' => {
-                let length = rest[1..].find('`').ok_or((at, "unterminated raw quoted string".to_owned()))?;
-                (Kind::Quoted(rest[1..1 + length].to_owned()), at + length + 2)
+                let length = rest[1..]
+                    .find('`')
+                    .ok_or((at, "unterminated raw quoted string".to_owned()))?;
+                (
+                    Kind::Quoted(rest[1..1 + length].to_owned()),
+                    at + length + 2,
+                )
             }
             '\'' => {
-                let length = rest[1..].find('\'').ok_or((at, "unterminated character constant".to_owned()))?;
+                let length = rest[1..]
+                    .find('\'')
+                    .ok_or((at, "unterminated character constant".to_owned()))?;
                 let text = unescape(&rest[1..1 + length]);
-                (Kind::Number(text.chars().next().map_or(0, |c| c as u32).to_string()), at + length + 2)
+                (
+                    Kind::Number(text.chars().next().map_or(0, |c| c as u32).to_string()),
+                    at + length + 2,
+                )
             }
             '$' => {
                 let end = word_end(source, at + 1);
@@ -207,7 +254,11 @@ fn lex_action(source: &str, mut at: usize, tokens: &mut Vec<Token>) -> Result<(u
             }
             '.' if !next_is_digit => {
                 let end = word_end(source, at + 1);
-                if end == at + 1 { simple(Kind::Dot, 1) } else { (Kind::Field(source[at + 1..end].to_owned()), end) }
+                if end == at + 1 {
+                    simple(Kind::Dot, 1)
+                } else {
+                    (Kind::Field(source[at + 1..end].to_owned()), end)
+                }
             }
             c if c.is_ascii_digit() || c == '.' || ((c == '-' || c == '+') && next_is_digit) => {
                 let end = rest[1..]
@@ -219,7 +270,12 @@ fn lex_action(source: &str, mut at: usize, tokens: &mut Vec<Token>) -> Result<(u
                 let end = word_end(source, at);
                 (Kind::Word(source[at..end].to_owned()), end)
             }
-            c => return Err((at, format!("unrecognized character in action: U+{:04X} '{c}'", c as u32))),
+            c => {
+                return Err((
+                    at,
+                    format!("unrecognized character in action: U+{:04X} '{c}'", c as u32),
+                ));
+            }
         };
         if matches!(kind, Kind::Field(_) | Kind::Word(_) | Kind::Variable(_))
             && let Some(next) = source[end..].chars().next()
@@ -239,7 +295,12 @@ fn quoted(source: &str, at: usize) -> Result<(Kind, usize), (usize, String)> {
         match c {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
-            '"' => return Ok((Kind::Quoted(unescape(&source[at + 1..at + 1 + offset])), at + offset + 2)),
+            '"' => {
+                return Ok((
+                    Kind::Quoted(unescape(&source[at + 1..at + 1 + offset])),
+                    at + offset + 2,
+                ));
+            }
             '\n' => break,
             _ => {}
         }
@@ -271,7 +332,10 @@ fn unescape(text: &str) -> String {
 
 fn hex_char(chars: &mut std::str::Chars<'_>, digits: usize) -> char {
     let code: String = chars.by_ref().take(digits).collect();
-    u32::from_str_radix(&code, 16).ok().and_then(char::from_u32).unwrap_or('\u{fffd}')
+    u32::from_str_radix(&code, 16)
+        .ok()
+        .and_then(char::from_u32)
+        .unwrap_or('\u{fffd}')
 }
 
 struct Parser<'a> {
@@ -342,13 +406,19 @@ impl Parser<'_> {
                         "break" | "continue" => {
                             self.next();
                             if self.loops == 0 {
-                                return self.error(&format!("{{{{{word}}}}} outside {{{{range}}}}"));
+                                return self
+                                    .error(&format!("{{{{{word}}}}} outside {{{{range}}}}"));
                             }
                             self.close(&word)?;
-                            nodes.push(if word == "break" { Node::Break } else { Node::Continue });
+                            nodes.push(if word == "break" {
+                                Node::Break
+                            } else {
+                                Node::Continue
+                            });
                         }
                         "define" | "template" | "block" => {
-                            return self.error(&format!("{{{{{word}}}}} is not supported in a format"));
+                            return self
+                                .error(&format!("{{{{{word}}}}} is not supported in a format"));
                         }
                         _ => {
                             let pipe = self.pipe("command", Kind::Close)?;
@@ -386,9 +456,21 @@ impl Parser<'_> {
         };
         self.variables.truncate(scope);
         Ok(match word {
-            "if" => Node::If { pipe, then, otherwise },
-            "with" => Node::With { pipe, then, otherwise },
-            _ => Node::Range { pipe, then, otherwise },
+            "if" => Node::If {
+                pipe,
+                then,
+                otherwise,
+            },
+            "with" => Node::With {
+                pipe,
+                then,
+                otherwise,
+            },
+            _ => Node::Range {
+                pipe,
+                then,
+                otherwise,
+            },
         })
     }
 
@@ -413,7 +495,11 @@ impl Parser<'_> {
     }
 
     fn pipe(&mut self, context: &str, end: Kind) -> Result<Pipe, String> {
-        let mut pipe = Pipe { variables: Vec::new(), declares: false, commands: Vec::new() };
+        let mut pipe = Pipe {
+            variables: Vec::new(),
+            declares: false,
+            commands: Vec::new(),
+        };
         self.skip_space();
         let saved = self.at;
         if let Kind::Variable(name) = self.peek().kind.clone() {
@@ -460,14 +546,20 @@ impl Parser<'_> {
     fn command(&mut self, context: &str) -> Result<Command, String> {
         self.skip_space();
         let start = self.peek().start;
-        let mut command = Command { arguments: Vec::new(), start, end: start };
+        let mut command = Command {
+            arguments: Vec::new(),
+            start,
+            end: start,
+        };
         loop {
             self.skip_space();
             match &self.peek().kind {
                 Kind::Pipe => {
                     self.next();
                     self.skip_space();
-                    if matches!(self.peek().kind, Kind::Close | Kind::Right | Kind::Pipe) || command.arguments.is_empty() {
+                    if matches!(self.peek().kind, Kind::Close | Kind::Right | Kind::Pipe)
+                        || command.arguments.is_empty()
+                    {
                         return self.error(&format!("missing value for {context}"));
                     }
                     return Ok(command);
@@ -499,20 +591,33 @@ impl Parser<'_> {
             }
             Kind::Variable(name) => {
                 if !self.variables.contains(&name) {
-                    return Err(located(self.source, start, &format!("undefined variable {}", quote(&name))));
+                    return Err(located(
+                        self.source,
+                        start,
+                        &format!("undefined variable {}", quote(&name)),
+                    ));
                 }
                 Term::Variable(name)
             }
             Kind::Quoted(text) => Term::Text(text),
-            Kind::Number(text) => number(&text)
-                .ok_or_else(|| located(self.source, start, &format!("bad number syntax: {}", quote(&text))))?,
+            Kind::Number(text) => number(&text).ok_or_else(|| {
+                located(
+                    self.source,
+                    start,
+                    &format!("bad number syntax: {}", quote(&text)),
+                )
+            })?,
             Kind::Word(word) => match word.as_str() {
                 "true" => Term::Bool(true),
                 "false" => Term::Bool(false),
                 "nil" => Term::Nil,
                 _ if FUNCTIONS.contains(&word.as_str()) => Term::Function(word),
                 _ => {
-                    return Err(located(self.source, start, &format!("function {} not defined", quote(&word))));
+                    return Err(located(
+                        self.source,
+                        start,
+                        &format!("function {} not defined", quote(&word)),
+                    ));
                 }
             },
             Kind::Left => {
@@ -521,7 +626,11 @@ impl Parser<'_> {
                 Term::Pipe(pipe)
             }
             other => {
-                return Err(located(self.source, start, &format!("unexpected {} in operand", shown(&other))));
+                return Err(located(
+                    self.source,
+                    start,
+                    &format!("unexpected {} in operand", shown(&other)),
+                ));
             }
         };
         let mut at = start;
@@ -536,7 +645,13 @@ impl Parser<'_> {
             fields.push(name);
             self.next();
         }
-        Ok(Operand { term, fields, at, start, end })
+        Ok(Operand {
+            term,
+            fields,
+            at,
+            start,
+            end,
+        })
     }
 }
 
@@ -549,7 +664,9 @@ fn number(text: &str) -> Option<Term> {
 
 fn shown(kind: &Kind) -> String {
     match kind {
-        Kind::Text(text) | Kind::Word(text) | Kind::Number(text) | Kind::Variable(text) => format!("<{text}>"),
+        Kind::Text(text) | Kind::Word(text) | Kind::Number(text) | Kind::Variable(text) => {
+            format!("<{text}>")
+        }
         Kind::Field(name) => format!("<.{name}>"),
         Kind::Quoted(text) => quote(text),
         Kind::Open => "\"{{\"".to_owned(),

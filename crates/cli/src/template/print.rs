@@ -12,13 +12,24 @@ pub fn printed(value: &Value) -> String {
         Value::Integer(integer) => integer.to_string(),
         Value::Float(float) => go_float(*float),
         Value::Text(text) => text.to_string(),
-        Value::List(list) => format!("[{}]", list.iter().map(nested).collect::<Vec<_>>().join(" ")),
+        Value::List(list) => format!(
+            "[{}]",
+            list.iter().map(nested).collect::<Vec<_>>().join(" ")
+        ),
         Value::Map(entries) => {
-            let pairs: Vec<_> = entries.pairs.iter().map(|(key, value)| format!("{key}:{}", nested(value))).collect();
+            let pairs: Vec<_> = entries
+                .pairs
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", nested(value)))
+                .collect();
             format!("map[{}]", pairs.join(" "))
         }
         Value::Struct(entries) => {
-            let values: Vec<_> = entries.pairs.iter().map(|(_, value)| nested(value)).collect();
+            let values: Vec<_> = entries
+                .pairs
+                .iter()
+                .map(|(_, value)| nested(value))
+                .collect();
             format!("{{{}}}", values.join(" "))
         }
         Value::Object(object) => object.json().to_string(),
@@ -79,7 +90,11 @@ pub fn sprintf(format: &str, arguments: &[Value]) -> String {
             text.parse::<usize>().ok()
         };
         let width = digits(&mut chars).unwrap_or(0);
-        let precision = if chars.next_if_eq(&'.').is_some() { Some(digits(&mut chars).unwrap_or(0)) } else { None };
+        let precision = if chars.next_if_eq(&'.').is_some() {
+            Some(digits(&mut chars).unwrap_or(0))
+        } else {
+            None
+        };
         let Some(verb) = chars.next() else {
             out.push_str("%!(NOVERB)");
             break;
@@ -107,22 +122,38 @@ pub fn sprintf(format: &str, arguments: &[Value]) -> String {
             (false, false) => out.push_str(&format!("{}{text}", " ".repeat(fill))),
         }
     }
-    let rest: Vec<_> = arguments.map(|value| format!("{}={}", kind(value), printed(value))).collect();
+    let rest: Vec<_> = arguments
+        .map(|value| format!("{}={}", kind(value), printed(value)))
+        .collect();
     if !rest.is_empty() {
         out.push_str(&format!("%!(EXTRA {})", rest.join(", ")));
     }
     out
 }
 
-fn verb_text(verb: char, argument: &Value, precision: Option<usize>, plus: bool, sharp: bool) -> String {
-    let signed = |text: String| if plus && !text.starts_with('-') { format!("+{text}") } else { text };
+fn verb_text(
+    verb: char,
+    argument: &Value,
+    precision: Option<usize>,
+    plus: bool,
+    sharp: bool,
+) -> String {
+    let signed = |text: String| {
+        if plus && !text.starts_with('-') {
+            format!("+{text}")
+        } else {
+            text
+        }
+    };
     match (verb, argument) {
         ('v', Value::Text(text)) if sharp => quote(text),
         ('v', value) => printed(value),
         ('s', value) => {
             let text = printed(value);
             match (value, precision) {
-                (Value::Integer(_) | Value::Bool(_) | Value::Float(_), _) => format!("%!s({}={text})", kind(value)),
+                (Value::Integer(_) | Value::Bool(_) | Value::Float(_), _) => {
+                    format!("%!s({}={text})", kind(value))
+                }
                 (_, Some(limit)) => text.chars().take(limit).collect(),
                 _ => text,
             }
@@ -133,9 +164,11 @@ fn verb_text(verb: char, argument: &Value, precision: Option<usize>, plus: bool,
         ('X', Value::Integer(integer)) => format!("{integer:X}"),
         ('o', Value::Integer(integer)) => format!("{integer:o}"),
         ('b', Value::Integer(integer)) => format!("{integer:b}"),
-        ('c', Value::Integer(integer)) => {
-            u32::try_from(*integer).ok().and_then(char::from_u32).map(String::from).unwrap_or_default()
-        }
+        ('c', Value::Integer(integer)) => u32::try_from(*integer)
+            .ok()
+            .and_then(char::from_u32)
+            .map(String::from)
+            .unwrap_or_default(),
         ('x', Value::Text(text)) => text.bytes().map(|byte| format!("{byte:02x}")).collect(),
         ('t', Value::Bool(on)) => on.to_string(),
         ('f' | 'F', Value::Float(float)) => signed(format!("{float:.*}", precision.unwrap_or(6))),

@@ -11,9 +11,24 @@ pub static CHECKPOINT: Command = Command {
     args: Args::Any,
     flags: &[],
     children: &[
-        Child { name: "create", aliases: &[], section: "", command: &CHECKPOINT_CREATE },
-        Child { name: "ls", aliases: &["list"], section: "", command: &CHECKPOINT_LS },
-        Child { name: "rm", aliases: &["remove"], section: "", command: &CHECKPOINT_RM },
+        Child {
+            name: "create",
+            aliases: &[],
+            section: "",
+            command: &CHECKPOINT_CREATE,
+        },
+        Child {
+            name: "ls",
+            aliases: &["list"],
+            section: "",
+            command: &CHECKPOINT_LS,
+        },
+        Child {
+            name: "rm",
+            aliases: &["remove"],
+            section: "",
+            command: &CHECKPOINT_RM,
+        },
     ],
 };
 
@@ -25,8 +40,16 @@ pub static CHECKPOINT_CREATE: Command = Command {
     aliases: "",
     args: Args::Exactly(2),
     flags: &[
-        long("checkpoint-dir", "string", "Use a custom checkpoint storage directory"),
-        long("leave-running", "", "Leave the container running after checkpoint"),
+        long(
+            "checkpoint-dir",
+            "string",
+            "Use a custom checkpoint storage directory",
+        ),
+        long(
+            "leave-running",
+            "",
+            "Leave the container running after checkpoint",
+        ),
     ],
     children: &[],
 };
@@ -38,9 +61,11 @@ pub static CHECKPOINT_LS: Command = Command {
     long: "",
     aliases: "docker checkpoint ls, docker checkpoint list",
     args: Args::Exactly(1),
-    flags: &[
-        long("checkpoint-dir", "string", "Use a custom checkpoint storage directory"),
-    ],
+    flags: &[long(
+        "checkpoint-dir",
+        "string",
+        "Use a custom checkpoint storage directory",
+    )],
     children: &[],
 };
 
@@ -51,9 +76,11 @@ pub static CHECKPOINT_RM: Command = Command {
     long: "",
     aliases: "docker checkpoint rm, docker checkpoint remove",
     args: Args::Exactly(2),
-    flags: &[
-        long("checkpoint-dir", "string", "Use a custom checkpoint storage directory"),
-    ],
+    flags: &[long(
+        "checkpoint-dir",
+        "string",
+        "Use a custom checkpoint storage directory",
+    )],
     children: &[],
 };
 
@@ -66,11 +93,36 @@ pub static MANIFEST: Command = Command {
     args: Args::Any,
     flags: &[],
     children: &[
-        Child { name: "annotate", aliases: &[], section: "", command: &MANIFEST_ANNOTATE },
-        Child { name: "create", aliases: &[], section: "", command: &MANIFEST_CREATE },
-        Child { name: "inspect", aliases: &[], section: "", command: &MANIFEST_INSPECT },
-        Child { name: "push", aliases: &[], section: "", command: &MANIFEST_PUSH },
-        Child { name: "rm", aliases: &[], section: "", command: &MANIFEST_RM },
+        Child {
+            name: "annotate",
+            aliases: &[],
+            section: "",
+            command: &MANIFEST_ANNOTATE,
+        },
+        Child {
+            name: "create",
+            aliases: &[],
+            section: "",
+            command: &MANIFEST_CREATE,
+        },
+        Child {
+            name: "inspect",
+            aliases: &[],
+            section: "",
+            command: &MANIFEST_INSPECT,
+        },
+        Child {
+            name: "push",
+            aliases: &[],
+            section: "",
+            command: &MANIFEST_PUSH,
+        },
+        Child {
+            name: "rm",
+            aliases: &[],
+            section: "",
+            command: &MANIFEST_RM,
+        },
     ],
 };
 
@@ -100,7 +152,11 @@ pub static MANIFEST_CREATE: Command = Command {
     args: Args::AtLeast(2),
     flags: &[
         short('a', "amend", "", "Amend an existing manifest list"),
-        long("insecure", "", "Allow communication with an insecure registry"),
+        long(
+            "insecure",
+            "",
+            "Allow communication with an insecure registry",
+        ),
     ],
     children: &[],
 };
@@ -113,8 +169,17 @@ pub static MANIFEST_INSPECT: Command = Command {
     aliases: "",
     args: Args::Range(1, 2),
     flags: &[
-        long("insecure", "", "Allow communication with an insecure registry"),
-        short('v', "verbose", "", "Output additional info including layers and platform"),
+        long(
+            "insecure",
+            "",
+            "Allow communication with an insecure registry",
+        ),
+        short(
+            'v',
+            "verbose",
+            "",
+            "Output additional info including layers and platform",
+        ),
     ],
     children: &[],
 };
@@ -128,7 +193,12 @@ pub static MANIFEST_PUSH: Command = Command {
     args: Args::Exactly(1),
     flags: &[
         long("insecure", "", "Allow push to an insecure registry"),
-        short('p', "purge", "", "Remove the local manifest list after push"),
+        short(
+            'p',
+            "purge",
+            "",
+            "Remove the local manifest list after push",
+        ),
     ],
     children: &[],
 };
@@ -153,16 +223,66 @@ pub static PLUGIN: Command = Command {
     args: Args::Any,
     flags: &[],
     children: &[
-        Child { name: "create", aliases: &[], section: "", command: &PLUGIN_CREATE },
-        Child { name: "disable", aliases: &[], section: "", command: &PLUGIN_DISABLE },
-        Child { name: "enable", aliases: &[], section: "", command: &PLUGIN_ENABLE },
-        Child { name: "inspect", aliases: &[], section: "", command: &PLUGIN_INSPECT },
-        Child { name: "install", aliases: &[], section: "", command: &PLUGIN_INSTALL },
-        Child { name: "ls", aliases: &["list"], section: "", command: &PLUGIN_LS },
-        Child { name: "push", aliases: &[], section: "", command: &PLUGIN_PUSH },
-        Child { name: "rm", aliases: &["remove"], section: "", command: &PLUGIN_RM },
-        Child { name: "set", aliases: &[], section: "", command: &PLUGIN_SET },
-        Child { name: "upgrade", aliases: &[], section: "", command: &PLUGIN_UPGRADE },
+        Child {
+            name: "create",
+            aliases: &[],
+            section: "",
+            command: &PLUGIN_CREATE,
+        },
+        Child {
+            name: "disable",
+            aliases: &[],
+            section: "",
+            command: &PLUGIN_DISABLE,
+        },
+        Child {
+            name: "enable",
+            aliases: &[],
+            section: "",
+            command: &PLUGIN_ENABLE,
+        },
+        Child {
+            name: "inspect",
+            aliases: &[],
+            section: "",
+            command: &PLUGIN_INSPECT,
+        },
+        Child {
+            name: "install",
+            aliases: &[],
+            section: "",
+            command: &PLUGIN_INSTALL,
+        },
+        Child {
+            name: "ls",
+            aliases: &["list"],
+            section: "",
+            command: &PLUGIN_LS,
+        },
+        Child {
+            name: "push",
+            aliases: &[],
+            section: "",
+            command: &PLUGIN_PUSH,
+        },
+        Child {
+            name: "rm",
+            aliases: &["remove"],
+            section: "",
+            command: &PLUGIN_RM,
+        },
+        Child {
+            name: "set",
+            aliases: &[],
+            section: "",
+            command: &PLUGIN_SET,
+        },
+        Child {
+            name: "upgrade",
+            aliases: &[],
+            section: "",
+            command: &PLUGIN_UPGRADE,
+        },
     ],
 };
 
@@ -173,9 +293,7 @@ pub static PLUGIN_CREATE: Command = Command {
     long: "",
     aliases: "",
     args: Args::AtLeast(2),
-    flags: &[
-        long("compress", "", "Compress the context using gzip"),
-    ],
+    flags: &[long("compress", "", "Compress the context using gzip")],
     children: &[],
 };
 
@@ -186,9 +304,12 @@ pub static PLUGIN_DISABLE: Command = Command {
     long: "",
     aliases: "",
     args: Args::Exactly(1),
-    flags: &[
-        short('f', "force", "", "Force the disable of an active plugin"),
-    ],
+    flags: &[short(
+        'f',
+        "force",
+        "",
+        "Force the disable of an active plugin",
+    )],
     children: &[],
 };
 
@@ -199,9 +320,11 @@ pub static PLUGIN_ENABLE: Command = Command {
     long: "",
     aliases: "",
     args: Args::Exactly(1),
-    flags: &[
-        long("timeout", "int", "HTTP client timeout (in seconds) (default 30)"),
-    ],
+    flags: &[long(
+        "timeout",
+        "int",
+        "HTTP client timeout (in seconds) (default 30)",
+    )],
     children: &[],
 };
 
@@ -212,9 +335,12 @@ pub static PLUGIN_INSPECT: Command = Command {
     long: "",
     aliases: "",
     args: Args::AtLeast(1),
-    flags: &[
-        short('f', "format", "string", "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates"),
-    ],
+    flags: &[short(
+        'f',
+        "format",
+        "string",
+        "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+    )],
     children: &[],
 };
 
@@ -228,8 +354,16 @@ pub static PLUGIN_INSTALL: Command = Command {
     flags: &[
         long("alias", "string", "Local name for plugin"),
         long("disable", "", "Do not enable the plugin on install"),
-        long("disable-content-trust", "", "Skip image verification (default true)"),
-        long("grant-all-permissions", "", "Grant all permissions necessary to run the plugin"),
+        long(
+            "disable-content-trust",
+            "",
+            "Skip image verification (default true)",
+        ),
+        long(
+            "grant-all-permissions",
+            "",
+            "Grant all permissions necessary to run the plugin",
+        ),
     ],
     children: &[],
 };
@@ -242,8 +376,17 @@ pub static PLUGIN_LS: Command = Command {
     aliases: "docker plugin ls, docker plugin list",
     args: Args::None,
     flags: &[
-        short('f', "filter", "filter", "Provide filter values (e.g. \"enabled=true\")"),
-        long("format", "string", "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates"),
+        short(
+            'f',
+            "filter",
+            "filter",
+            "Provide filter values (e.g. \"enabled=true\")",
+        ),
+        long(
+            "format",
+            "string",
+            "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+        ),
         long("no-trunc", "", "Don't truncate output"),
         short('q', "quiet", "", "Only display plugin IDs"),
     ],
@@ -257,9 +400,11 @@ pub static PLUGIN_PUSH: Command = Command {
     long: "",
     aliases: "",
     args: Args::Exactly(1),
-    flags: &[
-        long("disable-content-trust", "", "Skip image signing (default true)"),
-    ],
+    flags: &[long(
+        "disable-content-trust",
+        "",
+        "Skip image signing (default true)",
+    )],
     children: &[],
 };
 
@@ -270,9 +415,12 @@ pub static PLUGIN_RM: Command = Command {
     long: "",
     aliases: "docker plugin rm, docker plugin remove",
     args: Args::AtLeast(1),
-    flags: &[
-        short('f', "force", "", "Force the removal of an active plugin"),
-    ],
+    flags: &[short(
+        'f',
+        "force",
+        "",
+        "Force the removal of an active plugin",
+    )],
     children: &[],
 };
 
@@ -295,9 +443,21 @@ pub static PLUGIN_UPGRADE: Command = Command {
     aliases: "",
     args: Args::Range(1, 2),
     flags: &[
-        long("disable-content-trust", "", "Skip image verification (default true)"),
-        long("grant-all-permissions", "", "Grant all permissions necessary to run the plugin"),
-        long("skip-remote-check", "", "Do not check if specified remote plugin matches existing plugin image"),
+        long(
+            "disable-content-trust",
+            "",
+            "Skip image verification (default true)",
+        ),
+        long(
+            "grant-all-permissions",
+            "",
+            "Grant all permissions necessary to run the plugin",
+        ),
+        long(
+            "skip-remote-check",
+            "",
+            "Do not check if specified remote plugin matches existing plugin image",
+        ),
     ],
     children: &[],
 };
@@ -311,11 +471,36 @@ pub static TRUST: Command = Command {
     args: Args::Any,
     flags: &[],
     children: &[
-        Child { name: "key", aliases: &[], section: "Management", command: &TRUST_KEY },
-        Child { name: "signer", aliases: &[], section: "Management", command: &TRUST_SIGNER },
-        Child { name: "inspect", aliases: &[], section: "", command: &TRUST_INSPECT },
-        Child { name: "revoke", aliases: &[], section: "", command: &TRUST_REVOKE },
-        Child { name: "sign", aliases: &[], section: "", command: &TRUST_SIGN },
+        Child {
+            name: "key",
+            aliases: &[],
+            section: "Management",
+            command: &TRUST_KEY,
+        },
+        Child {
+            name: "signer",
+            aliases: &[],
+            section: "Management",
+            command: &TRUST_SIGNER,
+        },
+        Child {
+            name: "inspect",
+            aliases: &[],
+            section: "",
+            command: &TRUST_INSPECT,
+        },
+        Child {
+            name: "revoke",
+            aliases: &[],
+            section: "",
+            command: &TRUST_REVOKE,
+        },
+        Child {
+            name: "sign",
+            aliases: &[],
+            section: "",
+            command: &TRUST_SIGN,
+        },
     ],
 };
 
@@ -328,8 +513,18 @@ pub static TRUST_KEY: Command = Command {
     args: Args::Any,
     flags: &[],
     children: &[
-        Child { name: "generate", aliases: &[], section: "", command: &TRUST_KEY_GENERATE },
-        Child { name: "load", aliases: &[], section: "", command: &TRUST_KEY_LOAD },
+        Child {
+            name: "generate",
+            aliases: &[],
+            section: "",
+            command: &TRUST_KEY_GENERATE,
+        },
+        Child {
+            name: "load",
+            aliases: &[],
+            section: "",
+            command: &TRUST_KEY_LOAD,
+        },
     ],
 };
 
@@ -340,9 +535,11 @@ pub static TRUST_KEY_GENERATE: Command = Command {
     long: "",
     aliases: "",
     args: Args::Exactly(1),
-    flags: &[
-        long("dir", "string", "Directory to generate key in, defaults to current directory"),
-    ],
+    flags: &[long(
+        "dir",
+        "string",
+        "Directory to generate key in, defaults to current directory",
+    )],
     children: &[],
 };
 
@@ -353,9 +550,11 @@ pub static TRUST_KEY_LOAD: Command = Command {
     long: "",
     aliases: "",
     args: Args::Exactly(1),
-    flags: &[
-        long("name", "string", "Name for the loaded key (default \"signer\")"),
-    ],
+    flags: &[long(
+        "name",
+        "string",
+        "Name for the loaded key (default \"signer\")",
+    )],
     children: &[],
 };
 
@@ -368,8 +567,18 @@ pub static TRUST_SIGNER: Command = Command {
     args: Args::Any,
     flags: &[],
     children: &[
-        Child { name: "add", aliases: &[], section: "", command: &TRUST_SIGNER_ADD },
-        Child { name: "remove", aliases: &[], section: "", command: &TRUST_SIGNER_REMOVE },
+        Child {
+            name: "add",
+            aliases: &[],
+            section: "",
+            command: &TRUST_SIGNER_ADD,
+        },
+        Child {
+            name: "remove",
+            aliases: &[],
+            section: "",
+            command: &TRUST_SIGNER_REMOVE,
+        },
     ],
 };
 
@@ -380,9 +589,7 @@ pub static TRUST_SIGNER_ADD: Command = Command {
     long: "",
     aliases: "",
     args: Args::AtLeast(2),
-    flags: &[
-        long("key", "list", "Path to the signer's public key file"),
-    ],
+    flags: &[long("key", "list", "Path to the signer's public key file")],
     children: &[],
 };
 
@@ -393,9 +600,12 @@ pub static TRUST_SIGNER_REMOVE: Command = Command {
     long: "",
     aliases: "",
     args: Args::AtLeast(2),
-    flags: &[
-        short('f', "force", "", "Do not prompt for confirmation before removing the most recent signer"),
-    ],
+    flags: &[short(
+        'f',
+        "force",
+        "",
+        "Do not prompt for confirmation before removing the most recent signer",
+    )],
     children: &[],
 };
 
@@ -406,9 +616,11 @@ pub static TRUST_INSPECT: Command = Command {
     long: "",
     aliases: "",
     args: Args::AtLeast(1),
-    flags: &[
-        long("pretty", "", "Print the information in a human friendly format"),
-    ],
+    flags: &[long(
+        "pretty",
+        "",
+        "Print the information in a human friendly format",
+    )],
     children: &[],
 };
 
@@ -419,9 +631,7 @@ pub static TRUST_REVOKE: Command = Command {
     long: "",
     aliases: "",
     args: Args::Exactly(1),
-    flags: &[
-        short('y', "yes", "", "Do not prompt for confirmation"),
-    ],
+    flags: &[short('y', "yes", "", "Do not prompt for confirmation")],
     children: &[],
 };
 
@@ -432,8 +642,6 @@ pub static TRUST_SIGN: Command = Command {
     long: "",
     aliases: "",
     args: Args::Exactly(1),
-    flags: &[
-        long("local", "", "Sign a locally tagged image"),
-    ],
+    flags: &[long("local", "", "Sign a locally tagged image")],
     children: &[],
 };
