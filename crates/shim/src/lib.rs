@@ -4,7 +4,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`protocol`] | the frames between engine and shim |
+//! | [`protocol`], `wire` | the frames between engine and shim |
 //! | [`mod@spawn`] | starting a shim, from the daemon |
 //! | `supervisor` | the loop, ends, records, waits |
 //! | `connection`, `requests` | daemons and what they ask |
@@ -31,6 +31,7 @@ pub mod spawn;
 mod streams;
 mod supervisor;
 mod task;
+mod wire;
 
 pub use gantry_runtime::plan::limits::plan as cgroup_limits;
 pub use gantry_runtime::{Error as RuntimeError, capabilities, seccomp};
