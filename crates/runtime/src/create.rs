@@ -474,6 +474,10 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
     let name = path
         .file_name()
         .ok_or_else(|| Error::invalid(format!("pid file `{}`", path.display())))?;
+    // What is there and no file, such as /dev/null or a fifo, is written to and not replaced.
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return fs::write(path, pid.to_string()).map_err(failed);
+    }
     let temporary = path.with_file_name(format!(".{}", name.to_string_lossy()));
     fs::write(&temporary, pid.to_string()).map_err(failed)?;
     fs::rename(&temporary, path).map_err(failed)

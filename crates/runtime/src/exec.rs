@@ -347,7 +347,7 @@ fn own_proc() -> io::Result<OwnedFd> {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    if rustix::fs::fstatfs(&proc)?.f_type as i64 != PROC_SUPER_MAGIC {
+    if rustix::fs::fstatfs(&proc)?.f_type != PROC_SUPER_MAGIC {
         return Err(io::Error::other("not a proc file system"));
     }
     Ok(proc)

@@ -43,13 +43,12 @@ pub enum Propagation {
 
 impl Propagation {
     fn bits(self) -> u64 {
-        let bits = match self {
+        match self {
             Self::Private => libc::MS_PRIVATE,
             Self::Slave => libc::MS_SLAVE,
             Self::Shared => libc::MS_SHARED,
             Self::Unbindable => libc::MS_UNBINDABLE,
-        };
-        bits as u64
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Plan {
     /// What the root becomes at the end.
     pub root_propagation: Option<(Propagation, bool)>,
     pub mounts: Vec<MountPlan>,
-    /// False if the host's own `/dev` is bound: then nothing is made in it.
+    /// False if `/dev` is the host's own: then nothing is made in it.
     pub own_dev: bool,
     pub devices: Vec<DevicePlan>,
     pub masked_paths: Vec<PathBuf>,
@@ -101,9 +101,11 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec) -> Result<Plan, Error> {
         .iter()
         .map(|mount| mounts::plan(mount, host_propagation))
         .collect::<Result<Vec<_>, _>>()?;
-    let own_dev = !mounts
-        .iter()
-        .any(|mount| mount.is_bind() && mount.destination == Path::new("/dev"));
+    // A devtmpfs is the host's too, wherever it is mounted.
+    let own_dev = !mounts.iter().any(|mount| {
+        let hosts = mount.is_bind() || matches!(&mount.kind, mounts::Kind::New { filesystem, .. } if filesystem == "devtmpfs");
+        hosts && mount.destination == Path::new("/dev")
+    });
     let devices = if own_dev {
         devices::plan(&linux.devices)?
     } else {

@@ -184,7 +184,7 @@ mod tests {
         fs::create_dir_all(path.join("root")).expect("mkdir");
         fs::create_dir(path.join("outside")).expect("mkdir");
         let root = rustix::fs::open(
-            &path.join("root"),
+            path.join("root"),
             OFlags::PATH | OFlags::DIRECTORY,
             Mode::empty(),
         )

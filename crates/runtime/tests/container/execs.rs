@@ -86,7 +86,7 @@ fn an_exec_can_be_left_alone() {
     assert!(status.success());
     let pid: i32 = fs::read_to_string(&pid_file).expect("pid file").parse().expect("a number");
     let line = fs::read(format!("/proc/{pid}/cmdline")).expect("it runs");
-    assert_eq!(line, b"sleep\061\0");
+    assert_eq!(line, b"sleep\x0061\0");
     let pids = bundle.runtime(&["ps", "-f", "json", &bundle.id]).stdout;
     assert!(pids.contains(&pid.to_string()), "{pids}");
 }
