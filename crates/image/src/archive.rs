@@ -69,7 +69,11 @@ pub(crate) fn read(
                 }
             })
             .map_err(|error| Error::io("start thread `archive-read`", error))?;
-        let mut scan = Scan { snapshots, parts: Parts::default(), unpacking: Vec::new() };
+        let mut scan = Scan {
+            snapshots,
+            parts: Parts::default(),
+            unpacking: Vec::new(),
+        };
         let result = scan.run(&mut Reader::new(receiver, ()), is_known, progress);
         // Also behind an error: no thread may be left at work.
         scan.settle(0);
@@ -97,12 +101,18 @@ impl Scan<'_> {
                 Kind::SymbolicLink => {
                     let target = String::from_utf8_lossy(&entry.link).into_owned();
                     let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
-                    let target = if target.starts_with('/') { target } else { format!("{directory}/{target}") };
+                    let target = if target.starts_with('/') {
+                        target
+                    } else {
+                        format!("{directory}/{target}")
+                    };
                     self.parts.links.insert(name, clean(&target));
                     continue;
                 }
                 Kind::HardLink => {
-                    self.parts.links.insert(name, clean(&String::from_utf8_lossy(&entry.link)));
+                    self.parts
+                        .links
+                        .insert(name, clean(&String::from_utf8_lossy(&entry.link)));
                     continue;
                 }
                 _ => continue,
@@ -123,7 +133,8 @@ impl Scan<'_> {
     }
 
     fn has_layer(&self, name: &str) -> bool {
-        self.parts.layers.contains_key(name) || self.unpacking.iter().any(|(other, _)| other == name)
+        self.parts.layers.contains_key(name)
+            || self.unpacking.iter().any(|(other, _)| other == name)
     }
 
     /// Takes a file: the first block decides whether it is kept or unpacked.
@@ -147,12 +158,18 @@ impl Scan<'_> {
                 done += length as u64;
                 if matches!(target, Target::Undecided) && (start.len() >= BLOCK || done == size) {
                     target = decide(&start, size, snapshots).map_err(|error| {
-                        gantry_snapshot::Error::io("start to unpack a layer", std::io::Error::other(error.to_string()))
+                        gantry_snapshot::Error::io(
+                            "start to unpack a layer",
+                            std::io::Error::other(error.to_string()),
+                        )
                     })?;
                 }
                 match &mut target {
                     Target::Layer(unpacker) if start.len() == PIECE_BYTES || done == size => {
-                        unpacker.send(&Arc::new(std::mem::replace(&mut start, Vec::with_capacity(PIECE_BYTES))));
+                        unpacker.send(&Arc::new(std::mem::replace(
+                            &mut start,
+                            Vec::with_capacity(PIECE_BYTES),
+                        )));
                         if let Some(digest) = &digest {
                             progress(Some(digest), done, size);
                         }
@@ -184,8 +201,11 @@ impl Scan<'_> {
             }
             Target::Ignored => {
                 result?;
-                let text = format!("`{name}` of the archive is neither a layer nor a configuration");
-                self.parts.layers.insert(name, Part::Failed(Error::invalid(text)));
+                let text =
+                    format!("`{name}` of the archive is neither a layer nor a configuration");
+                self.parts
+                    .layers
+                    .insert(name, Part::Failed(Error::invalid(text)));
             }
         }
         Ok(())
@@ -207,10 +227,13 @@ impl Scan<'_> {
     }
 
     fn same(&self, diff_id: &Digest) -> Option<String> {
-        self.parts.layers.iter().find_map(|(name, part)| match part {
-            Part::Unpacked(unpacked) if unpacked.diff_id == *diff_id => Some(name.clone()),
-            _ => None,
-        })
+        self.parts
+            .layers
+            .iter()
+            .find_map(|(name, part)| match part {
+                Part::Unpacked(unpacked) if unpacked.diff_id == *diff_id => Some(name.clone()),
+                _ => None,
+            })
     }
 }
 
@@ -224,11 +247,17 @@ enum Target {
 /// Decides by the first block what a file is.
 fn decide(start: &[u8], size: u64, snapshots: &Snapshots) -> Result<Target> {
     let compression = detect(start);
-    let is_archive = start.get(..BLOCK).is_some_and(|block| is_header(block) || block.iter().all(|byte| *byte == 0));
+    let is_archive = start
+        .get(..BLOCK)
+        .is_some_and(|block| is_header(block) || block.iter().all(|byte| *byte == 0));
     if compression != Compression::None || is_archive {
         return Unpacker::start(snapshots, compression).map(Target::Layer);
     }
-    Ok(if size <= SMALL_BYTES_MAX { Target::Small(Vec::new()) } else { Target::Ignored })
+    Ok(if size <= SMALL_BYTES_MAX {
+        Target::Small(Vec::new())
+    } else {
+        Target::Ignored
+    })
 }
 
 impl Parts {
@@ -300,9 +329,17 @@ mod tests {
     #[test]
     fn digests_are_read_from_names() {
         let hex = "ab".repeat(32);
-        assert_eq!(named_digest(&format!("blobs/sha256/{hex}")).unwrap().hex(), hex);
+        assert_eq!(
+            named_digest(&format!("blobs/sha256/{hex}")).unwrap().hex(),
+            hex
+        );
         assert_eq!(named_digest(&format!("{hex}.tar")).unwrap().hex(), hex);
-        for name in ["layer.tar".to_owned(), format!("{hex}/layer.tar"), format!("{hex}.json"), hex] {
+        for name in [
+            "layer.tar".to_owned(),
+            format!("{hex}/layer.tar"),
+            format!("{hex}.json"),
+            hex,
+        ] {
             assert!(named_digest(&name).is_none(), "{name}");
         }
     }
@@ -310,7 +347,9 @@ mod tests {
     #[test]
     fn links_are_followed_within_the_archive() {
         let mut parts = Parts::default();
-        parts.links.insert("b/layer.tar".into(), clean("b/../a/layer.tar"));
+        parts
+            .links
+            .insert("b/layer.tar".into(), clean("b/../a/layer.tar"));
         parts.links.insert("x".into(), "y".into());
         parts.links.insert("y".into(), "x".into());
         parts.small.insert("a/layer.tar".into(), b"1".to_vec());

@@ -15,7 +15,11 @@ pub(crate) fn apply(config: &mut RunConfig, changes: &[String]) -> Result<()> {
     for change in changes {
         // A change may hold several lines, as the Dockerfile it is a piece of; a backslash joins them.
         let joined = change.replace("\\\r\n", "").replace("\\\n", "");
-        for line in joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in joined
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             instruction(config, line)?;
         }
     }
@@ -26,18 +30,34 @@ fn instruction(config: &mut RunConfig, line: &str) -> Result<()> {
     let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let (name, rest) = (name.to_ascii_uppercase(), rest.trim());
     let known = [
-        "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "SHELL", "STOPSIGNAL", "USER",
-        "VOLUME", "WORKDIR",
+        "CMD",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "HEALTHCHECK",
+        "LABEL",
+        "ONBUILD",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+        "VOLUME",
+        "WORKDIR",
     ];
     if !known.contains(&name.as_str()) {
-        return Err(Error::invalid(format!("{name} is not a valid change command")));
+        return Err(Error::invalid(format!(
+            "{name} is not a valid change command"
+        )));
     }
     if rest.is_empty() {
         let text = match name.as_str() {
             "CMD" | "ENTRYPOINT" => {
                 // Both may be emptied.
                 let emptied = Some(Vec::new());
-                if name == "CMD" { config.cmd = emptied } else { config.entrypoint = emptied }
+                if name == "CMD" {
+                    config.cmd = emptied
+                } else {
+                    config.entrypoint = emptied
+                }
                 return Ok(());
             }
             "USER" | "WORKDIR" | "STOPSIGNAL" => format!("{name} requires exactly one argument"),
@@ -64,7 +84,11 @@ fn instruction(config: &mut RunConfig, line: &str) -> Result<()> {
             for word in words(rest, config)? {
                 let ports = ports(&word)?;
                 let exposed = config.exposed_ports.get_or_insert_default();
-                exposed.extend(ports.into_iter().map(|port| (port, Value::Object(Map::new()))));
+                exposed.extend(
+                    ports
+                        .into_iter()
+                        .map(|port| (port, Value::Object(Map::new()))),
+                );
             }
         }
         "VOLUME" => {
@@ -75,9 +99,14 @@ fn instruction(config: &mut RunConfig, line: &str) -> Result<()> {
             for path in paths {
                 let path = path.trim();
                 if path.is_empty() {
-                    return Err(Error::invalid("VOLUME specified can not be an empty string"));
+                    return Err(Error::invalid(
+                        "VOLUME specified can not be an empty string",
+                    ));
                 }
-                config.volumes.get_or_insert_default().insert(path.to_owned(), Value::Object(Map::new()));
+                config
+                    .volumes
+                    .get_or_insert_default()
+                    .insert(path.to_owned(), Value::Object(Map::new()));
             }
         }
         "USER" => config.user = single(&name, rest, config)?,
@@ -94,16 +123,33 @@ fn instruction(config: &mut RunConfig, line: &str) -> Result<()> {
         }
         "SHELL" => match exec_form(rest) {
             Some(shell) if !shell.is_empty() => config.shell = Some(shell),
-            _ => return Err(Error::invalid("SHELL requires the arguments to be in JSON form")),
+            _ => {
+                return Err(Error::invalid(
+                    "SHELL requires the arguments to be in JSON form",
+                ));
+            }
         },
         "ONBUILD" => {
-            let trigger = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+            let trigger = rest
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_ascii_uppercase();
             match trigger.as_str() {
-                "ONBUILD" => return Err(Error::invalid("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")),
-                "MAINTAINER" | "FROM" => {
-                    return Err(Error::invalid(format!("{trigger} isn't allowed as an ONBUILD trigger")));
+                "ONBUILD" => {
+                    return Err(Error::invalid(
+                        "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
+                    ));
                 }
-                _ => config.on_build.get_or_insert_default().push(rest.to_owned()),
+                "MAINTAINER" | "FROM" => {
+                    return Err(Error::invalid(format!(
+                        "{trigger} isn't allowed as an ONBUILD trigger"
+                    )));
+                }
+                _ => config
+                    .on_build
+                    .get_or_insert_default()
+                    .push(rest.to_owned()),
             }
         }
         _ => config.healthcheck = Some(healthcheck(rest)?),
@@ -122,19 +168,27 @@ fn command(config: &RunConfig, rest: &str) -> Vec<String> {
 }
 
 fn exec_form(rest: &str) -> Option<Vec<String>> {
-    if rest.starts_with('[') { serde_json::from_str(rest).ok() } else { None }
+    if rest.starts_with('[') {
+        serde_json::from_str(rest).ok()
+    } else {
+        None
+    }
 }
 
 fn single(name: &str, rest: &str, config: &RunConfig) -> Result<String> {
     match <[String; 1]>::try_from(words(rest, config)?) {
         Ok([word]) => Ok(word),
-        Err(_) => Err(Error::invalid(format!("{name} requires exactly one argument"))),
+        Err(_) => Err(Error::invalid(format!(
+            "{name} requires exactly one argument"
+        ))),
     }
 }
 
 fn set_env(env: &mut Vec<String>, key: &str, value: &str) {
     let new = format!("{key}={value}");
-    let same = env.iter_mut().find(|old| old.split_once('=').map_or(old.as_str(), |(old, _)| old) == key);
+    let same = env
+        .iter_mut()
+        .find(|old| old.split_once('=').map_or(old.as_str(), |(old, _)| old) == key);
     match same {
         Some(old) => *old = new,
         None => env.push(new),
@@ -148,11 +202,15 @@ fn pairs(name: &str, rest: &str, config: &RunConfig) -> Result<Vec<(String, Stri
         let (key, value) = rest
             .split_once(char::is_whitespace)
             .ok_or_else(|| Error::invalid(format!("{name} must have two arguments")))?;
-        return Ok(vec![(unquote(key, config)?, unquote(value.trim(), config)?)]);
+        return Ok(vec![(
+            unquote(key, config)?,
+            unquote(value.trim(), config)?,
+        )]);
     }
     let mut pairs = Vec::new();
     for word in raw_words(rest)? {
-        let syntax = format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value");
+        let syntax =
+            format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value");
         let (key, value) = word.split_once('=').ok_or_else(|| Error::invalid(syntax))?;
         let key = unquote(key, config)?;
         if key.is_empty() {
@@ -164,7 +222,10 @@ fn pairs(name: &str, rest: &str, config: &RunConfig) -> Result<Vec<(String, Stri
 }
 
 fn words(rest: &str, config: &RunConfig) -> Result<Vec<String>> {
-    raw_words(rest)?.iter().map(|word| unquote(word, config)).collect()
+    raw_words(rest)?
+        .iter()
+        .map(|word| unquote(word, config))
+        .collect()
 }
 
 /// Splits at spaces that are neither quoted nor escaped; quotes and escapes stay.
@@ -196,7 +257,9 @@ fn raw_words(text: &str) -> Result<Vec<String>> {
         }
     }
     if quote.is_some() {
-        return Err(Error::invalid(format!("unexpected end of statement while looking for matching quote in `{text}`")));
+        return Err(Error::invalid(format!(
+            "unexpected end of statement while looking for matching quote in `{text}`"
+        )));
     }
     if !word.is_empty() {
         words.push(word);
@@ -234,10 +297,15 @@ fn unquote(text: &str, config: &RunConfig) -> Result<String> {
 
 /// Expands what follows a `$`; gives what is left.
 fn variable<'a>(rest: &'a str, config: &RunConfig, result: &mut String) -> Result<&'a str> {
-    let name_end = |text: &str| text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+    let name_end = |text: &str| {
+        text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(text.len())
+    };
     let lookup = |name: &str| {
         let list = config.env.iter().flatten();
-        list.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+        list.filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.to_owned())
     };
     let Some(inner) = rest.strip_prefix('{') else {
         let end = name_end(rest);
@@ -282,12 +350,18 @@ fn ports(text: &str) -> Result<Vec<String>> {
     if first > last {
         return Err(bad());
     }
-    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    Ok((first..=last)
+        .map(|port| format!("{port}/{protocol}"))
+        .collect())
 }
 
 /// Joins a relative directory to the present one and cleans it.
 fn workdir(present: &str, path: &str) -> String {
-    let joined = if path.starts_with('/') { path.to_owned() } else { format!("/{present}/{path}") };
+    let joined = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{present}/{path}")
+    };
     let mut parts: Vec<&str> = Vec::new();
     for part in joined.split('/') {
         match part {
@@ -308,10 +382,16 @@ fn is_signal(text: &str) -> bool {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     if let Some(offset) = name.strip_prefix("RTMIN") {
-        return offset.is_empty() || offset.strip_prefix('+').is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n <= 15));
+        return offset.is_empty()
+            || offset
+                .strip_prefix('+')
+                .is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n <= 15));
     }
     if let Some(offset) = name.strip_prefix("RTMAX") {
-        return offset.is_empty() || offset.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n <= 14));
+        return offset.is_empty()
+            || offset
+                .strip_prefix('-')
+                .is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n <= 14));
     }
     const NAMES: &str = "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT \
                          STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ";
@@ -326,12 +406,18 @@ fn healthcheck(rest: &str) -> Result<Healthcheck> {
         let (word, after) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
         rest = after.trim_start();
         flagged = true;
-        let (key, value) = word.split_once('=').ok_or_else(|| Error::invalid(format!("Missing a value on flag: {word}")))?;
+        let (key, value) = word
+            .split_once('=')
+            .ok_or_else(|| Error::invalid(format!("Missing a value on flag: {word}")))?;
         let duration = || -> Result<i64> {
-            let nanos = gantry_api::time::parse_duration(value).and_then(|nanos| i64::try_from(nanos).ok());
-            let nanos = nanos.ok_or_else(|| Error::invalid(format!("time: invalid duration {value:?}")))?;
+            let nanos =
+                gantry_api::time::parse_duration(value).and_then(|nanos| i64::try_from(nanos).ok());
+            let nanos =
+                nanos.ok_or_else(|| Error::invalid(format!("time: invalid duration {value:?}")))?;
             if nanos != 0 && nanos < 1_000_000 {
-                return Err(Error::invalid(format!("Interval {key:?} cannot be less than 1ms")));
+                return Err(Error::invalid(format!(
+                    "Interval {key:?} cannot be less than 1ms"
+                )));
             }
             Ok(nanos)
         };
@@ -342,8 +428,11 @@ fn healthcheck(rest: &str) -> Result<Healthcheck> {
             "start-interval" => check.start_interval = duration()?,
             "retries" => {
                 let retries = value.parse::<i64>().ok().filter(|retries| *retries >= 0);
-                check.retries = retries
-                    .ok_or_else(|| Error::invalid(format!("--retries cannot be negative or no number ({value})")))?;
+                check.retries = retries.ok_or_else(|| {
+                    Error::invalid(format!(
+                        "--retries cannot be negative or no number ({value})"
+                    ))
+                })?;
             }
             _ => return Err(Error::invalid(format!("Unknown flag: {key}"))),
         }
@@ -351,7 +440,10 @@ fn healthcheck(rest: &str) -> Result<Healthcheck> {
     let (kind, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     match kind.to_ascii_uppercase().as_str() {
         "NONE" if flagged => Err(Error::invalid("HEALTHCHECK NONE takes no arguments")),
-        "NONE" if command.is_empty() => Ok(Healthcheck { test: vec!["NONE".to_owned()], ..check }),
+        "NONE" if command.is_empty() => Ok(Healthcheck {
+            test: vec!["NONE".to_owned()],
+            ..check
+        }),
         "NONE" => Err(Error::invalid("HEALTHCHECK NONE takes no arguments")),
         "CMD" => {
             let command = command.trim();
@@ -367,7 +459,9 @@ fn healthcheck(rest: &str) -> Result<Healthcheck> {
             };
             Ok(check)
         }
-        other => Err(Error::invalid(format!("Unknown type {other:?} in HEALTHCHECK (try CMD)"))),
+        other => Err(Error::invalid(format!(
+            "Unknown type {other:?} in HEALTHCHECK (try CMD)"
+        ))),
     }
 }
 
@@ -377,7 +471,10 @@ mod tests {
 
     fn changed(changes: &[&str]) -> Result<RunConfig> {
         let mut config = RunConfig::default();
-        apply(&mut config, &changes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        apply(
+            &mut config,
+            &changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        )?;
         Ok(config)
     }
 
@@ -403,10 +500,24 @@ mod tests {
         .unwrap();
         assert_eq!(config.cmd.unwrap(), ["sh", "-x"]);
         let env = config.env.unwrap();
-        let expected =
-            ["A=12", "B=two words", "C=three words", "D=$A", "OLD=form with  spaces", "E=default", "F=set"];
+        let expected = [
+            "A=12",
+            "B=two words",
+            "C=three words",
+            "D=$A",
+            "OLD=form with  spaces",
+            "E=default",
+            "F=set",
+        ];
         assert_eq!(env, expected);
-        assert_eq!(config.exposed_ports.unwrap().into_keys().collect::<Vec<_>>(), ["80/tcp", "8000/udp", "8001/udp"]);
+        assert_eq!(
+            config
+                .exposed_ports
+                .unwrap()
+                .into_keys()
+                .collect::<Vec<_>>(),
+            ["80/tcp", "8000/udp", "8001/udp"]
+        );
         assert_eq!(config.labels.unwrap()["c d"], "e f");
         assert_eq!(config.user, "1000:1000");
         assert!(config.volumes.unwrap().contains_key("/a b"));
@@ -414,12 +525,18 @@ mod tests {
         assert_eq!(config.stop_signal, "SIGRTMIN+3");
         let check = config.healthcheck.unwrap();
         assert_eq!(check.test, ["CMD-SHELL", "curl -f localhost"]);
-        assert_eq!((check.interval, check.timeout, check.retries), (5_000_000_000, 60_000_000_000, 2));
+        assert_eq!(
+            (check.interval, check.timeout, check.retries),
+            (5_000_000_000, 60_000_000_000, 2)
+        );
         assert_eq!(config.on_build.unwrap(), ["RUN make"]);
         assert_eq!(config.shell.unwrap(), ["/bin/bash", "-c"]);
         let config = changed(&["CMD x", "ENTRYPOINT exec top -b", "HEALTHCHECK NONE"]).unwrap();
         assert_eq!(config.entrypoint.unwrap(), ["/bin/sh", "-c", "exec top -b"]);
-        assert_eq!((config.cmd, config.healthcheck.unwrap().test), (None, vec!["NONE".to_owned()]));
+        assert_eq!(
+            (config.cmd, config.healthcheck.unwrap().test),
+            (None, vec!["NONE".to_owned()])
+        );
     }
 
     #[test]
@@ -429,16 +546,26 @@ mod tests {
             ("EXPOSE x", "invalid containerPort: x"),
             ("EXPOSE 1/foo", "invalid proto: foo"),
             ("STOPSIGNAL SIGFOO", "invalid signal: SIGFOO"),
-            ("SHELL bash", "SHELL requires the arguments to be in JSON form"),
+            (
+                "SHELL bash",
+                "SHELL requires the arguments to be in JSON form",
+            ),
             ("ENV A", "ENV must have two arguments"),
             ("ENV", "ENV requires at least one argument"),
-            ("LABEL a=1 b", "Syntax error - can't find = in \"b\". Must be of the form: name=value"),
+            (
+                "LABEL a=1 b",
+                "Syntax error - can't find = in \"b\". Must be of the form: name=value",
+            ),
             ("HEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD"),
             ("HEALTHCHECK --foo=1 CMD x", "Unknown flag: foo"),
             ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
             ("ENV A=${", "syntax error: bad substitution: `${`"),
         ] {
-            assert_eq!(changed(&[change]).unwrap_err().to_string(), text, "{change}");
+            assert_eq!(
+                changed(&[change]).unwrap_err().to_string(),
+                text,
+                "{change}"
+            );
         }
     }
 }

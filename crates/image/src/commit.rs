@@ -27,7 +27,14 @@ pub struct CommitOptions {
 impl Images {
     /// Makes an image of the container's snapshot `number`; the container goes on with its own.
     pub fn commit_container(&self, number: u64, options: &CommitOptions) -> Result<ImageId> {
-        let CommitOptions { parent, run, author, comment, created_by, reference } = options;
+        let CommitOptions {
+            parent,
+            run,
+            author,
+            comment,
+            created_by,
+            reference,
+        } = options;
         let lease = self.open_lease();
         let base = self.get_by_id(parent)?;
         for layer in &base.layers {
@@ -40,13 +47,20 @@ impl Images {
             let export = std::thread::Builder::new()
                 .name("commit-export".into())
                 .spawn_scoped(scope, move || {
-                    write_tree(&upper, Form::Layer, BufWriter::with_capacity(PIECE_BYTES, writer))
+                    write_tree(
+                        &upper,
+                        Form::Layer,
+                        BufWriter::with_capacity(PIECE_BYTES, writer),
+                    )
                 })
                 .map_err(|error| Error::io("start thread `commit-export`", error))?;
             let unpacked = self.unpack(reader);
             // The reader is gone by now, so the other side has ended in any case.
             let exported = export.join().unwrap_or_else(|_| {
-                Err(gantry_snapshot::Error::io("read the container's files", std::io::Error::other("a thread panicked")))
+                Err(gantry_snapshot::Error::io(
+                    "read the container's files",
+                    std::io::Error::other("a thread panicked"),
+                ))
             });
             let unpacked = unpacked?;
             exported?;
@@ -74,10 +88,18 @@ impl Images {
             os_features: platform.os_features,
             comment: comment.clone(),
             config: run.clone(),
-            rootfs: RootFs { diff_ids, ..RootFs::default() },
+            rootfs: RootFs {
+                diff_ids,
+                ..RootFs::default()
+            },
             history,
             ..ImageConfig::default()
         };
-        self.add(&config, unpacked, Some(parent.clone()), reference.clone().map(Reference::or_latest))
+        self.add(
+            &config,
+            unpacked,
+            Some(parent.clone()),
+            reference.clone().map(Reference::or_latest),
+        )
     }
 }

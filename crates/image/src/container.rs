@@ -17,11 +17,17 @@ impl Images {
     pub fn prepare(&self, number: u64, image: &ImageId) -> Result<()> {
         // Under the lock, so that no removal of the image comes between the look-up and the snapshot's mark.
         let mirror = self.lock();
-        let record = mirror.images.get(image).ok_or_else(|| crate::store::no_such_image(&image.to_digest()))?;
+        let record = mirror
+            .images
+            .get(image)
+            .ok_or_else(|| crate::store::no_such_image(&image.to_digest()))?;
         let mut layers = Vec::with_capacity(record.diff_ids.len());
         let mut root = None;
         for diff_id in record.diff_ids.iter().rev() {
-            let layer = mirror.layers.get(diff_id).ok_or_else(|| missing_layer(diff_id))?;
+            let layer = mirror
+                .layers
+                .get(diff_id)
+                .ok_or_else(|| missing_layer(diff_id))?;
             layers.push(layer.snapshot);
             if let (None, Some((mode, uid, gid))) = (root, layer.root) {
                 root = Some(RootMetadata { mode, uid, gid });

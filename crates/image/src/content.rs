@@ -27,13 +27,17 @@ impl Content {
         let path = data_root.join("content");
         for below in ["sha256", "ingest", "quarantine"] {
             let path = path.join(below);
-            fs::create_dir_all(&path).map_err(|error| Error::io(format!("create `{}`", path.display()), error))?;
+            fs::create_dir_all(&path)
+                .map_err(|error| Error::io(format!("create `{}`", path.display()), error))?;
         }
         let failed = |error| Error::io("sweep `content/ingest`", error);
         for entry in fs::read_dir(path.join("ingest")).map_err(failed)? {
             fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
         }
-        Ok(Self { path, counter: AtomicU64::new(0) })
+        Ok(Self {
+            path,
+            counter: AtomicU64::new(0),
+        })
     }
 
     /// Stores bytes under their digest; what is there already is not written again.
@@ -94,7 +98,8 @@ impl Content {
                 continue;
             }
             let target = self.path.join("quarantine").join(&name);
-            fs::rename(entry.path(), &target).map_err(|error| Error::io("set content aside", error))?;
+            fs::rename(entry.path(), &target)
+                .map_err(|error| Error::io("set content aside", error))?;
             set_aside.push(target);
         }
         Ok(set_aside)

@@ -18,15 +18,15 @@ pub(crate) const MAGIC_BYTES: usize = 10;
 
 /// Tells the compression by the first bytes.
 pub(crate) fn detect(start: &[u8]) -> Compression {
-    let skippable = start.len() >= 4 && (0x50..=0x5f).contains(&start[0]) && start[1..4] == [0x2a, 0x4d, 0x18];
+    let skippable =
+        start.len() >= 4 && (0x50..=0x5f).contains(&start[0]) && start[1..4] == [0x2a, 0x4d, 0x18];
     match start {
         [0x1f, 0x8b, 8, ..] => Compression::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
         _ if skippable => Compression::Zstd,
         // The digit is the block size; the six bytes behind it open a block (pi) or the end (its root).
-        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, ..] | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, ..] => {
-            Compression::Bzip2
-        }
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, ..]
+        | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, ..] => Compression::Bzip2,
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
         _ => Compression::None,
     }
@@ -36,7 +36,10 @@ pub(crate) fn detect(start: &[u8]) -> Compression {
 ///
 /// # Errors
 /// bzip2 and xz are refused by name.
-pub(crate) fn open<'a>(compression: Compression, input: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
+pub(crate) fn open<'a>(
+    compression: Compression,
+    input: impl BufRead + Send + 'a,
+) -> Result<Box<dyn Read + Send + 'a>> {
     Ok(match compression {
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
@@ -50,7 +53,9 @@ pub(crate) fn open<'a>(compression: Compression, input: impl BufRead + Send + 'a
 }
 
 fn refused(name: &str, tool: &str) -> Error {
-    Error::Unsupported(format!("{name} compression is not supported: decompress the archive with `{tool}` first"))
+    Error::Unsupported(format!(
+        "{name} compression is not supported: decompress the archive with `{tool}` first"
+    ))
 }
 
 /// Reads the first bytes of a stream and gives them with a reader that begins with them again.
@@ -72,7 +77,10 @@ pub(crate) fn peek<R: Read>(mut input: R) -> io::Result<(Vec<u8>, impl Read)> {
 /// Opens a stream that may be compressed.
 pub(crate) fn sniffed<'a>(input: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
     let (start, input) = peek(input).map_err(|error| Error::io("read archive", error))?;
-    open(detect(&start), BufReader::with_capacity(crate::pipe::PIECE_BYTES, input))
+    open(
+        detect(&start),
+        BufReader::with_capacity(crate::pipe::PIECE_BYTES, input),
+    )
 }
 
 #[cfg(test)]

@@ -24,13 +24,22 @@ pub enum Error {
     Unsupported(String),
     /// The disk is full, also after everything that waited to be deleted is gone.
     #[error("{operation}: no space left on device")]
-    NoSpace { operation: String, source: io::Error },
+    NoSpace {
+        operation: String,
+        source: io::Error,
+    },
     /// Reading or writing failed.
     #[error("{operation}: {source}")]
-    Io { operation: String, source: io::Error },
+    Io {
+        operation: String,
+        source: io::Error,
+    },
     /// The index cannot be read or written.
     #[error("{operation}: {source}")]
-    Index { operation: &'static str, source: Box<redb::Error> },
+    Index {
+        operation: &'static str,
+        source: Box<redb::Error>,
+    },
 }
 
 impl Error {
@@ -61,7 +70,10 @@ impl Error {
     pub(crate) fn index<E: Into<redb::Error>>(operation: &'static str) -> impl FnOnce(E) -> Self {
         move |source| match source.into() {
             redb::Error::Io(source) => Self::io(operation, source),
-            source => Self::Index { operation, source: Box::new(source) },
+            source => Self::Index {
+                operation,
+                source: Box::new(source),
+            },
         }
     }
 }

@@ -46,8 +46,15 @@ impl Images {
         let mut current = Some(id);
         for entry in &mut entries {
             let Some(id) = current.take() else { break };
-            entry.tags = mirror.references_of(&id).into_iter().filter(|reference| reference.tag().is_some()).collect();
-            current = mirror.images.get(&id).and_then(|image| image.parent.clone());
+            entry.tags = mirror
+                .references_of(&id)
+                .into_iter()
+                .filter(|reference| reference.tag().is_some())
+                .collect();
+            current = mirror
+                .images
+                .get(&id)
+                .and_then(|image| image.parent.clone());
             entry.id = Some(id);
         }
         Ok(entries)

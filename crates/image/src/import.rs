@@ -28,18 +28,30 @@ impl Images {
     /// # Errors
     /// The changes are checked before the archive is read.
     pub fn import(&self, input: impl Read + Send, options: &ImportOptions) -> Result<ImageId> {
-        let ImportOptions { reference, message, changes, platform } = options;
+        let ImportOptions {
+            reference,
+            message,
+            changes,
+            platform,
+        } = options;
         let mut run = RunConfig::default();
         changes::apply(&mut run, changes)?;
         if let Some(platform) = platform
             && platform.os != "linux"
         {
-            return Err(Error::invalid(format!("cannot import a {} image on linux", platform.os)));
+            return Err(Error::invalid(format!(
+                "cannot import a {} image on linux",
+                platform.os
+            )));
         }
         let unpacked = self.unpack(input)?;
         let created = now();
         let platform = platform.clone().unwrap_or_else(Platform::host);
-        let comment = if message.is_empty() { "Imported from -".to_owned() } else { message.clone() };
+        let comment = if message.is_empty() {
+            "Imported from -".to_owned()
+        } else {
+            message.clone()
+        };
         let config = ImageConfig {
             created: Some(created),
             architecture: platform.architecture,
@@ -47,11 +59,23 @@ impl Images {
             os: platform.os,
             comment: comment.clone(),
             config: run,
-            rootfs: RootFs { diff_ids: vec![unpacked.diff_id.clone()], ..RootFs::default() },
-            history: vec![History { created: Some(created), comment, ..History::default() }],
+            rootfs: RootFs {
+                diff_ids: vec![unpacked.diff_id.clone()],
+                ..RootFs::default()
+            },
+            history: vec![History {
+                created: Some(created),
+                comment,
+                ..History::default()
+            }],
             ..ImageConfig::default()
         };
-        self.add(&config, unpacked, None, reference.clone().map(Reference::or_latest))
+        self.add(
+            &config,
+            unpacked,
+            None,
+            reference.clone().map(Reference::or_latest),
+        )
     }
 
     /// Unpacks one archive, compressed or not, as a layer.
@@ -80,14 +104,21 @@ impl Images {
         parent: Option<ImageId>,
         reference: Option<Reference>,
     ) -> Result<ImageId> {
-        let raw = serde_json::to_vec(config)
-            .map_err(|error| Error::io("write the image's configuration", std::io::Error::from(error)))?;
+        let raw = serde_json::to_vec(config).map_err(|error| {
+            Error::io(
+                "write the image's configuration",
+                std::io::Error::from(error),
+            )
+        })?;
         let record = image_record(&raw, config, parent)?;
         let id = record.id.clone();
         self.commit(Staged {
             images: vec![(record, raw)],
             layers: vec![layer_record(top)],
-            references: reference.into_iter().map(|reference| (reference, id.clone())).collect(),
+            references: reference
+                .into_iter()
+                .map(|reference| (reference, id.clone()))
+                .collect(),
         })?;
         Ok(id)
     }

@@ -103,10 +103,14 @@ impl Index {
         let write = database.begin_write().map_err(Error::index(failed))?;
         {
             let mut meta = write.open_table(META).map_err(Error::index(failed))?;
-            let version = meta.get("version").map_err(Error::index(failed))?.map(|value| value.value());
+            let version = meta
+                .get("version")
+                .map_err(Error::index(failed))?
+                .map(|value| value.value());
             match version {
                 None => {
-                    meta.insert("version", VERSION).map_err(Error::index(failed))?;
+                    meta.insert("version", VERSION)
+                        .map_err(Error::index(failed))?;
                 }
                 Some(version) if version > VERSION => {
                     return Err(Error::Unsupported(format!(
@@ -122,18 +126,33 @@ impl Index {
         }
         write.commit().map_err(Error::index(failed))?;
         let (mirror, removing) = read(&database)?;
-        Ok((Self { path, database: Mutex::new(Some(database)) }, mirror, removing))
+        Ok((
+            Self {
+                path,
+                database: Mutex::new(Some(database)),
+            },
+            mirror,
+            removing,
+        ))
     }
 
     /// Writes a change and brings the mirror in line. On an error neither is changed.
     ///
     /// `make_space` is asked once after a failure: redb wants to be reopened after any failed write, so that is done
     /// as well, and a disk that was full for a moment does not make the store read-only.
-    pub fn apply(&self, change: &Change, mirror: &mut Mirror, make_space: &dyn Fn() -> bool) -> Result<()> {
+    pub fn apply(
+        &self,
+        change: &Change,
+        mirror: &mut Mirror,
+        make_space: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         let written = match &*database {
             Some(open) => write(open, change, mirror),
-            None => Err(Error::io("write `index.redb`", std::io::Error::other("it could not be reopened"))),
+            None => Err(Error::io(
+                "write `index.redb`",
+                std::io::Error::other("it could not be reopened"),
+            )),
         };
         if let Err(error) = written {
             *database = None;
@@ -156,8 +175,14 @@ impl Index {
         }
         for (reference, id) in &change.references {
             mirror.drop_reference(reference);
-            mirror.references.insert(reference.canonical(), (reference.clone(), id.clone()));
-            mirror.by_image.entry(id.clone()).or_default().insert(reference.clone());
+            mirror
+                .references
+                .insert(reference.canonical(), (reference.clone(), id.clone()));
+            mirror
+                .by_image
+                .entry(id.clone())
+                .or_default()
+                .insert(reference.clone());
         }
         for reference in &change.removed_references {
             mirror.drop_reference(reference);
@@ -177,18 +202,28 @@ impl Index {
 impl Mirror {
     /// Gives the references of an image, sorted.
     pub fn references_of(&self, id: &ImageId) -> Vec<Reference> {
-        self.by_image.get(id).map(|set| set.iter().cloned().collect()).unwrap_or_default()
+        self.by_image
+            .get(id)
+            .map(|set| set.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Gives the images that were made from this one.
     pub fn children(&self, id: &ImageId) -> Vec<&ImageRecord> {
-        self.images.values().filter(|image| image.parent.as_ref() == Some(id)).collect()
+        self.images
+            .values()
+            .filter(|image| image.parent.as_ref() == Some(id))
+            .collect()
     }
 
     fn count(&mut self, image: &ImageRecord, used: bool) {
         for diff_id in image.diff_ids.iter().collect::<BTreeSet<_>>() {
             let users = self.layer_users.entry(diff_id.clone()).or_default();
-            *users = if used { *users + 1 } else { users.saturating_sub(1) };
+            *users = if used {
+                *users + 1
+            } else {
+                users.saturating_sub(1)
+            };
             if *users == 0 {
                 self.layer_users.remove(diff_id);
             }
@@ -208,7 +243,10 @@ impl Mirror {
 }
 
 fn create(path: &Path) -> Result<Database> {
-    Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(Error::index("open `index.redb`"))
+    Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create(path)
+        .map_err(Error::index("open `index.redb`"))
 }
 
 fn write(database: &Database, change: &Change, mirror: &Mirror) -> Result<()> {
@@ -222,17 +260,25 @@ fn write(database: &Database, change: &Change, mirror: &Mirror) -> Result<()> {
         let mut removing = write.open_table(REMOVING).map_err(Error::index(failed))?;
         for layer in &change.layers {
             let value = serde_json::to_vec(layer).map_err(json)?;
-            layers.insert(layer.diff_id.hex(), value.as_slice()).map_err(Error::index(failed))?;
+            layers
+                .insert(layer.diff_id.hex(), value.as_slice())
+                .map_err(Error::index(failed))?;
         }
         for image in &change.images {
             let value = serde_json::to_vec(image).map_err(json)?;
-            images.insert(image.id.as_str(), value.as_slice()).map_err(Error::index(failed))?;
+            images
+                .insert(image.id.as_str(), value.as_slice())
+                .map_err(Error::index(failed))?;
         }
         for (reference, id) in &change.references {
-            references.insert(reference.canonical().as_str(), id.as_str()).map_err(Error::index(failed))?;
+            references
+                .insert(reference.canonical().as_str(), id.as_str())
+                .map_err(Error::index(failed))?;
         }
         for reference in &change.removed_references {
-            references.remove(reference.canonical().as_str()).map_err(Error::index(failed))?;
+            references
+                .remove(reference.canonical().as_str())
+                .map_err(Error::index(failed))?;
         }
         for id in &change.removed_images {
             images.remove(id.as_str()).map_err(Error::index(failed))?;
@@ -240,7 +286,9 @@ fn write(database: &Database, change: &Change, mirror: &Mirror) -> Result<()> {
         for diff_id in &change.removed_layers {
             layers.remove(diff_id.hex()).map_err(Error::index(failed))?;
             if let Some(layer) = mirror.layers.get(diff_id) {
-                removing.insert(layer.snapshot, ()).map_err(Error::index(failed))?;
+                removing
+                    .insert(layer.snapshot, ())
+                    .map_err(Error::index(failed))?;
             }
         }
         for number in &change.finished {
@@ -253,7 +301,12 @@ fn write(database: &Database, change: &Change, mirror: &Mirror) -> Result<()> {
 fn read(database: &Database) -> Result<(Mirror, Vec<u64>)> {
     let failed = "read `index.redb`";
     let json = |error: serde_json::Error| Error::io(failed, std::io::Error::from(error));
-    let damaged = || Error::io(failed, std::io::Error::from(std::io::ErrorKind::InvalidData));
+    let damaged = || {
+        Error::io(
+            failed,
+            std::io::Error::from(std::io::ErrorKind::InvalidData),
+        )
+    };
     let read = database.begin_read().map_err(Error::index(failed))?;
     let mut mirror = Mirror::default();
     let table = read.open_table(LAYERS).map_err(Error::index(failed))?;
@@ -274,8 +327,14 @@ fn read(database: &Database) -> Result<(Mirror, Vec<u64>)> {
         let (key, value) = row.map_err(Error::index(failed))?;
         let reference: Reference = key.value().parse().map_err(|_| damaged())?;
         let id: ImageId = value.value().parse().map_err(|_| damaged())?;
-        mirror.by_image.entry(id.clone()).or_default().insert(reference.clone());
-        mirror.references.insert(key.value().to_owned(), (reference, id));
+        mirror
+            .by_image
+            .entry(id.clone())
+            .or_default()
+            .insert(reference.clone());
+        mirror
+            .references
+            .insert(key.value().to_owned(), (reference, id));
     }
     let table = read.open_table(REMOVING).map_err(Error::index(failed))?;
     let mut removing = Vec::new();

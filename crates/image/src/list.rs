@@ -46,14 +46,35 @@ pub struct Listed {
 impl Images {
     /// Lists images, the newest first.
     pub fn list(&self, options: &ListOptions) -> Result<Vec<Listed>> {
-        let ListOptions { all, shared_size, dangling, before, since, until, labels, references } = options;
+        let ListOptions {
+            all,
+            shared_size,
+            dangling,
+            before,
+            since,
+            until,
+            labels,
+            references,
+        } = options;
         let mirror = self.lock();
         let made = |name: &String| -> Result<Option<Timestamp>> {
             let id = resolve(&mirror, name)?;
             Ok(mirror.images.get(&id).and_then(|image| image.created))
         };
-        let before = before.iter().map(made).collect::<Result<Vec<_>>>()?.into_iter().flatten().min();
-        let since = since.iter().map(made).collect::<Result<Vec<_>>>()?.into_iter().flatten().max();
+        let before = before
+            .iter()
+            .map(made)
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .min();
+        let since = since
+            .iter()
+            .map(made)
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .max();
         let mut has_child: HashMap<&ImageId, ()> = HashMap::new();
         for image in mirror.images.values() {
             if let Some(parent) = &image.parent {
@@ -116,12 +137,16 @@ pub(crate) fn has_label(image: &Image, wanted: &str) -> bool {
         Some((key, value)) => (key, Some(value)),
         None => (wanted, None),
     };
-    labels.and_then(|labels| labels.get(key)).is_some_and(|found| value.is_none_or(|value| found == value))
+    labels
+        .and_then(|labels| labels.get(key))
+        .is_some_and(|found| value.is_none_or(|value| found == value))
 }
 
 fn matches_any(patterns: &[String], reference: &Reference) -> Result<bool> {
     for pattern in patterns {
-        let matches = |name: &str| glob::matches(pattern, name).map_err(|error| Error::invalid(error.to_string()));
+        let matches = |name: &str| {
+            glob::matches(pattern, name).map_err(|error| Error::invalid(error.to_string()))
+        };
         if matches(&reference.to_string())? || matches(&reference.familiar_name())? {
             return Ok(true);
         }
@@ -132,9 +157,21 @@ fn matches_any(patterns: &[String], reference: &Reference) -> Result<bool> {
 /// Sums the layers that another image has as well, in the same place above the same layers.
 fn shared_size_of(mirror: &Mirror, image: &Image) -> u64 {
     let own: Vec<&Digest> = image.layers.iter().map(|layer| &layer.diff_id).collect();
-    let common = mirror.images.values().filter(|other| other.id != image.id).map(|other| {
-        other.diff_ids.iter().zip(&own).take_while(|(theirs, own)| theirs == *own).count()
-    });
+    let common = mirror
+        .images
+        .values()
+        .filter(|other| other.id != image.id)
+        .map(|other| {
+            other
+                .diff_ids
+                .iter()
+                .zip(&own)
+                .take_while(|(theirs, own)| theirs == *own)
+                .count()
+        });
     let shared = common.max().unwrap_or(0);
-    image.layers[..shared].iter().map(|layer| layer.size_bytes).sum()
+    image.layers[..shared]
+        .iter()
+        .map(|layer| layer.size_bytes)
+        .sum()
 }

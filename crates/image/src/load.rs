@@ -9,7 +9,8 @@ use crate::unpack::Unpacked;
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
 use gantry_api::oci::image::{
-    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, ImageConfig, Index, Manifest, media_type,
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, ImageConfig, Index, Manifest,
+    media_type,
 };
 use gantry_api::platform::Platform;
 use gantry_api::reference::Reference;
@@ -38,9 +39,16 @@ pub struct Loaded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadEvent {
     /// A layer has come so far; the id is the short diffID.
-    Layer { id: String, current: u64, total: u64 },
+    Layer {
+        id: String,
+        current: u64,
+        total: u64,
+    },
     /// A name left another image, which may have none now.
-    Renamed { reference: Reference, old: ImageId },
+    Renamed {
+        reference: Reference,
+        old: ImageId,
+    },
     Loaded(Loaded),
 }
 
@@ -53,8 +61,14 @@ impl LoadEvent {
                 "The image {reference} already exists, renaming the old one with ID {} to empty string\n",
                 old.to_digest()
             )),
-            Self::Loaded(Loaded { reference: Some(reference), .. }) => Some(format!("Loaded image: {reference}\n")),
-            Self::Loaded(Loaded { id, reference: None }) => Some(format!("Loaded image ID: {}\n", id.to_digest())),
+            Self::Loaded(Loaded {
+                reference: Some(reference),
+                ..
+            }) => Some(format!("Loaded image: {reference}\n")),
+            Self::Loaded(Loaded {
+                id,
+                reference: None,
+            }) => Some(format!("Loaded image ID: {}\n", id.to_digest())),
         }
     }
 }
@@ -104,7 +118,11 @@ impl Images {
             &|digest| self.lease(digest, &lease),
             &mut |digest, current, total| {
                 if let (Some(digest), false) = (digest, quiet) {
-                    events(LoadEvent::Layer { id: digest.short().to_owned(), current, total });
+                    events(LoadEvent::Layer {
+                        id: digest.short().to_owned(),
+                        current,
+                        total,
+                    });
                 }
             },
         )?;
@@ -113,7 +131,9 @@ impl Images {
         } else if let Some(index) = parts.small("index.json") {
             oci_images(index, &parts, options)?
         } else {
-            return Err(Error::invalid("invalid archive: does not contain a manifest.json"));
+            return Err(Error::invalid(
+                "invalid archive: does not contain a manifest.json",
+            ));
         };
         let mut staged = Staged::default();
         let mut new_layers: HashMap<Digest, ()> = HashMap::new();
@@ -170,7 +190,9 @@ impl Images {
                     });
                 }
                 _ if parts.small(name).is_some() => {
-                    return Err(Error::invalid(format!("layer `{name}` of the archive is no tar archive")));
+                    return Err(Error::invalid(format!(
+                        "layer `{name}` of the archive is no tar archive"
+                    )));
                 }
                 _ => return Err(no_layer(name)),
             };
@@ -181,12 +203,16 @@ impl Images {
                     got.as_str()
                 )));
             }
-            if let Some(Part::Unpacked(unpacked)) = place.and_then(|place| parts.take_layer(&place)) {
+            if let Some(Part::Unpacked(unpacked)) = place.and_then(|place| parts.take_layer(&place))
+            {
                 new_layers.insert(expected.clone(), ());
                 staged.layers.push(layer_record(*unpacked));
             }
         }
-        staged.images.push((image_record(&image.raw_config, &config, image.parent.clone())?, image.raw_config.clone()));
+        staged.images.push((
+            image_record(&image.raw_config, &config, image.parent.clone())?,
+            image.raw_config.clone(),
+        ));
         Ok(())
     }
 
@@ -198,25 +224,47 @@ impl Images {
         events: &mut dyn FnMut(LoadEvent),
     ) -> Result<Vec<Loaded>> {
         let mut told = Vec::new();
-        let ids: Vec<ImageId> = staged.images.iter().map(|(record, _)| record.id.clone()).collect();
+        let ids: Vec<ImageId> = staged
+            .images
+            .iter()
+            .map(|(record, _)| record.id.clone())
+            .collect();
         for (record, _) in &mut staged.images {
             // A parent that is not here links to nothing.
-            let here = |parent: &ImageId| ids.contains(parent) || self.lock().images.contains_key(parent);
-            if record.parent.as_ref().is_some_and(|parent| !here(parent) || *parent == record.id) {
+            let here =
+                |parent: &ImageId| ids.contains(parent) || self.lock().images.contains_key(parent);
+            if record
+                .parent
+                .as_ref()
+                .is_some_and(|parent| !here(parent) || *parent == record.id)
+            {
                 record.parent = None;
             }
         }
         for (image, id) in wanted.into_iter().zip(&ids) {
             if image.references.is_empty() {
-                told.push(LoadEvent::Loaded(Loaded { id: id.clone(), reference: None }));
+                told.push(LoadEvent::Loaded(Loaded {
+                    id: id.clone(),
+                    reference: None,
+                }));
             }
             for reference in image.references {
-                let old = self.lock().references.get(&reference.canonical()).map(|(_, old)| old.clone());
+                let old = self
+                    .lock()
+                    .references
+                    .get(&reference.canonical())
+                    .map(|(_, old)| old.clone());
                 if let Some(old) = old.filter(|old| old != id) {
-                    told.push(LoadEvent::Renamed { reference: reference.clone(), old });
+                    told.push(LoadEvent::Renamed {
+                        reference: reference.clone(),
+                        old,
+                    });
                 }
                 staged.references.push((reference.clone(), id.clone()));
-                told.push(LoadEvent::Loaded(Loaded { id: id.clone(), reference: Some(reference) }));
+                told.push(LoadEvent::Loaded(Loaded {
+                    id: id.clone(),
+                    reference: Some(reference),
+                }));
             }
         }
         self.commit(staged)?;
@@ -233,7 +281,13 @@ impl Images {
 
 /// Makes the record of an unpacked layer.
 pub(crate) fn layer_record(unpacked: Unpacked) -> (LayerRecord, gantry_snapshot::Ingest) {
-    let Unpacked { diff_id, blob: _, ingest, applied, recorded } = unpacked;
+    let Unpacked {
+        diff_id,
+        blob: _,
+        ingest,
+        applied,
+        recorded,
+    } = unpacked;
     let record = LayerRecord {
         diff_id,
         snapshot: ingest.number(),
@@ -247,9 +301,16 @@ pub(crate) fn layer_record(unpacked: Unpacked) -> (LayerRecord, gantry_snapshot:
 }
 
 /// Makes the record of an image; its size is filled in at the commit.
-pub(crate) fn image_record(raw: &[u8], config: &ImageConfig, parent: Option<ImageId>) -> Result<ImageRecord> {
+pub(crate) fn image_record(
+    raw: &[u8],
+    config: &ImageConfig,
+    parent: Option<ImageId>,
+) -> Result<ImageRecord> {
     let digest = sha256(raw);
-    let id = digest.hex().parse().map_err(|_| no_such_image(digest.as_str()))?;
+    let id = digest
+        .hex()
+        .parse()
+        .map_err(|_| no_such_image(digest.as_str()))?;
     Ok(ImageRecord {
         id,
         created: config.created,
@@ -262,13 +323,18 @@ pub(crate) fn image_record(raw: &[u8], config: &ImageConfig, parent: Option<Imag
 }
 
 fn docker_images(manifest: &[u8], parts: &Parts, options: &LoadOptions) -> Result<Vec<Wanted>> {
-    let list: Vec<DockerImage> =
-        serde_json::from_slice(manifest).map_err(|error| Error::invalid(format!("invalid manifest.json: {error}")))?;
+    let list: Vec<DockerImage> = serde_json::from_slice(manifest)
+        .map_err(|error| Error::invalid(format!("invalid manifest.json: {error}")))?;
     let mut wanted = Vec::new();
     for image in list {
         let raw_config = parts
             .small(&image.config)
-            .ok_or_else(|| Error::invalid(format!("invalid archive: `{}` does not exist", image.config)))?
+            .ok_or_else(|| {
+                Error::invalid(format!(
+                    "invalid archive: `{}` does not exist",
+                    image.config
+                ))
+            })?
             .to_vec();
         let config = parse_config(&raw_config)?;
         if let Some(platform) = &options.platform
@@ -277,17 +343,28 @@ fn docker_images(manifest: &[u8], parts: &Parts, options: &LoadOptions) -> Resul
             continue;
         }
         if !config.os.is_empty() && config.os != "linux" {
-            return Err(Error::invalid(format!("cannot load {} image on linux", config.os)));
+            return Err(Error::invalid(format!(
+                "cannot load {} image on linux",
+                config.os
+            )));
         }
         let mut references = Vec::new();
         for tag in image.repo_tags.unwrap_or_default() {
-            let reference: Reference = tag.parse().map_err(|error| Error::invalid(format!("{error}")))?;
+            let reference: Reference = tag
+                .parse()
+                .map_err(|error| Error::invalid(format!("{error}")))?;
             if reference.tag().is_none() {
                 return Err(Error::invalid(format!("invalid tag {tag:?}")));
             }
             references.push(reference);
         }
-        let parent = image.parent.and_then(|parent| parent.strip_prefix("sha256:").unwrap_or(&parent).parse().ok());
+        let parent = image.parent.and_then(|parent| {
+            parent
+                .strip_prefix("sha256:")
+                .unwrap_or(&parent)
+                .parse()
+                .ok()
+        });
         wanted.push(Wanted {
             raw_config,
             layers: image.layers.unwrap_or_default(),
@@ -304,24 +381,43 @@ fn oci_images(index: &[u8], parts: &Parts, options: &LoadOptions) -> Result<Vec<
     let mut wanted = Vec::new();
     for descriptor in &index.manifests {
         let references = names(descriptor);
-        let Some(manifest) = choose(descriptor, parts, options, 0)? else { continue };
+        let Some(manifest) = choose(descriptor, parts, options, 0)? else {
+            continue;
+        };
         let raw_config = blob(parts, &manifest.config.digest)?.to_vec();
         let config = parse_config(&raw_config)?;
-        if options.platform.as_ref().is_some_and(|platform| !platform.matches(&config.platform())) {
+        if options
+            .platform
+            .as_ref()
+            .is_some_and(|platform| !platform.matches(&config.platform()))
+        {
             continue;
         }
         wanted.push(Wanted {
             raw_config,
-            layers: manifest.layers.iter().map(|layer| blob_name(&layer.digest)).collect(),
+            layers: manifest
+                .layers
+                .iter()
+                .map(|layer| blob_name(&layer.digest))
+                .collect(),
             references,
             parent: None,
-            blobs: Some(manifest.layers.iter().map(|layer| layer.digest.clone()).collect()),
+            blobs: Some(
+                manifest
+                    .layers
+                    .iter()
+                    .map(|layer| layer.digest.clone())
+                    .collect(),
+            ),
         });
     }
     // One image under several names is listed several times.
     let mut merged: Vec<Wanted> = Vec::new();
     for image in wanted {
-        match merged.iter_mut().find(|other| other.raw_config == image.raw_config) {
+        match merged
+            .iter_mut()
+            .find(|other| other.raw_config == image.raw_config)
+        {
             Some(other) => {
                 for reference in image.references {
                     if !other.references.contains(&reference) {
@@ -336,7 +432,12 @@ fn oci_images(index: &[u8], parts: &Parts, options: &LoadOptions) -> Result<Vec<
 }
 
 /// Finds the manifest that a descriptor leads to, through indexes of platforms if need be.
-fn choose(descriptor: &Descriptor, parts: &Parts, options: &LoadOptions, depth: u32) -> Result<Option<Manifest>> {
+fn choose(
+    descriptor: &Descriptor,
+    parts: &Parts,
+    options: &LoadOptions,
+    depth: u32,
+) -> Result<Option<Manifest>> {
     if depth > 8 || is_attestation(descriptor) {
         return Ok(None);
     }
@@ -375,8 +476,13 @@ fn choose(descriptor: &Descriptor, parts: &Parts, options: &LoadOptions, depth: 
 }
 
 fn is_attestation(descriptor: &Descriptor) -> bool {
-    descriptor.annotations.contains_key("vnd.docker.reference.type")
-        || descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
+    descriptor
+        .annotations
+        .contains_key("vnd.docker.reference.type")
+        || descriptor
+            .platform
+            .as_ref()
+            .is_some_and(|platform| platform.os == "unknown")
 }
 
 /// Reads the names that a descriptor's annotations give; a bare tag names no repository.
@@ -386,16 +492,28 @@ fn names(descriptor: &Descriptor) -> Vec<Reference> {
         Some(name) => Some(name),
         None => annotation(ANNOTATION_REF_NAME).filter(|name| name.contains(['/', ':'])),
     };
-    let reference = text.and_then(|text| text.parse::<Reference>().ok()).map(Reference::or_latest);
-    reference.filter(|reference| reference.digest().is_none()).into_iter().collect()
+    let reference = text
+        .and_then(|text| text.parse::<Reference>().ok())
+        .map(Reference::or_latest);
+    reference
+        .filter(|reference| reference.digest().is_none())
+        .into_iter()
+        .collect()
 }
 
 fn blob<'a>(parts: &'a Parts, digest: &Digest) -> Result<&'a [u8]> {
     let bytes = parts.small(&blob_name(digest)).ok_or_else(|| {
-        Error::invalid(format!("invalid archive: `{}` does not exist", blob_name(digest)))
+        Error::invalid(format!(
+            "invalid archive: `{}` does not exist",
+            blob_name(digest)
+        ))
     })?;
     if digest.algorithm() == "sha256" && sha256(bytes) != *digest {
-        return Err(Error::invalid(format!("content of `{}` has digest {}", blob_name(digest), sha256(bytes))));
+        return Err(Error::invalid(format!(
+            "content of `{}` has digest {}",
+            blob_name(digest),
+            sha256(bytes)
+        )));
     }
     Ok(bytes)
 }
@@ -405,7 +523,8 @@ fn blob_name(digest: &Digest) -> String {
 }
 
 fn json<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("invalid {what}: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::invalid(format!("invalid {what}: {error}")))
 }
 
 fn no_layer(name: &str) -> Error {
@@ -414,8 +533,12 @@ fn no_layer(name: &str) -> Error {
 
 fn found(wanted: Vec<Wanted>, options: &LoadOptions) -> Result<Vec<Wanted>> {
     match (&options.platform, wanted.is_empty()) {
-        (Some(platform), true) => Err(Error::NotFound(format!("requested platform ({platform}) not found in the archive"))),
-        (None, true) => Err(Error::invalid("invalid archive: does not contain an image for this machine")),
+        (Some(platform), true) => Err(Error::NotFound(format!(
+            "requested platform ({platform}) not found in the archive"
+        ))),
+        (None, true) => Err(Error::invalid(
+            "invalid archive: does not contain an image for this machine",
+        )),
         _ => Ok(wanted),
     }
 }

@@ -32,7 +32,15 @@ pub(crate) struct PipeReader {
 /// Makes a queue.
 pub(crate) fn pipe() -> (Sender, PipeReader) {
     let (sender, receiver) = sync_channel(PIECES_MAX);
-    (Sender(sender), PipeReader { receiver, current: Arc::default(), position: 0, ended: false })
+    (
+        Sender(sender),
+        PipeReader {
+            receiver,
+            current: Arc::default(),
+            position: 0,
+            ended: false,
+        },
+    )
 }
 
 impl Sender {
@@ -48,7 +56,9 @@ impl Sender {
 
     /// Ends the stream with an error.
     pub fn fail(self, error: &io::Error) {
-        let _ = self.0.send(Message::Failed(error.kind(), error.to_string()));
+        let _ = self
+            .0
+            .send(Message::Failed(error.kind(), error.to_string()));
     }
 }
 

@@ -41,17 +41,38 @@ pub struct DiskUsage {
 impl Images {
     /// Removes unused images.
     pub fn prune(&self, options: &PruneOptions<'_>) -> Result<Pruned> {
-        let PruneOptions { dangling_only, labels, labels_not, until, in_use } = options;
+        let PruneOptions {
+            dangling_only,
+            labels,
+            labels_not,
+            until,
+            in_use,
+        } = options;
         let candidates: Vec<_> = {
             let mirror = self.lock();
-            let parents: HashSet<_> = mirror.images.values().filter_map(|image| image.parent.clone()).collect();
-            mirror.images.keys().filter(|id| !parents.contains(id)).cloned().collect()
+            let parents: HashSet<_> = mirror
+                .images
+                .values()
+                .filter_map(|image| image.parent.clone())
+                .collect();
+            mirror
+                .images
+                .keys()
+                .filter(|id| !parents.contains(id))
+                .cloned()
+                .collect()
         };
         let before = self.layers_bytes();
         let mut pruned = Pruned::default();
         for id in candidates {
-            let Ok(image) = self.get_by_id(&id) else { continue };
-            let named = if *dangling_only { !image.references.is_empty() } else { false };
+            let Ok(image) = self.get_by_id(&id) else {
+                continue;
+            };
+            let named = if *dangling_only {
+                !image.references.is_empty()
+            } else {
+                false
+            };
             if named
                 || !has_labels(&image, labels)
                 || labels_not.iter().any(|label| has_label(&image, label))
@@ -60,10 +81,23 @@ impl Images {
             {
                 continue;
             }
-            let names: Vec<String> = image.references.iter().chain(&image.digests).map(ToString::to_string).collect();
-            let names = if names.is_empty() { vec![id.as_str().to_owned()] } else { names };
+            let names: Vec<String> = image
+                .references
+                .iter()
+                .chain(&image.digests)
+                .map(ToString::to_string)
+                .collect();
+            let names = if names.is_empty() {
+                vec![id.as_str().to_owned()]
+            } else {
+                names
+            };
             for name in names {
-                let options = RemoveOptions { force: false, no_prune: false, in_use: *in_use };
+                let options = RemoveOptions {
+                    force: false,
+                    no_prune: false,
+                    in_use: *in_use,
+                };
                 match self.remove(&name, options) {
                     Ok(removed) => pruned.removed.extend(removed),
                     // Taken into use, or removed with an earlier one, meanwhile.
@@ -78,12 +112,25 @@ impl Images {
 
     /// Counts the space that images take.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let recipes_bytes = self.lock().layers.values().map(|layer| layer.recipe_bytes).sum();
+        let recipes_bytes = self
+            .lock()
+            .layers
+            .values()
+            .map(|layer| layer.recipe_bytes)
+            .sum();
         let trash_bytes = self.0.snapshots.trash_usage()?.bytes;
-        Ok(DiskUsage { layers_bytes: self.layers_bytes(), recipes_bytes, trash_bytes })
+        Ok(DiskUsage {
+            layers_bytes: self.layers_bytes(),
+            recipes_bytes,
+            trash_bytes,
+        })
     }
 
     fn layers_bytes(&self) -> u64 {
-        self.lock().layers.values().map(|layer| layer.size_bytes).sum()
+        self.lock()
+            .layers
+            .values()
+            .map(|layer| layer.size_bytes)
+            .sum()
     }
 }

@@ -78,18 +78,30 @@ impl Images {
                     id.short()
                 )));
             }
-            let parsed: Reference = name
-                .parse()
-                .map_err(|error: gantry_api::reference::ReferenceError| Error::invalid(error.to_string()))?;
+            let parsed: Reference =
+                name.parse()
+                    .map_err(|error: gantry_api::reference::ReferenceError| {
+                        Error::invalid(error.to_string())
+                    })?;
             let key = lookup_key(&parsed);
-            let target = mirror.references.get(&key).map(|(reference, _)| reference.clone());
+            let target = mirror
+                .references
+                .get(&key)
+                .map(|(reference, _)| reference.clone());
             let target = target.ok_or_else(|| crate::store::no_such_image(name))?;
             let was_tag = target.digest().is_none();
             let repository = target.name();
             self.untag(&mut mirror, vec![target], &mut removed)?;
             let left = mirror.references_of(&id);
-            if was_tag && !left.iter().any(|other| other.digest().is_none() && other.name() == repository) {
-                let digests = left.into_iter().filter(|other| other.name() == repository).collect();
+            if was_tag
+                && !left
+                    .iter()
+                    .any(|other| other.digest().is_none() && other.name() == repository)
+            {
+                let digests = left
+                    .into_iter()
+                    .filter(|other| other.name() == repository)
+                    .collect();
                 self.untag(&mut mirror, digests, &mut removed)?;
             }
             if !mirror.references_of(&id).is_empty() {
@@ -100,11 +112,19 @@ impl Images {
         Ok(removed)
     }
 
-    fn untag(&self, mirror: &mut Mirror, references: Vec<Reference>, removed: &mut Vec<Removed>) -> Result<()> {
+    fn untag(
+        &self,
+        mirror: &mut Mirror,
+        references: Vec<Reference>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<()> {
         if references.is_empty() {
             return Ok(());
         }
-        let change = Change { removed_references: references.clone(), ..Change::default() };
+        let change = Change {
+            removed_references: references.clone(),
+            ..Change::default()
+        };
         self.write(&change, mirror)?;
         removed.extend(references.into_iter().map(Removed::Untagged));
         Ok(())
@@ -123,13 +143,17 @@ impl Images {
         let mut options = options;
         while let Some(id) = current.take() {
             if let Some(obstacle) = self.obstacle(mirror, &id, options, false) {
-                let dangling = mirror.references_of(&id).is_empty() && mirror.children(&id).is_empty();
+                let dangling =
+                    mirror.references_of(&id).is_empty() && mirror.children(&id).is_empty();
                 if quiet && (!dangling || obstacle.used) {
                     return Ok(());
                 }
                 return Err(conflict(&id, &obstacle));
             }
-            let parent = mirror.images.get(&id).and_then(|image| image.parent.clone());
+            let parent = mirror
+                .images
+                .get(&id)
+                .and_then(|image| image.parent.clone());
             let references = mirror.references_of(&id);
             let layers = self.layers_to_go(mirror, &id);
             let change = Change {
@@ -162,46 +186,95 @@ impl Images {
     ) -> Option<Obstacle> {
         if !mirror.children(id).is_empty() {
             let text = "image has dependent child images".to_owned();
-            return Some(Obstacle { text, forceable: false, used: false });
+            return Some(Obstacle {
+                text,
+                forceable: false,
+                used: false,
+            });
         }
         let users = (options.in_use)(id);
         if let Some(user) = users.iter().find(|user| user.running) {
-            let text = format!("image is being used by running container {}", short(&user.container_id));
-            return Some(Obstacle { text, forceable: false, used: true });
+            let text = format!(
+                "image is being used by running container {}",
+                short(&user.container_id)
+            );
+            return Some(Obstacle {
+                text,
+                forceable: false,
+                used: true,
+            });
         }
         if options.force {
             return None;
         }
         if !by_id_single && !mirror.references_of(id).is_empty() {
             let text = "image is referenced in multiple repositories".to_owned();
-            return Some(Obstacle { text, forceable: true, used: false });
+            return Some(Obstacle {
+                text,
+                forceable: true,
+                used: false,
+            });
         }
-        users.iter().find(|user| !user.running).map(|user| Obstacle {
-            text: format!("image is being used by stopped container {}", short(&user.container_id)),
-            forceable: true,
-            used: true,
-        })
+        users
+            .iter()
+            .find(|user| !user.running)
+            .map(|user| Obstacle {
+                text: format!(
+                    "image is being used by stopped container {}",
+                    short(&user.container_id)
+                ),
+                forceable: true,
+                used: true,
+            })
     }
 
     /// Gives the chainIDs, topmost first, that no other image and no container stands on.
     fn layers_to_go(&self, mirror: &Mirror, id: &ImageId) -> Vec<Digest> {
-        let Some(image) = mirror.images.get(id) else { return Vec::new() };
-        let common = |other: &[Digest]| other.iter().zip(&image.diff_ids).take_while(|(a, b)| a == b).count();
-        let others = mirror.images.values().filter(|other| other.id != *id).map(|other| common(&other.diff_ids));
+        let Some(image) = mirror.images.get(id) else {
+            return Vec::new();
+        };
+        let common = |other: &[Digest]| {
+            other
+                .iter()
+                .zip(&image.diff_ids)
+                .take_while(|(a, b)| a == b)
+                .count()
+        };
+        let others = mirror
+            .images
+            .values()
+            .filter(|other| other.id != *id)
+            .map(|other| common(&other.diff_ids));
         let mut kept = others.max().unwrap_or(0);
         let in_use: HashSet<u64> = self.0.snapshots.layers_in_use();
         for (level, diff_id) in image.diff_ids.iter().enumerate() {
-            if mirror.layers.get(diff_id).is_some_and(|layer| in_use.contains(&layer.snapshot)) {
+            if mirror
+                .layers
+                .get(diff_id)
+                .is_some_and(|layer| in_use.contains(&layer.snapshot))
+            {
                 kept = kept.max(level + 1);
             }
         }
-        chain_ids(&image.diff_ids).into_iter().skip(kept).rev().collect()
+        chain_ids(&image.diff_ids)
+            .into_iter()
+            .skip(kept)
+            .rev()
+            .collect()
     }
 }
 
 fn conflict(id: &ImageId, obstacle: &Obstacle) -> Error {
-    let force = if obstacle.forceable { "must be forced" } else { "cannot be forced" };
-    Error::Conflict(format!("conflict: unable to delete {} ({force}) - {}", id.short(), obstacle.text))
+    let force = if obstacle.forceable {
+        "must be forced"
+    } else {
+        "cannot be forced"
+    };
+    Error::Conflict(format!(
+        "conflict: unable to delete {} ({force}) - {}",
+        id.short(),
+        obstacle.text
+    ))
 }
 
 fn short(id: &str) -> &str {
@@ -217,9 +290,14 @@ fn is_single(references: &[Reference]) -> bool {
     if references.len() <= 1 {
         return true;
     }
-    let mut tags = references.iter().filter(|reference| reference.digest().is_none());
-    let repositories: HashSet<String> =
-        references.iter().filter(|reference| reference.digest().is_some()).map(Reference::name).collect();
+    let mut tags = references
+        .iter()
+        .filter(|reference| reference.digest().is_none());
+    let repositories: HashSet<String> = references
+        .iter()
+        .filter(|reference| reference.digest().is_some())
+        .map(Reference::name)
+        .collect();
     let first = tags.next().unwrap_or(&references[0]);
     tags.next().is_none() && repositories.len() == 1 && repositories.contains(&first.name())
 }

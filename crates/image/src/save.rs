@@ -34,13 +34,21 @@ impl Images {
     ///
     /// # Errors
     /// Fails before the first byte where an image is missing or is not of the platform.
-    pub fn save(&self, names: &[String], platform: Option<&Platform>, output: impl Write) -> Result<()> {
+    pub fn save(
+        &self,
+        names: &[String],
+        platform: Option<&Platform>,
+        output: impl Write,
+    ) -> Result<()> {
         // The lease keeps the layers although the images may be removed meanwhile.
         let lease = self.open_lease();
         let chosen = self.choose(names, platform, &lease)?;
         let mut writer = Writer::new(output);
         let failed = |error: io::Error| Error::io("write archive", error);
-        let newest = chosen.iter().filter_map(|chosen| chosen.image.created).max();
+        let newest = chosen
+            .iter()
+            .filter_map(|chosen| chosen.image.created)
+            .max();
         let time = newest.map_or((0, 0), |time| (time.unix_seconds(), 0));
         for directory in ["blobs/", "blobs/sha256/"] {
             let entry = NewEntry::new(directory.as_bytes(), Kind::Directory, 0o755, 0, time);
@@ -56,7 +64,11 @@ impl Images {
             for layer in &image.layers {
                 let record = self.lock().layers.get(&layer.diff_id).cloned();
                 let record = record.ok_or_else(|| missing_layer(&layer.diff_id))?;
-                layers.push(Descriptor::new(media_type::LAYER, layer.diff_id.clone(), record.archive_bytes));
+                layers.push(Descriptor::new(
+                    media_type::LAYER,
+                    layer.diff_id.clone(),
+                    record.archive_bytes,
+                ));
                 let source = json!({
                     "mediaType": media_type::LAYER, "size": record.archive_bytes, "digest": layer.diff_id,
                 });
@@ -70,7 +82,11 @@ impl Images {
                 schema_version: 2,
                 media_type: media_type::MANIFEST.to_owned(),
                 artifact_type: String::new(),
-                config: Descriptor::new(media_type::CONFIG, config.clone(), image.raw_config().len() as u64),
+                config: Descriptor::new(
+                    media_type::CONFIG,
+                    config.clone(),
+                    image.raw_config().len() as u64,
+                ),
                 layers,
                 annotations: BTreeMap::new(),
                 extra: Map::new(),
@@ -94,7 +110,10 @@ impl Images {
                     (ANNOTATION_IMAGE_NAME.to_owned(), reference.canonical()),
                     (ANNOTATION_REF_NAME.to_owned(), tag.to_owned()),
                 ]);
-                manifests.push(Descriptor { annotations, ..descriptor.clone() });
+                manifests.push(Descriptor {
+                    annotations,
+                    ..descriptor.clone()
+                });
                 if let Some(top) = image.layers.last() {
                     let tags = repositories.entry(reference.familiar_name()).or_default();
                     tags.insert(tag.to_owned(), top.diff_id.hex().to_owned());
@@ -104,7 +123,11 @@ impl Images {
                 true => Value::Null,
                 false => references.iter().map(ToString::to_string).collect(),
             };
-            let layers: Vec<String> = image.layers.iter().map(|layer| blob_name(&layer.diff_id)).collect();
+            let layers: Vec<String> = image
+                .layers
+                .iter()
+                .map(|layer| blob_name(&layer.diff_id))
+                .collect();
             docker.push(json!({
                 "Config": blob_name(&config), "RepoTags": tags, "Layers": layers, "LayerSources": sources,
             }));
@@ -133,10 +156,23 @@ impl Images {
     }
 
     /// Rebuilds a layer's archive into the output.
-    fn save_layer(&self, record: &LayerRecord, time: (i64, u32), writer: &mut Writer<impl Write>) -> Result<()> {
+    fn save_layer(
+        &self,
+        record: &LayerRecord,
+        time: (i64, u32),
+        writer: &mut Writer<impl Write>,
+    ) -> Result<()> {
         let name = blob_name(&record.diff_id);
-        let entry = NewEntry::new(name.as_bytes(), Kind::File, 0o644, record.archive_bytes, time);
-        writer.entry(&entry).map_err(|error| Error::io("write archive", error))?;
+        let entry = NewEntry::new(
+            name.as_bytes(),
+            Kind::File,
+            0o644,
+            record.archive_bytes,
+            time,
+        );
+        writer
+            .entry(&entry)
+            .map_err(|error| Error::io("write archive", error))?;
         let snapshot = self.0.snapshots.open_snapshot(record.snapshot)?;
         gantry_snapshot::recipe::rebuild(snapshot, &mut Data(writer))?;
         Ok(())
@@ -154,12 +190,20 @@ impl Images {
         Ok(())
     }
 
-    fn choose(&self, names: &[String], platform: Option<&Platform>, lease: &Lease) -> Result<Vec<Chosen>> {
+    fn choose(
+        &self,
+        names: &[String],
+        platform: Option<&Platform>,
+        lease: &Lease,
+    ) -> Result<Vec<Chosen>> {
         let mut chosen: Vec<Chosen> = Vec::new();
         let mut add = |image: Arc<Image>, reference: Option<Reference>| {
             let position = chosen.iter().position(|chosen| chosen.image.id == image.id);
             let position = position.unwrap_or_else(|| {
-                chosen.push(Chosen { image, references: Vec::new() });
+                chosen.push(Chosen {
+                    image,
+                    references: Vec::new(),
+                });
                 chosen.len() - 1
             });
             let references = &mut chosen[position].references;
@@ -169,7 +213,9 @@ impl Images {
         };
         for name in names {
             let all_tags = match parse_any(name) {
-                Ok(AnyReference::Named(reference)) if reference.is_name_only() => self.tags_of(&reference),
+                Ok(AnyReference::Named(reference)) if reference.is_name_only() => {
+                    self.tags_of(&reference)
+                }
                 _ => Vec::new(),
             };
             if !all_tags.is_empty() {
@@ -181,9 +227,12 @@ impl Images {
             let (id, reference) = {
                 let mirror = self.lock();
                 let id = resolve(&mirror, name)?;
-                let reference = name.parse::<Reference>().ok().filter(|reference| reference.tag().is_some());
-                let reference =
-                    reference.filter(|reference| mirror.references.contains_key(&reference.canonical()));
+                let reference = name
+                    .parse::<Reference>()
+                    .ok()
+                    .filter(|reference| reference.tag().is_some());
+                let reference = reference
+                    .filter(|reference| mirror.references.contains_key(&reference.canonical()));
                 (id, reference)
             };
             add(self.get_by_id(&id)?, reference);
@@ -192,7 +241,10 @@ impl Images {
             if let Some(platform) = platform
                 && !platform.matches(&image.config().platform())
             {
-                let shown = image.references.first().map_or_else(|| image.id.short().to_owned(), ToString::to_string);
+                let shown = image
+                    .references
+                    .first()
+                    .map_or_else(|| image.id.short().to_owned(), ToString::to_string);
                 return Err(Error::NotFound(format!(
                     "image with reference {shown} was found but its platform ({}) does not match the specified \
                      platform ({platform})",
@@ -211,8 +263,13 @@ impl Images {
     fn tags_of(&self, repository: &Reference) -> Vec<Reference> {
         let mirror = self.lock();
         let prefix = format!("{}:", repository.name());
-        let tags = mirror.references.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
-        tags.map(|(_, (reference, _))| reference.clone()).filter(|reference| reference.digest().is_none()).collect()
+        let tags = mirror
+            .references
+            .range(prefix.clone()..)
+            .take_while(|(key, _)| key.starts_with(&prefix));
+        tags.map(|(_, (reference, _))| reference.clone())
+            .filter(|reference| reference.digest().is_none())
+            .collect()
     }
 }
 

@@ -84,7 +84,10 @@ impl Image {
 
 impl std::fmt::Debug for Image {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Image").field("id", &self.id).field("references", &self.references).finish_non_exhaustive()
+        f.debug_struct("Image")
+            .field("id", &self.id)
+            .field("references", &self.references)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,15 +110,29 @@ impl Images {
             snapshots.remove(*number)?;
         }
         if !removing.is_empty() {
-            index.apply(&Change { finished: removing, ..Change::default() }, &mut mirror, &|| snapshots.make_space())?;
+            index.apply(
+                &Change {
+                    finished: removing,
+                    ..Change::default()
+                },
+                &mut mirror,
+                &|| snapshots.make_space(),
+            )?;
         }
         let known: HashSet<u64> = mirror.layers.values().map(|layer| layer.snapshot).collect();
         let mut set_aside = snapshots.recover(&|number| known.contains(&number))?;
         set_aside.extend(content.quarantine_unknown(|hex| {
-            hex.parse::<ImageId>().is_ok_and(|id| mirror.images.contains_key(&id))
+            hex.parse::<ImageId>()
+                .is_ok_and(|id| mirror.images.contains_key(&id))
         })?);
-        let inner =
-            Inner { snapshots, content, index, mirror: Mutex::new(mirror), cache: Mutex::default(), set_aside };
+        let inner = Inner {
+            snapshots,
+            content,
+            index,
+            mirror: Mutex::new(mirror),
+            cache: Mutex::default(),
+            set_aside,
+        };
         let images = Self(Arc::new(inner));
         images.collect_unused()?;
         Ok(images)
@@ -151,15 +168,25 @@ impl Images {
         let target = tag_target(target)?;
         let mut mirror = self.lock();
         let id = resolve(&mirror, source)?;
-        let mut record = mirror.images.get(&id).cloned().ok_or_else(|| no_such_image(source))?;
+        let mut record = mirror
+            .images
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| no_such_image(source))?;
         record.last_tagged = now();
-        let change = Change { images: vec![record], references: vec![(target, id.clone())], ..Change::default() };
+        let change = Change {
+            images: vec![record],
+            references: vec![(target, id.clone())],
+            ..Change::default()
+        };
         self.write(&change, &mut mirror)?;
         Ok(id)
     }
 
     pub(crate) fn write(&self, change: &Change, mirror: &mut Mirror) -> Result<()> {
-        self.0.index.apply(change, mirror, &|| self.0.snapshots.make_space())
+        self.0
+            .index
+            .apply(change, mirror, &|| self.0.snapshots.make_space())
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Mirror> {
@@ -168,13 +195,21 @@ impl Images {
 
     /// Builds the view of an image.
     pub(crate) fn image(&self, mirror: &Mirror, id: &ImageId) -> Result<Arc<Image>> {
-        let record = mirror.images.get(id).ok_or_else(|| no_such_image(&id.to_digest()))?;
+        let record = mirror
+            .images
+            .get(id)
+            .ok_or_else(|| no_such_image(&id.to_digest()))?;
         let parsed = self.parsed(id)?;
-        let (digests, references) =
-            mirror.references_of(id).into_iter().partition(|reference| reference.digest().is_some());
+        let (digests, references) = mirror
+            .references_of(id)
+            .into_iter()
+            .partition(|reference| reference.digest().is_some());
         let mut layers = Vec::with_capacity(record.diff_ids.len());
         for (diff_id, chain_id) in record.diff_ids.iter().zip(chain_ids(&record.diff_ids)) {
-            let layer = mirror.layers.get(diff_id).ok_or_else(|| missing_layer(diff_id))?;
+            let layer = mirror
+                .layers
+                .get(diff_id)
+                .ok_or_else(|| missing_layer(diff_id))?;
             layers.push(Layer {
                 diff_id: diff_id.clone(),
                 chain_id,
@@ -213,7 +248,11 @@ impl Images {
     }
 
     pub(crate) fn forget(&self, id: &ImageId) {
-        self.0.cache.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.0
+            .cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
     }
 
     /// Tells whether a layer is in the store and, if so, keeps it as long as the lease lives.
@@ -228,7 +267,10 @@ impl Images {
 
     /// Opens a lease that keeps nothing yet.
     pub(crate) fn open_lease(&self) -> Lease {
-        Lease { images: self.clone(), held: Mutex::default() }
+        Lease {
+            images: self.clone(),
+            held: Mutex::default(),
+        }
     }
 
     /// Removes layers that neither an image, nor a container, nor a lease needs.
@@ -242,7 +284,10 @@ impl Images {
         let in_use = self.0.snapshots.layers_in_use();
         let mut users = mirror.layer_users.clone();
         for id in &change.removed_images {
-            let diff_ids = mirror.images.get(id).map(|image| image.diff_ids.iter().collect::<HashSet<_>>());
+            let diff_ids = mirror
+                .images
+                .get(id)
+                .map(|image| image.diff_ids.iter().collect::<HashSet<_>>());
             for diff_id in diff_ids.into_iter().flatten() {
                 if let Some(count) = users.get_mut(diff_id) {
                     *count = count.saturating_sub(1);
@@ -254,11 +299,15 @@ impl Images {
                 && !mirror.leases.contains_key(&layer.diff_id)
                 && !in_use.contains(&layer.snapshot)
         });
-        let unused: Vec<(Digest, u64)> = unused.map(|layer| (layer.diff_id.clone(), layer.snapshot)).collect();
+        let unused: Vec<(Digest, u64)> = unused
+            .map(|layer| (layer.diff_id.clone(), layer.snapshot))
+            .collect();
         if unused.is_empty() && change.is_empty() {
             return Ok(());
         }
-        change.removed_layers.extend(unused.iter().map(|(diff_id, _)| diff_id.clone()));
+        change
+            .removed_layers
+            .extend(unused.iter().map(|(diff_id, _)| diff_id.clone()));
         // In this order a crash at any point is finished by the next open.
         self.write(&change, mirror)?;
         for id in &change.removed_images {
@@ -270,15 +319,28 @@ impl Images {
             self.0.snapshots.remove(*number)?;
         }
         if !numbers.is_empty() {
-            self.write(&Change { finished: numbers, ..Change::default() }, mirror)?;
+            self.write(
+                &Change {
+                    finished: numbers,
+                    ..Change::default()
+                },
+                mirror,
+            )?;
         }
         Ok(())
     }
 
     /// Writes new images with their layers and references in one transaction, then gives the layers their places.
     pub(crate) fn commit(&self, staged: Staged) -> Result<()> {
-        let Staged { images, layers, references } = staged;
-        let mut change = Change { references, ..Change::default() };
+        let Staged {
+            images,
+            layers,
+            references,
+        } = staged;
+        let mut change = Change {
+            references,
+            ..Change::default()
+        };
         let mut places: Vec<Ingest> = Vec::new();
         let mut content = Vec::new();
         for (_, raw) in &images {
@@ -302,18 +364,28 @@ impl Images {
             if change.references.iter().any(|(_, id)| *id == record.id) {
                 record.last_tagged = stamp;
             }
-            let new = change.layers.iter().map(|layer| (&layer.diff_id, layer.size_bytes)).collect::<HashMap<_, _>>();
+            let new = change
+                .layers
+                .iter()
+                .map(|layer| (&layer.diff_id, layer.size_bytes))
+                .collect::<HashMap<_, _>>();
             let mut size = 0;
             for diff_id in &record.diff_ids {
                 let known = mirror.layers.get(diff_id).map(|layer| layer.size_bytes);
-                size += known.or_else(|| new.get(diff_id).copied()).ok_or_else(|| missing_layer(diff_id))?;
+                size += known
+                    .or_else(|| new.get(diff_id).copied())
+                    .ok_or_else(|| missing_layer(diff_id))?;
             }
             record.size_bytes = size;
             change.images.push(record);
         }
         if let Err(error) = self.write(&change, &mut mirror) {
             for digest in content {
-                if digest.hex().parse::<ImageId>().is_ok_and(|id| !mirror.images.contains_key(&id)) {
+                if digest
+                    .hex()
+                    .parse::<ImageId>()
+                    .is_ok_and(|id| !mirror.images.contains_key(&id))
+                {
                     self.0.content.remove(&digest)?;
                 }
             }
@@ -337,7 +409,15 @@ pub(crate) struct Staged {
 
 impl Change {
     fn is_empty(&self) -> bool {
-        let Self { layers, images, references, removed_references, removed_images, removed_layers, finished } = self;
+        let Self {
+            layers,
+            images,
+            references,
+            removed_references,
+            removed_images,
+            removed_layers,
+            finished,
+        } = self;
         layers.is_empty()
             && images.is_empty()
             && references.is_empty()
@@ -357,7 +437,10 @@ pub(crate) struct Lease {
 impl Lease {
     fn add(&self, mirror: &mut Mirror, diff_id: &Digest) {
         *mirror.leases.entry(diff_id.clone()).or_default() += 1;
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(diff_id.clone());
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(diff_id.clone());
     }
 }
 
@@ -385,7 +468,11 @@ impl Drop for Lease {
 pub(crate) fn resolve(mirror: &Mirror, name: &str) -> Result<ImageId> {
     let reference = match parse_any(name).map_err(|error| Error::invalid(error.to_string()))? {
         AnyReference::Id(digest) => {
-            let id = digest.hex().parse::<ImageId>().ok().filter(|id| mirror.images.contains_key(id));
+            let id = digest
+                .hex()
+                .parse::<ImageId>()
+                .ok()
+                .filter(|id| mirror.images.contains_key(id));
             return id.ok_or_else(|| no_such_image(digest.as_str()));
         }
         AnyReference::Named(reference) => reference,
@@ -409,32 +496,54 @@ pub(crate) fn lookup_key(reference: &Reference) -> String {
 }
 
 fn by_prefix(mirror: &Mirror, prefix: &str) -> Option<ImageId> {
-    if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+    if prefix.is_empty()
+        || prefix.len() > 64
+        || !prefix
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    {
         return None;
     }
     let first: ImageId = format!("{prefix:0<64}").parse().ok()?;
-    let mut found = mirror.images.range(first..).map(|(id, _)| id).take_while(|id| id.as_str().starts_with(prefix));
+    let mut found = mirror
+        .images
+        .range(first..)
+        .map(|(id, _)| id)
+        .take_while(|id| id.as_str().starts_with(prefix));
     let only = found.next()?;
     // An ambiguous prefix is no name, which Docker reports as such.
-    if found.next().is_some() { None } else { Some(only.clone()) }
+    if found.next().is_some() {
+        None
+    } else {
+        Some(only.clone())
+    }
 }
 
 /// Parses the name that an image is to get.
 pub(crate) fn tag_target(target: &str) -> Result<Reference> {
     let reference: Reference =
-        target.parse().map_err(|error: gantry_api::reference::ReferenceError| Error::invalid(error.to_string()))?;
+        target
+            .parse()
+            .map_err(|error: gantry_api::reference::ReferenceError| {
+                Error::invalid(error.to_string())
+            })?;
     if reference.digest().is_some() {
-        return Err(Error::invalid("refusing to create a tag with a digest reference"));
+        return Err(Error::invalid(
+            "refusing to create a tag with a digest reference",
+        ));
     }
     if reference.familiar_name() == "sha256" {
-        return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
+        return Err(Error::invalid(
+            "refusing to create an ambiguous tag using digest algorithm as name",
+        ));
     }
     Ok(reference.or_latest())
 }
 
 /// Parses an image's configuration.
 pub(crate) fn parse_config(raw: &[u8]) -> Result<ImageConfig> {
-    serde_json::from_slice(raw).map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))
+    serde_json::from_slice(raw)
+        .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))
 }
 
 pub(crate) fn no_such_image(name: &str) -> Error {

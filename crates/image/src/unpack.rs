@@ -67,10 +67,19 @@ impl Unpacker {
             (vec![to_hash, to_apply], None)
         } else {
             let (to_blob, blob_input) = pipe();
-            let blob = spawn("layer-inflate", move || inflate(compression, blob_input, to_hash, to_apply))?;
+            let blob = spawn("layer-inflate", move || {
+                inflate(compression, blob_input, to_hash, to_apply)
+            })?;
             (vec![to_blob], Some(blob))
         };
-        Ok(Self { outputs: Some(outputs), threads: Threads { blob, archive, apply } })
+        Ok(Self {
+            outputs: Some(outputs),
+            threads: Threads {
+                blob,
+                archive,
+                apply,
+            },
+        })
     }
 
     /// Sends a piece. Once something has failed the rest is taken and dropped.
@@ -91,7 +100,10 @@ impl Unpacker {
     pub fn abort(mut self) {
         // Without an end mark the readers see an error, not a complete archive.
         self.outputs = None;
-        let _ = Unpacking { threads: self.threads }.wait();
+        let _ = Unpacking {
+            threads: self.threads,
+        }
+        .wait();
     }
 
     /// Ends the archive; the work goes on.
@@ -99,14 +111,20 @@ impl Unpacker {
         for output in self.outputs.into_iter().flatten() {
             output.end();
         }
-        Unpacking { threads: self.threads }
+        Unpacking {
+            threads: self.threads,
+        }
     }
 }
 
 impl Unpacking {
     /// Waits for the result.
     pub fn wait(self) -> Result<Unpacked> {
-        let Threads { blob, archive, apply } = self.threads;
+        let Threads {
+            blob,
+            archive,
+            apply,
+        } = self.threads;
         // All are joined before any error is told, so that nothing works on behind the caller's back. The first error
         // in the order of the stream is the cause of the others.
         let (blob, archive, apply) = (blob.map(join), join(archive), join(apply));
@@ -115,17 +133,34 @@ impl Unpacking {
         let diff_id = archive?;
         if applied.rebuilt != diff_id {
             return Err(Error::io(
-                format!("rebuild layer `{diff_id}` from its files: got `{}`", applied.rebuilt),
+                format!(
+                    "rebuild layer `{diff_id}` from its files: got `{}`",
+                    applied.rebuilt
+                ),
                 io::Error::from(io::ErrorKind::InvalidData),
             ));
         }
-        let Applying { ingest, applied, recorded, .. } = applied;
+        let Applying {
+            ingest,
+            applied,
+            recorded,
+            ..
+        } = applied;
         let blob = blob.unwrap_or_else(|| diff_id.clone());
-        Ok(Unpacked { diff_id, blob, ingest, applied, recorded })
+        Ok(Unpacked {
+            diff_id,
+            blob,
+            ingest,
+            applied,
+            recorded,
+        })
     }
 }
 
-fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> Result<T> + Send + 'static) -> Result<JoinHandle<Result<T>>> {
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<JoinHandle<Result<T>>> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(run)
@@ -133,12 +168,20 @@ fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> Result<T> + Send +
 }
 
 fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| Err(Error::io("unpack a layer", io::Error::other("a thread panicked"))))
+    thread.join().unwrap_or_else(|_| {
+        Err(Error::io(
+            "unpack a layer",
+            io::Error::other("a thread panicked"),
+        ))
+    })
 }
 
 fn hash(mut input: PipeReader) -> Result<Digest> {
     let mut hasher = Hasher::default();
-    while let Some(piece) = input.piece().map_err(|error| Error::io("read layer", error))? {
+    while let Some(piece) = input
+        .piece()
+        .map_err(|error| Error::io("read layer", error))?
+    {
         hasher.update(&piece);
     }
     Ok(hasher.finish())
@@ -148,12 +191,25 @@ fn apply(ingest: Ingest, mut input: PipeReader) -> Result<Applying> {
     let (applied, recorded) = ingest.apply(&mut input)?;
     let mut hasher = Hasher::default();
     ingest.rebuild(&mut hasher)?;
-    Ok(Applying { ingest, applied, recorded, rebuilt: hasher.finish() })
+    Ok(Applying {
+        ingest,
+        applied,
+        recorded,
+        rebuilt: hasher.finish(),
+    })
 }
 
 /// Decompresses, and hashes the blob to its last byte.
-fn inflate(compression: Compression, input: PipeReader, to_hash: Sender, to_apply: Sender) -> Result<Digest> {
-    let mut input = Hashed { input, hasher: Hasher::default() };
+fn inflate(
+    compression: Compression,
+    input: PipeReader,
+    to_hash: Sender,
+    to_apply: Sender,
+) -> Result<Digest> {
+    let mut input = Hashed {
+        input,
+        hasher: Hasher::default(),
+    };
     let result = {
         let mut reader = open(compression, &mut input)?;
         copy(&mut *reader, |piece| {

@@ -123,11 +123,17 @@ enum Before {
 }
 
 impl<'a> Applier<'a> {
-    fn new(target: BorrowedFd<'a>, snapshot: Option<BorrowedFd<'a>>, options: Options<'a>) -> Result<Self> {
-        let stat = rustix::fs::fstat(target).map_err(|error| Error::io("stat the target", error))?;
+    fn new(
+        target: BorrowedFd<'a>,
+        snapshot: Option<BorrowedFd<'a>>,
+        options: Options<'a>,
+    ) -> Result<Self> {
+        let stat =
+            rustix::fs::fstat(target).map_err(|error| Error::io("stat the target", error))?;
         // Files made in a set-group-id directory, or by a daemon with another group, do not belong to 0:0 by themselves.
-        let plain_owner =
-            stat.st_mode & 0o2000 == 0 && rustix::process::geteuid().is_root() && rustix::process::getegid().is_root();
+        let plain_owner = stat.st_mode & 0o2000 == 0
+            && rustix::process::geteuid().is_root()
+            && rustix::process::getegid().is_root();
         Ok(Self {
             tree: Tree::new(target)?,
             snapshot,
@@ -148,7 +154,11 @@ impl<'a> Applier<'a> {
         Ok(self.applied)
     }
 
-    fn entry<R: BufRead, T: Record>(&mut self, entry: &Entry, reader: &mut Reader<R, T>) -> Result<()> {
+    fn entry<R: BufRead, T: Record>(
+        &mut self,
+        entry: &Entry,
+        reader: &mut Reader<R, T>,
+    ) -> Result<()> {
         let path = tree::rooted(&entry.path);
         let Some((parent_path, name)) = tree::split(&path) else {
             return self.root(entry);
@@ -180,7 +190,11 @@ impl<'a> Applier<'a> {
                     )));
                 }
                 retry(space, || {
-                    Ok(rustix::fs::symlinkat(entry.link.as_slice(), &parent.fd, name)?)
+                    Ok(rustix::fs::symlinkat(
+                        entry.link.as_slice(),
+                        &parent.fd,
+                        name,
+                    )?)
                 })
                 .map_err(failed)?;
                 self.applied.size_bytes += entry.link.len() as u64;
@@ -194,7 +208,9 @@ impl<'a> Applier<'a> {
                 let device = rustix::fs::makedev(entry.device.0, entry.device.1);
                 let mode = Mode::from_raw_mode(entry.mode & 0o777);
                 retry(space, || {
-                    Ok(rustix::fs::mknodat(&parent.fd, name, file_type, mode, device)?)
+                    Ok(rustix::fs::mknodat(
+                        &parent.fd, name, file_type, mode, device,
+                    )?)
                 })
                 .map_err(failed)?;
             }
@@ -259,10 +275,13 @@ impl<'a> Applier<'a> {
         reader: &mut Reader<R, T>,
     ) -> Result<()> {
         let space = self.options.make_space;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
-        let file = retry(space, || Ok(rustix::fs::openat(&parent.fd, name, flags, mode)?))
-            .map_err(|error| operation("create", &entry.path, error))?;
+        let file = retry(space, || {
+            Ok(rustix::fs::openat(&parent.fd, name, flags, mode)?)
+        })
+        .map_err(|error| operation("create", &entry.path, error))?;
         let whole = [(0, entry.stored_size)];
         let ranges = entry.sparse.as_deref().unwrap_or(&whole);
         if entry.stored_size > 0
@@ -277,10 +296,14 @@ impl<'a> Applier<'a> {
             reader.content(&mut |mut bytes| {
                 while !bytes.is_empty() {
                     if left == 0 {
-                        (offset, left) = ranges.next().ok_or_else(|| Error::archive("unexpected EOF"))?;
+                        (offset, left) = ranges
+                            .next()
+                            .ok_or_else(|| Error::archive("unexpected EOF"))?;
                     }
                     let length = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    let written = retry(space, || Ok(rustix::io::pwrite(&file, &bytes[..length], offset)?));
+                    let written = retry(space, || {
+                        Ok(rustix::io::pwrite(&file, &bytes[..length], offset)?)
+                    });
                     let written = written.map_err(failed)?;
                     bytes = &bytes[written..];
                     offset += written as u64;
@@ -292,7 +315,8 @@ impl<'a> Applier<'a> {
         } else {
             reader.content(&mut |mut bytes| {
                 while !bytes.is_empty() {
-                    let written = retry(space, || Ok(rustix::io::write(&file, bytes)?)).map_err(failed)?;
+                    let written =
+                        retry(space, || Ok(rustix::io::write(&file, bytes)?)).map_err(failed)?;
                     bytes = &bytes[written..];
                 }
                 Ok(())
@@ -302,12 +326,17 @@ impl<'a> Applier<'a> {
         let failed = |error: std::io::Error| operation("set the attributes of", &entry.path, error);
         let chown = self.always_chown || entry.uid != 0 || entry.gid != 0;
         if chown {
-            rustix::fs::fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
-                .map_err(|error| failed(error.into()))?;
+            rustix::fs::fchown(
+                &file,
+                Some(Uid::from_raw(entry.uid)),
+                Some(Gid::from_raw(entry.gid)),
+            )
+            .map_err(|error| failed(error.into()))?;
         }
         // Behind chown, which clears the set-user-id bits.
         if entry.mode & (0o7000 | self.umask) != 0 {
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode & 0o7777)).map_err(|e| failed(e.into()))?;
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode & 0o7777))
+                .map_err(|e| failed(e.into()))?;
         }
         for (attribute, value) in kept(&entry.xattrs) {
             retry(space, || sys::fsetxattr(&file, &attribute, value))
@@ -330,8 +359,12 @@ impl<'a> Applier<'a> {
 
     fn hard_link(&mut self, entry: &Entry, parent: &Directory, name: &[u8]) -> Result<()> {
         let target = tree::rooted(&entry.link);
-        let failed =
-            |error: std::io::Error| Error::io(format!("link /{} /{}", show(&target), show(&parent.join(name))), error);
+        let failed = |error: std::io::Error| {
+            Error::io(
+                format!("link /{} /{}", show(&target), show(&parent.join(name))),
+                error,
+            )
+        };
         let (target_parent, target_name) =
             tree::split(&target).ok_or_else(|| failed(rustix::io::Errno::PERM.into()))?;
         let from = self.tree.existing(target_parent).map_err(failed)?;
@@ -349,10 +382,19 @@ impl<'a> Applier<'a> {
 
     /// Sets owner, mode, attributes and time of what cannot be opened: links, devices, fifos.
     fn named_metadata(&mut self, entry: &Entry, parent: &Directory, name: &[u8]) -> Result<()> {
-        let failed = |error: rustix::io::Errno| operation("set the attributes of", &entry.path, error.into());
+        let failed = |error: rustix::io::Errno| {
+            operation("set the attributes of", &entry.path, error.into())
+        };
         if self.always_chown || entry.uid != 0 || entry.gid != 0 {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            rustix::fs::chownat(&parent.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            rustix::fs::chownat(
+                &parent.fd,
+                name,
+                Some(uid),
+                Some(gid),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .map_err(failed)?;
         }
         if entry.kind != Kind::SymbolicLink && entry.mode & (0o7000 | self.umask) != 0 {
             // What was just made at this name is no link, so following is not possible.
@@ -365,9 +407,16 @@ impl<'a> Applier<'a> {
             .map_err(failed)?;
         }
         for (attribute, value) in kept(&entry.xattrs) {
-            sys::setxattrat(&parent.fd, name, &attribute, value).map_err(|e| no_attribute(entry, &attribute, e))?;
+            sys::setxattrat(&parent.fd, name, &attribute, value)
+                .map_err(|e| no_attribute(entry, &attribute, e))?;
         }
-        rustix::fs::utimensat(&parent.fd, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+        rustix::fs::utimensat(
+            &parent.fd,
+            name,
+            &times(entry.mtime),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(failed)
     }
 
     fn whiteout(&mut self, parent_path: &[u8], hidden: &[u8], entry: &Entry) -> Result<()> {
@@ -383,7 +432,10 @@ impl<'a> Applier<'a> {
             return Ok(());
         }
         if matches!(hidden, b"" | b"." | b"..") {
-            return Err(Error::archive(format!("`{}` is no valid whiteout", show(&entry.path))));
+            return Err(Error::archive(format!(
+                "`{}` is no valid whiteout",
+                show(&entry.path)
+            )));
         }
         let parent = retry(space, || self.tree.directory(parent_path)).map_err(failed)?;
         match self.stat(&parent, hidden)? {
@@ -442,13 +494,21 @@ impl<'a> Applier<'a> {
                     let gone = sys::usage(&open).map_err(failed)?.apparent_bytes;
                     self.applied.size_bytes = self.applied.size_bytes.saturating_sub(gone);
                 } else if stat.st_nlink == 1 {
-                    self.applied.size_bytes = self.applied.size_bytes.saturating_sub(stat.st_size as u64);
+                    self.applied.size_bytes =
+                        self.applied.size_bytes.saturating_sub(stat.st_size as u64);
                 }
                 match (tee.recorder(), self.snapshot) {
                     (Some(recorder), Some(snapshot)) => {
                         let aside = crate::recipe::replaced_directory(snapshot)?;
                         let place = recorder.moved(real).to_string();
-                        let moved = || Ok(rustix::fs::renameat(&parent.fd, name, &aside, place.as_str())?);
+                        let moved = || {
+                            Ok(rustix::fs::renameat(
+                                &parent.fd,
+                                name,
+                                &aside,
+                                place.as_str(),
+                            )?)
+                        };
                         retry(self.options.make_space, moved).map_err(failed)?;
                     }
                     _ => sys::remove_tree(&parent.fd, name, &mut || Ok(())).map_err(failed)?,
@@ -458,12 +518,19 @@ impl<'a> Applier<'a> {
             _ => {
                 if file_type == FileType::Symlink {
                     self.tree.forget();
-                    self.applied.size_bytes = self.applied.size_bytes.saturating_sub(stat.st_size as u64);
+                    self.applied.size_bytes =
+                        self.applied.size_bytes.saturating_sub(stat.st_size as u64);
                 }
-                rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()).map_err(|error| failed(error.into()))?;
-                let whiteout =
-                    self.options.form == Form::Layer && file_type == FileType::CharacterDevice && stat.st_rdev == 0;
-                Ok(if whiteout { Before::Whiteout } else { Before::Nothing })
+                rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty())
+                    .map_err(|error| failed(error.into()))?;
+                let whiteout = self.options.form == Form::Layer
+                    && file_type == FileType::CharacterDevice
+                    && stat.st_rdev == 0;
+                Ok(if whiteout {
+                    Before::Whiteout
+                } else {
+                    Before::Nothing
+                })
             }
         }
     }
@@ -471,19 +538,25 @@ impl<'a> Applier<'a> {
     /// Sets what was kept of directories; one that a later entry replaced is passed over.
     fn finish_directories(&mut self) -> Result<()> {
         for directory in &self.directories {
-            let failed = |error: std::io::Error| operation("set the attributes of", &directory.path, error);
+            let failed =
+                |error: std::io::Error| operation("set the attributes of", &directory.path, error);
             let path = if directory.path.is_empty() {
                 b".".as_slice()
             } else {
                 &directory.path
             };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            let open = match sys::openat2_no_symlinks(self.tree.root(), path, flags, Mode::empty()) {
+            let open = match sys::openat2_no_symlinks(self.tree.root(), path, flags, Mode::empty())
+            {
                 Ok(open) => open,
                 Err(error)
                     if matches!(
                         rustix::io::Errno::from_io_error(&error),
-                        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP)
+                        Some(
+                            rustix::io::Errno::NOENT
+                                | rustix::io::Errno::NOTDIR
+                                | rustix::io::Errno::LOOP
+                        )
                     ) =>
                 {
                     continue;
@@ -492,14 +565,19 @@ impl<'a> Applier<'a> {
             };
             if self.always_chown || directory.uid != 0 || directory.gid != 0 {
                 let (uid, gid) = (Uid::from_raw(directory.uid), Gid::from_raw(directory.gid));
-                rustix::fs::fchown(&open, Some(uid), Some(gid)).map_err(|error| failed(error.into()))?;
+                rustix::fs::fchown(&open, Some(uid), Some(gid))
+                    .map_err(|error| failed(error.into()))?;
             }
             let mode = Mode::from_raw_mode(directory.mode & 0o7777);
             rustix::fs::fchmod(&open, mode).map_err(|error| failed(error.into()))?;
             for (attribute, value) in kept(&directory.xattrs) {
-                retry(self.options.make_space, || sys::fsetxattr(&open, &attribute, value)).map_err(failed)?;
+                retry(self.options.make_space, || {
+                    sys::fsetxattr(&open, &attribute, value)
+                })
+                .map_err(failed)?;
             }
-            rustix::fs::futimens(&open, &times(directory.mtime)).map_err(|error| failed(error.into()))?;
+            rustix::fs::futimens(&open, &times(directory.mtime))
+                .map_err(|error| failed(error.into()))?;
         }
         Ok(())
     }
@@ -549,7 +627,10 @@ fn times((seconds, nanos): (i64, u32)) -> Timestamps {
 }
 
 /// Tries again as long as space can be made.
-fn retry<T>(make_space: MakeSpace<'_>, mut action: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+fn retry<T>(
+    make_space: MakeSpace<'_>,
+    mut action: impl FnMut() -> std::io::Result<T>,
+) -> std::io::Result<T> {
     loop {
         match action() {
             Err(error) if is_no_space(&error) && make_space() => {}

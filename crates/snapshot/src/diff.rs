@@ -29,11 +29,18 @@ pub struct Change {
 pub(crate) fn changes(upper: &Path, lowers: &[PathBuf]) -> io::Result<Vec<Change>> {
     let open = |path: &Path| sys::open_directory(rustix::fs::CWD, path);
     let upper = open(upper)?;
-    let lowers = lowers.iter().map(|path| open(path)).collect::<io::Result<Vec<_>>>()?;
+    let lowers = lowers
+        .iter()
+        .map(|path| open(path))
+        .collect::<io::Result<Vec<_>>>()?;
     let mut found: BTreeMap<Vec<u8>, ChangeKind> = BTreeMap::new();
     let mut pending: Vec<(Vec<u8>, bool)> = vec![(Vec::new(), false)];
     while let Some((path, replaced)) = pending.pop() {
-        let name = if path.is_empty() { b".".as_slice() } else { &path };
+        let name = if path.is_empty() {
+            b".".as_slice()
+        } else {
+            &path
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let directory = match sys::openat2_no_symlinks(&upper, name, flags, Mode::empty()) {
             // A running container goes on meanwhile.
@@ -43,7 +50,11 @@ pub(crate) fn changes(upper: &Path, lowers: &[PathBuf]) -> io::Result<Vec<Change
         // Behind an opaque mark nothing of the lower layers is left to compare with.
         let replaced = replaced || is_opaque(&directory)?;
         for entry in sys::entries(&directory)? {
-            let stat = match rustix::fs::statat(&directory, entry.name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            let stat = match rustix::fs::statat(
+                &directory,
+                entry.name.as_c_str(),
+                AtFlags::SYMLINK_NOFOLLOW,
+            ) {
                 Err(Errno::NOENT) => continue,
                 other => other?,
             };
@@ -53,7 +64,11 @@ pub(crate) fn changes(upper: &Path, lowers: &[PathBuf]) -> io::Result<Vec<Change
             }
             below.extend_from_slice(entry.name.to_bytes());
             let file_type = FileType::from_raw_mode(stat.st_mode);
-            let old = if replaced { None } else { lookup(&lowers, &below)? };
+            let old = if replaced {
+                None
+            } else {
+                lookup(&lowers, &below)?
+            };
             let kind = if is_whiteout(&stat) {
                 if old.is_none() {
                     continue;
@@ -100,17 +115,18 @@ fn lookup(lowers: &[OwnedFd], path: &[u8]) -> io::Result<Option<Stat>> {
         for end in 1..=parts.len() {
             let prefix = parts[..end].join(&b'/');
             let flags = OFlags::PATH | OFlags::NOFOLLOW;
-            let open = match sys::openat2_no_symlinks(layer, prefix.as_slice(), flags, Mode::empty()) {
-                Ok(open) => open,
-                Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::NOENT) if hides_lower => return Ok(None),
-                    Some(Errno::NOENT) => continue 'layers,
-                    // The last component is a link: NO_SYMLINKS refuses to name it, its directory does not.
-                    Some(Errno::LOOP) if end == parts.len() => return stat_link(layer, &parts),
-                    Some(Errno::LOOP | Errno::NOTDIR) => return Ok(None),
-                    _ => return Err(error),
-                },
-            };
+            let open =
+                match sys::openat2_no_symlinks(layer, prefix.as_slice(), flags, Mode::empty()) {
+                    Ok(open) => open,
+                    Err(error) => match Errno::from_io_error(&error) {
+                        Some(Errno::NOENT) if hides_lower => return Ok(None),
+                        Some(Errno::NOENT) => continue 'layers,
+                        // The last component is a link: NO_SYMLINKS refuses to name it, its directory does not.
+                        Some(Errno::LOOP) if end == parts.len() => return stat_link(layer, &parts),
+                        Some(Errno::LOOP | Errno::NOTDIR) => return Ok(None),
+                        _ => return Err(error),
+                    },
+                };
             let stat = rustix::fs::fstat(&open)?;
             if is_whiteout(&stat) {
                 return Ok(None);
@@ -142,7 +158,11 @@ fn stat_link(layer: &OwnedFd, parts: &[&[u8]]) -> io::Result<Option<Stat>> {
         OFlags::PATH | OFlags::DIRECTORY,
         Mode::empty(),
     )?;
-    Ok(Some(rustix::fs::statat(&open, *name, AtFlags::SYMLINK_NOFOLLOW)?))
+    Ok(Some(rustix::fs::statat(
+        &open,
+        *name,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?))
 }
 
 fn is_whiteout(stat: &Stat) -> bool {

@@ -19,10 +19,16 @@ pub enum Error {
     Unsupported(String),
     /// The disk is full, also after everything that waited to be deleted is gone.
     #[error("{operation}: no space left on device")]
-    NoSpace { operation: String, source: io::Error },
+    NoSpace {
+        operation: String,
+        source: io::Error,
+    },
     /// Anything else of the machine.
     #[error("{operation}: {source}")]
-    Io { operation: String, source: io::Error },
+    Io {
+        operation: String,
+        source: io::Error,
+    },
 }
 
 impl Error {
@@ -43,7 +49,10 @@ impl Error {
 
 /// Tells whether an error means a full disk or an exhausted quota.
 pub fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Shows a name of an archive or file system as text, with what is not UTF-8 replaced.

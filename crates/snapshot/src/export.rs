@@ -42,8 +42,13 @@ impl<W: Write> Export<'_, W> {
         // An explicit list instead of recursion: trees can be deeper than the stack and the descriptor table.
         let mut pending = vec![path.to_vec()];
         while let Some(path) = pending.pop() {
-            let failed = |error: std::io::Error| Error::io(format!("read `{}`", show(&path)), error);
-            let name = if path.is_empty() { b".".as_slice() } else { &path };
+            let failed =
+                |error: std::io::Error| Error::io(format!("read `{}`", show(&path)), error);
+            let name = if path.is_empty() {
+                b".".as_slice()
+            } else {
+                &path
+            };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
             let open = match sys::openat2_no_symlinks(self.root, name, flags, Mode::empty()) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
@@ -116,7 +121,9 @@ impl<W: Write> Export<'_, W> {
         }
         let names = sys::listxattrat(directory, name).map_err(failed)?;
         let xattrs = self
-            .attributes(&names, |attribute| sys::getxattrat(directory, name, attribute))
+            .attributes(&names, |attribute| {
+                sys::getxattrat(directory, name, attribute)
+            })
             .map_err(failed)?;
         let new = NewEntry {
             xattrs: &xattrs,
@@ -124,15 +131,18 @@ impl<W: Write> Export<'_, W> {
         };
         match kind {
             Kind::SymbolicLink => {
-                let target =
-                    rustix::fs::readlinkat(directory, name, Vec::new()).map_err(|error| failed(error.into()))?;
+                let target = rustix::fs::readlinkat(directory, name, Vec::new())
+                    .map_err(|error| failed(error.into()))?;
                 self.write(&NewEntry {
                     link: target.as_bytes(),
                     ..new
                 })
             }
             Kind::CharacterDevice | Kind::BlockDevice => {
-                let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+                let device = (
+                    rustix::fs::major(stat.st_rdev),
+                    rustix::fs::minor(stat.st_rdev),
+                );
                 self.write(&NewEntry { device, ..new })
             }
             Kind::File => self.file(
@@ -148,7 +158,13 @@ impl<W: Write> Export<'_, W> {
         }
     }
 
-    fn file(&mut self, directory: BorrowedFd<'_>, name: &[u8], path: &[u8], entry: NewEntry<'_>) -> Result<()> {
+    fn file(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        entry: NewEntry<'_>,
+    ) -> Result<()> {
         let failed = |error: Errno| Error::io(format!("read `{}`", show(path)), error);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(directory, name, flags, Mode::empty()).map_err(failed)?;
@@ -156,7 +172,9 @@ impl<W: Write> Export<'_, W> {
         let mut buffer = vec![0; 256 << 10];
         let mut left = entry.size;
         while left > 0 {
-            let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let want = buffer
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
             let mut read = rustix::io::read(&file, &mut buffer[..want]).map_err(failed)?;
             if read == 0 {
                 // The file shrank under a running container: zeros keep the archive in step with its header.

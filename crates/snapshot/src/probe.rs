@@ -15,7 +15,8 @@ const NAME: &str = ".probe";
 /// Mounts an overlay over two directories made beneath `directory` and looks through it.
 pub(crate) fn overlay(directory: &OwnedFd) -> Result<()> {
     let clean = || {
-        sys::remove_tree(directory, NAME, &mut || Ok(())).map_err(|error| Error::io("remove the probe's files", error))
+        sys::remove_tree(directory, NAME, &mut || Ok(()))
+            .map_err(|error| Error::io("remove the probe's files", error))
     };
     clean()?;
     let result = probe(directory);
@@ -27,27 +28,53 @@ fn probe(directory: &OwnedFd) -> Result<()> {
     let failed = |operation: &'static str| move |error: Errno| Error::io(operation, error);
     let mode = Mode::from_raw_mode(0o700);
     let make = |parent: &OwnedFd, name: &str| -> Result<OwnedFd> {
-        rustix::fs::mkdirat(parent, name, mode).map_err(failed("create a directory to probe overlay"))?;
-        sys::open_directory(parent, name).map_err(|error| Error::io("open a directory to probe overlay", error))
+        rustix::fs::mkdirat(parent, name, mode)
+            .map_err(failed("create a directory to probe overlay"))?;
+        sys::open_directory(parent, name)
+            .map_err(|error| Error::io("open a directory to probe overlay", error))
     };
     let own = make(directory, NAME)?;
-    let (lower, upper, work) = (make(&own, "lower")?, make(&own, "upper")?, make(&own, "work")?);
+    let (lower, upper, work) = (
+        make(&own, "lower")?,
+        make(&own, "upper")?,
+        make(&own, "work")?,
+    );
     for name in ["hidden", "shown"] {
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(&lower, name, flags, mode).map_err(failed("create a file to probe overlay"))?;
+        rustix::fs::openat(&lower, name, flags, mode)
+            .map_err(failed("create a file to probe overlay"))?;
     }
     let below = make(&lower, "opaque")?;
     make(&below, "hidden")?;
     let opaque = make(&upper, "opaque")?;
 
-    let entries = sys::entries(&lower).map_err(|error| Error::io("list a directory to probe overlay", error))?;
-    if entries.iter().any(|entry| entry.file_type == FileType::Unknown) {
-        return Err(unsupported("its directories do not tell the types of files (d_type)"));
+    let entries = sys::entries(&lower)
+        .map_err(|error| Error::io("list a directory to probe overlay", error))?;
+    if entries
+        .iter()
+        .any(|entry| entry.file_type == FileType::Unknown)
+    {
+        return Err(unsupported(
+            "its directories do not tell the types of files (d_type)",
+        ));
     }
-    rustix::fs::mknodat(&upper, "hidden", FileType::CharacterDevice, Mode::empty(), 0)
-        .map_err(|error| unsupported(&format!("whiteouts (0:0 character devices) cannot be made: {error}")))?;
-    sys::fsetxattr(&opaque, c"trusted.overlay.opaque", b"y")
-        .map_err(|error| unsupported(&format!("trusted extended attributes cannot be set: {error}")))?;
+    rustix::fs::mknodat(
+        &upper,
+        "hidden",
+        FileType::CharacterDevice,
+        Mode::empty(),
+        0,
+    )
+    .map_err(|error| {
+        unsupported(&format!(
+            "whiteouts (0:0 character devices) cannot be made: {error}"
+        ))
+    })?;
+    sys::fsetxattr(&opaque, c"trusted.overlay.opaque", b"y").map_err(|error| {
+        unsupported(&format!(
+            "trusted extended attributes cannot be set: {error}"
+        ))
+    })?;
 
     let root = mount(&lower, &upper, &work)
         .map_err(|error| unsupported(&format!("overlay cannot be mounted over it: {error}")))?;
@@ -76,9 +103,15 @@ fn mount(lower: &OwnedFd, upper: &OwnedFd, work: &OwnedFd) -> rustix::io::Result
         rustix::mount::fsconfig_set_string(&context, key, value)?;
     }
     rustix::mount::fsconfig_create(&context)?;
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    rustix::mount::fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )
 }
 
 fn unsupported(reason: &str) -> Error {
-    Error::Unsupported(format!("the data root's file system cannot hold layers: {reason}"))
+    Error::Unsupported(format!(
+        "the data root's file system cannot hold layers: {reason}"
+    ))
 }

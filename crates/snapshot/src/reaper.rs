@@ -86,7 +86,11 @@ impl Reaper {
         while state.passes < until && !self.shared.stop.load(Ordering::Acquire) {
             state.pending = true;
             self.shared.changed.notify_all();
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .shared
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting -= 1;
         if state.waiting == 0 {
@@ -117,7 +121,10 @@ impl Shared {
         loop {
             let mut state = self.lock();
             while !state.pending && !self.stop.load(Ordering::Acquire) {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             if self.stop.load(Ordering::Acquire) {
                 return;
@@ -132,7 +139,9 @@ impl Shared {
 
     /// Removes each entry; one that resists is left for the next pass.
     fn pass(&self) {
-        let Ok(entries) = sys::entries(&self.trash) else { return };
+        let Ok(entries) = sys::entries(&self.trash) else {
+            return;
+        };
         let mut count = 0;
         for entry in entries {
             let mut pause = || {

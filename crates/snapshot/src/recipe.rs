@@ -147,7 +147,8 @@ pub(crate) fn replaced_directory(snapshot: BorrowedFd<'_>) -> Result<OwnedFd> {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(error) => return Err(Error::io("create `replaced`", error)),
     }
-    gantry_sys::fs::open_directory(snapshot, REPLACED).map_err(|error| Error::io("open `replaced`", error))
+    gantry_sys::fs::open_directory(snapshot, REPLACED)
+        .map_err(|error| Error::io("open `replaced`", error))
 }
 
 /// Removes a recipe and what it alone needs.
@@ -166,12 +167,18 @@ pub fn discard(snapshot: impl AsFd) -> Result<()> {
 pub fn rebuild(snapshot: impl AsFd, output: &mut dyn Write) -> Result<()> {
     let snapshot = snapshot.as_fd();
     let failed = |error: std::io::Error| Error::io("read `recipe`", error);
-    let file = rustix::fs::openat(snapshot, NAME, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| Error::io("open `recipe`", error))?;
+    let file = rustix::fs::openat(
+        snapshot,
+        NAME,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|error| Error::io("open `recipe`", error))?;
     let mut file = File::from(file);
     let (offset, moves) = read_tail(&mut file)?;
     file.rewind().map_err(failed)?;
-    let fs = gantry_sys::fs::open_directory(snapshot, "fs").map_err(|error| Error::io("open `fs`", error))?;
+    let fs = gantry_sys::fs::open_directory(snapshot, "fs")
+        .map_err(|error| Error::io("open `fs`", error))?;
     let mut source = Source {
         snapshot,
         fs,
@@ -196,7 +203,9 @@ pub fn rebuild(snapshot: impl AsFd, output: &mut dyn Write) -> Result<()> {
                     if buffer.is_empty() {
                         return Err(corrupt());
                     }
-                    let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    let length = buffer
+                        .len()
+                        .min(usize::try_from(left).unwrap_or(usize::MAX));
                     output.write_all(&buffer[..length]).map_err(write_failed)?;
                     recipe.consume(length);
                     left -= length as u64;
@@ -238,8 +247,13 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn open(&mut self, path: &[u8], ordinal: u64) -> Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
-        let missing = |error: std::io::Error| Error::io(format!("open `{}` of the layer", show(path)), error);
+        let flags = OFlags::RDONLY
+            | OFlags::NONBLOCK
+            | OFlags::NOFOLLOW
+            | OFlags::NOATIME
+            | OFlags::CLOEXEC;
+        let missing =
+            |error: std::io::Error| Error::io(format!("open `{}` of the layer", show(path)), error);
         let below = |parent: &[u8]| {
             path.strip_prefix(parent)
                 .filter(|rest| rest.is_empty() || rest[0] == b'/')
@@ -251,21 +265,38 @@ impl Source<'_> {
         if let Some(number) = moved {
             let rest = below(&self.moves[number].path).unwrap_or_default();
             let place = [format!("{REPLACED}/{number}").as_bytes(), rest].concat();
-            return openat2_no_symlinks(self.snapshot, place.as_slice(), flags, Mode::empty()).map_err(missing);
+            return openat2_no_symlinks(self.snapshot, place.as_slice(), flags, Mode::empty())
+                .map_err(missing);
         }
         let (directory, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => return Ok(rustix::fs::openat(&self.fs, path, flags, Mode::empty()).map_err(|e| missing(e.into()))?),
+            None => {
+                return rustix::fs::openat(&self.fs, path, flags, Mode::empty())
+                    .map_err(|e| missing(e.into()));
+            }
         };
         if self.last.as_ref().is_none_or(|(last, _)| last != directory) {
-            let open = openat2_no_symlinks(&self.fs, directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
+            let open = openat2_no_symlinks(
+                &self.fs,
+                directory,
+                OFlags::PATH | OFlags::DIRECTORY,
+                Mode::empty(),
+            );
             self.last = Some((directory.to_vec(), open.map_err(missing)?));
         }
         let parent = self.last.as_ref().map_or(&self.fs, |(_, open)| open);
-        rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|error| missing(error.into()))
+        rustix::fs::openat(parent, name, flags, Mode::empty())
+            .map_err(|error| missing(error.into()))
     }
 
-    fn copy(&mut self, file: &OwnedFd, path: &[u8], offset: u64, length: u64, output: &mut dyn Write) -> Result<()> {
+    fn copy(
+        &mut self,
+        file: &OwnedFd,
+        path: &[u8],
+        offset: u64,
+        length: u64,
+        output: &mut dyn Write,
+    ) -> Result<()> {
         let mut position = offset;
         let end = offset.checked_add(length).ok_or_else(corrupt)?;
         while position < end {
@@ -277,7 +308,10 @@ impl Source<'_> {
                 .map_err(|error| Error::io(format!("read `{}` of the layer", show(path)), error))?;
             if read == 0 {
                 let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                return Err(Error::io(format!("read `{}` of the layer", show(path)), error));
+                return Err(Error::io(
+                    format!("read `{}` of the layer", show(path)),
+                    error,
+                ));
             }
             output
                 .write_all(&self.buffer[..read])
@@ -318,7 +352,10 @@ fn read_tail(file: &mut File) -> Result<(u64, Vec<Move>)> {
 }
 
 fn corrupt() -> Error {
-    Error::io("read `recipe`", std::io::Error::from(std::io::ErrorKind::InvalidData))
+    Error::io(
+        "read `recipe`",
+        std::io::Error::from(std::io::ErrorKind::InvalidData),
+    )
 }
 
 fn put(bytes: &mut Vec<u8>, mut number: u64) {

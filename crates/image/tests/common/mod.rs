@@ -24,7 +24,10 @@ pub fn sha256(bytes: &[u8]) -> Digest {
 }
 
 pub fn options() -> LoadOptions {
-    LoadOptions { platform: None, quiet: true }
+    LoadOptions {
+        platform: None,
+        quiet: true,
+    }
 }
 
 pub fn load(images: &Images, archive: &[u8]) -> gantry_image::Result<Vec<Loaded>> {
@@ -33,15 +36,33 @@ pub fn load(images: &Images, archive: &[u8]) -> gantry_image::Result<Vec<Loaded>
 
 pub fn events(images: &Images, archive: &[u8]) -> Vec<LoadEvent> {
     let mut events = Vec::new();
-    images.load(archive, &LoadOptions { platform: None, quiet: false }, &mut |event| events.push(event)).unwrap();
+    images
+        .load(
+            archive,
+            &LoadOptions {
+                platform: None,
+                quiet: false,
+            },
+            &mut |event| events.push(event),
+        )
+        .unwrap();
     events
 }
 
 pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     for (name, content) in files {
-        let kind = if name.ends_with('/') { Kind::Directory } else { Kind::File };
-        writer.file(&NewEntry::new(name.as_bytes(), kind, 0o755, 0, (1_000_000, 0)), content).unwrap();
+        let kind = if name.ends_with('/') {
+            Kind::Directory
+        } else {
+            Kind::File
+        };
+        writer
+            .file(
+                &NewEntry::new(name.as_bytes(), kind, 0o755, 0, (1_000_000, 0)),
+                content,
+            )
+            .unwrap();
     }
     writer.finish().unwrap()
 }
@@ -60,10 +81,20 @@ impl Built {
 }
 
 pub fn image(tags: &[&str], layers: Vec<Vec<u8>>) -> Built {
-    image_with(tags, layers, serde_json::json!({ "Cmd": ["sh"] }), "2024-01-02T03:04:05.000000006Z")
+    image_with(
+        tags,
+        layers,
+        serde_json::json!({ "Cmd": ["sh"] }),
+        "2024-01-02T03:04:05.000000006Z",
+    )
 }
 
-pub fn image_with(tags: &[&str], layers: Vec<Vec<u8>>, run: serde_json::Value, created: &str) -> Built {
+pub fn image_with(
+    tags: &[&str],
+    layers: Vec<Vec<u8>>,
+    run: serde_json::Value,
+    created: &str,
+) -> Built {
     let diff_ids: Vec<Digest> = layers.iter().map(|layer| sha256(layer)).collect();
     let history: Vec<_> = layers
         .iter()
@@ -89,16 +120,35 @@ pub fn docker_archive(images: &[&Built]) -> Vec<u8> {
         let mut names = Vec::new();
         for (level, layer) in image.layers.iter().enumerate() {
             let name = format!("{number}-{level}/layer.tar");
-            writer.file(&NewEntry::new(name.as_bytes(), Kind::File, 0o644, 0, (0, 0)), layer).unwrap();
+            writer
+                .file(
+                    &NewEntry::new(name.as_bytes(), Kind::File, 0o644, 0, (0, 0)),
+                    layer,
+                )
+                .unwrap();
             names.push(name);
         }
         let name = format!("{}.json", image.id().hex());
-        writer.file(&NewEntry::new(name.as_bytes(), Kind::File, 0o644, 0, (0, 0)), &image.config).unwrap();
-        let tags = if image.tags.is_empty() { serde_json::Value::Null } else { image.tags.clone().into() };
+        writer
+            .file(
+                &NewEntry::new(name.as_bytes(), Kind::File, 0o644, 0, (0, 0)),
+                &image.config,
+            )
+            .unwrap();
+        let tags = if image.tags.is_empty() {
+            serde_json::Value::Null
+        } else {
+            image.tags.clone().into()
+        };
         manifest.push(serde_json::json!({ "Config": name, "RepoTags": tags, "Layers": names }));
     }
     let manifest = serde_json::to_vec(&manifest).unwrap();
-    writer.file(&NewEntry::new(b"manifest.json", Kind::File, 0o644, 0, (0, 0)), &manifest).unwrap();
+    writer
+        .file(
+            &NewEntry::new(b"manifest.json", Kind::File, 0o644, 0, (0, 0)),
+            &manifest,
+        )
+        .unwrap();
     writer.finish().unwrap()
 }
 
@@ -109,11 +159,26 @@ pub fn count(path: &Path) -> usize {
 /// Says that a store holds nothing but its empty directories, once the trash is deleted.
 pub fn assert_empty(store: &Store) {
     store.images.snapshots().make_space();
-    for below in ["content/sha256", "content/ingest", "snapshots/ingest", "snapshots/trash", "snapshots/quarantine"] {
+    for below in [
+        "content/sha256",
+        "content/ingest",
+        "snapshots/ingest",
+        "snapshots/trash",
+        "snapshots/quarantine",
+    ] {
         assert_eq!(count(&store.root.path().join(below)), 0, "{below}");
     }
     let snapshots = std::fs::read_dir(store.root.path().join("snapshots")).unwrap();
-    let numbered = snapshots.filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().parse::<u64>().is_ok());
+    let numbered = snapshots.filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .file_name()
+            .to_str()
+            .unwrap()
+            .parse::<u64>()
+            .is_ok()
+    });
     assert_eq!(numbered.count(), 0);
 }
 

@@ -52,12 +52,16 @@ fn link<'a>(path: &'a str, kind: Kind, target: &'a str) -> NewEntry<'a> {
 }
 
 fn is_whiteout(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|stat| stat.file_type().is_char_device() && stat.rdev() == 0)
+    std::fs::symlink_metadata(path)
+        .is_ok_and(|stat| stat.file_type().is_char_device() && stat.rdev() == 0)
 }
 
 fn opaque(path: &Path) -> bool {
     let open = std::fs::File::open(path).unwrap();
-    sys::fgetxattr(open, c"trusted.overlay.opaque").unwrap().as_deref() == Some(b"y")
+    sys::fgetxattr(open, c"trusted.overlay.opaque")
+        .unwrap()
+        .as_deref()
+        == Some(b"y")
 }
 
 #[test]
@@ -102,7 +106,8 @@ fn every_kind_with_its_metadata() {
             b"plain",
         )
         .unwrap();
-        tar.entry(&link("tmp/hard", Kind::HardLink, "tmp/plain")).unwrap();
+        tar.entry(&link("tmp/hard", Kind::HardLink, "tmp/plain"))
+            .unwrap();
         tar.entry(&NewEntry {
             uid: 3,
             ..link("tmp/soft", Kind::SymbolicLink, "/nowhere")
@@ -120,8 +125,11 @@ fn every_kind_with_its_metadata() {
         })
         .unwrap();
         tar.entry(&made("tmp/fifo", Kind::Fifo)).unwrap();
-        tar.file(&NewEntry::new(b"tmp/\xff\xfe", Kind::File, 0o600, 0, (1, 0)), b"odd")
-            .unwrap();
+        tar.file(
+            &NewEntry::new(b"tmp/\xff\xfe", Kind::File, 0o600, 0, (1, 0)),
+            b"odd",
+        )
+        .unwrap();
         tar.file(&file("a/missing/parent"), b"x").unwrap();
     });
     let layer = layer(&bytes).unwrap();
@@ -129,7 +137,11 @@ fn every_kind_with_its_metadata() {
     assert_eq!(layer.applied.size_bytes, 2 + 5 + 8 + 3 + 1);
     let stat = |name: &str| std::fs::symlink_metadata(layer.fs.join(name)).unwrap();
     assert_eq!(
-        (stat("").mode() & 0o7777, stat("").uid(), stat("").mtime_nsec()),
+        (
+            stat("").mode() & 0o7777,
+            stat("").uid(),
+            stat("").mtime_nsec()
+        ),
         (0o2750, 7, 6)
     );
     assert_eq!(
@@ -141,25 +153,39 @@ fn every_kind_with_its_metadata() {
         (0o1777, 77, 123_456_789)
     );
     let suid = stat("tmp/suid");
-    assert_eq!((suid.mode() & 0o7777, suid.uid(), suid.gid()), (0o4755, 1000, 2000));
+    assert_eq!(
+        (suid.mode() & 0o7777, suid.uid(), suid.gid()),
+        (0o4755, 1000, 2000)
+    );
     let open = std::fs::File::open(layer.fs.join("tmp/suid")).unwrap();
     assert_eq!(
-        sys::fgetxattr(&open, c"security.capability").unwrap().unwrap(),
+        sys::fgetxattr(&open, c"security.capability")
+            .unwrap()
+            .unwrap(),
         capability
     );
-    assert_eq!(sys::fgetxattr(&open, c"user.note").unwrap().unwrap(), [0, 10, 255]);
+    assert_eq!(
+        sys::fgetxattr(&open, c"user.note").unwrap().unwrap(),
+        [0, 10, 255]
+    );
     assert_eq!(
         (stat("tmp/plain").mode() & 0o7777, stat("tmp/plain").mtime()),
         (0o666, -5)
     );
     assert_eq!(stat("tmp/plain").ino(), stat("tmp/hard").ino());
-    assert_eq!((stat("tmp/soft").uid(), stat("tmp/soft").mtime()), (3, 1_000));
+    assert_eq!(
+        (stat("tmp/soft").uid(), stat("tmp/soft").mtime()),
+        (3, 1_000)
+    );
     assert_eq!(
         (stat("tmp/null").rdev(), stat("tmp/disk").rdev()),
         (rustix::fs::makedev(1, 3), rustix::fs::makedev(259, 300))
     );
     assert!(stat("tmp/fifo").file_type().is_fifo());
-    assert_eq!((stat("a").mode() & 0o7777, stat("a/missing").uid()), (0o755, 0));
+    assert_eq!(
+        (stat("a").mode() & 0o7777, stat("a/missing").uid()),
+        (0o755, 0)
+    );
     let odd = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"tmp/\xff\xfe");
     assert_eq!(std::fs::read(layer.fs.join(odd)).unwrap(), b"odd");
 }
@@ -205,7 +231,10 @@ fn later_entries_replace_earlier_ones_and_the_archive_is_still_rebuilt() {
     let layer = layer(&bytes).unwrap();
     assert_eq!(std::fs::read(layer.fs.join("a")).unwrap(), b"third");
     assert_eq!(std::fs::read(layer.fs.join("b")).unwrap(), b"first");
-    assert_eq!(std::fs::read_link(layer.fs.join("d")).unwrap(), Path::new("e"));
+    assert_eq!(
+        std::fs::read_link(layer.fs.join("d")).unwrap(),
+        Path::new("e")
+    );
     assert_eq!(std::fs::read(layer.fs.join("e/through")).unwrap(), b"link");
 }
 
@@ -218,7 +247,10 @@ fn nothing_leaves_the_target() {
     let deep_out = format!("../../../../../../../../../..{}", victim.display());
     let through = format!("{out}/evil");
     for (what, build) in [
-        ("dots", archive(|tar| tar.file(&file(&deep_out), b"evil").unwrap())),
+        (
+            "dots",
+            archive(|tar| tar.file(&file(&deep_out), b"evil").unwrap()),
+        ),
         (
             "absolute",
             archive(|tar| tar.file(&file(victim.to_str().unwrap()), b"evil").unwrap()),
@@ -247,7 +279,10 @@ fn nothing_leaves_the_target() {
         ),
         (
             "hard link",
-            archive(|tar| tar.entry(&link("h", Kind::HardLink, victim.to_str().unwrap())).unwrap()),
+            archive(|tar| {
+                tar.entry(&link("h", Kind::HardLink, victim.to_str().unwrap()))
+                    .unwrap()
+            }),
         ),
         (
             "hard link by dots",
@@ -294,7 +329,11 @@ fn nothing_leaves_the_target() {
         let _ = layer(&build);
         assert_eq!(std::fs::read(&victim).unwrap(), b"safe", "{what}");
         assert_eq!(std::fs::metadata(&victim).unwrap().nlink(), 1, "{what}");
-        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1, "{what}");
+        assert_eq!(
+            std::fs::read_dir(outside.path()).unwrap().count(),
+            1,
+            "{what}"
+        );
     }
     for refused in ["a/.wh...", "a/.wh..", "a/.wh."] {
         assert!(
@@ -330,7 +369,11 @@ fn attributes_that_steer_overlayfs_are_dropped() {
     .unwrap();
     for name in ["d", "f"] {
         let open = std::fs::File::open(layer.fs.join(name)).unwrap();
-        assert_eq!(sys::flistxattr(open).unwrap(), [c"user.fine".to_owned()], "{name}");
+        assert_eq!(
+            sys::flistxattr(open).unwrap(),
+            [c"user.fine".to_owned()],
+            "{name}"
+        );
     }
 }
 
@@ -375,7 +418,8 @@ fn gnu_tars_sparse_formats_are_unpacked_and_rebuilt() {
     let open = std::fs::File::create(&path).unwrap();
     open.set_len(3 << 20).unwrap();
     for index in 0..40_u64 {
-        std::os::unix::fs::FileExt::write_all_at(&open, &[index as u8 + 1; 4096], index * 65_536).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&open, &[index as u8 + 1; 4096], index * 65_536)
+            .unwrap();
     }
     drop(open);
     let expected = std::fs::read(&path).unwrap();
@@ -397,12 +441,19 @@ fn gnu_tars_sparse_formats_are_unpacked_and_rebuilt() {
         assert!(output.status.success());
         assert!(output.stdout.len() < 1 << 20, "{format:?} wrote no holes");
         let layer = layer(&output.stdout).unwrap_or_else(|error| panic!("{format:?}: {error}"));
-        assert!(std::fs::read(layer.fs.join("holes")).unwrap() == expected, "{format:?}");
+        assert!(
+            std::fs::read(layer.fs.join("holes")).unwrap() == expected,
+            "{format:?}"
+        );
         assert!(
             std::fs::metadata(layer.fs.join("holes")).unwrap().blocks() * 512 < 1 << 20,
             "{format:?}"
         );
-        assert_eq!(std::fs::read(layer.fs.join(&long)).unwrap(), b"long name", "{format:?}");
+        assert_eq!(
+            std::fs::read(layer.fs.join(&long)).unwrap(),
+            b"long name",
+            "{format:?}"
+        );
     }
 }
 

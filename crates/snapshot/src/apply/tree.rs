@@ -36,7 +36,8 @@ pub(super) struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     pub fn new(root: BorrowedFd<'a>) -> crate::error::Result<Self> {
-        let root_path = own_path(root).map_err(|error| crate::error::Error::io("read /proc/self/fd", error))?;
+        let root_path =
+            own_path(root).map_err(|error| crate::error::Error::io("read /proc/self/fd", error))?;
         Ok(Self {
             root,
             root_path,
@@ -76,7 +77,11 @@ impl<'a> Tree<'a> {
             return Ok(Rc::clone(open));
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let name = if path.is_empty() { b".".as_slice() } else { path };
+        let name = if path.is_empty() {
+            b".".as_slice()
+        } else {
+            path
+        };
         let directory = match sys::openat2_no_symlinks(self.root, name, flags, Mode::empty()) {
             Ok(fd) => Directory {
                 fd,

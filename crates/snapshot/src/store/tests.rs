@@ -21,7 +21,10 @@ fn layer(snapshots: &Snapshots, names: &[&str]) -> u64 {
         };
         let content: &[u8] = if kind == Kind::File { b"old" } else { b"" };
         writer
-            .file(&NewEntry::new(name.as_bytes(), kind, 0o755, 0, (10, 0)), content)
+            .file(
+                &NewEntry::new(name.as_bytes(), kind, 0o755, 0, (10, 0)),
+                content,
+            )
             .unwrap();
     }
     let ingest = snapshots.ingest().unwrap();
@@ -30,7 +33,9 @@ fn layer(snapshots: &Snapshots, names: &[&str]) -> u64 {
 }
 
 fn count(root: &Path, below: &str) -> usize {
-    std::fs::read_dir(root.join("snapshots").join(below)).unwrap().count()
+    std::fs::read_dir(root.join("snapshots").join(below))
+        .unwrap()
+        .count()
 }
 
 #[test]
@@ -57,7 +62,10 @@ fn a_snapshot_is_prepared_mounted_as_data_and_removed() {
     );
     let stat = std::fs::metadata(&overlay.upper).unwrap();
     use std::os::unix::fs::MetadataExt;
-    assert_eq!((stat.mode() & 0o7777, stat.uid(), stat.gid()), (0o1700, 5, 6));
+    assert_eq!(
+        (stat.mode() & 0o7777, stat.uid(), stat.gid()),
+        (0o1700, 5, 6)
+    );
     assert!(snapshots.layers_in_use().contains(&top));
 
     // Another process after this one knows the same, and gives no number twice.
@@ -99,7 +107,10 @@ fn a_crash_leaves_committed_layers_only() {
     let aside = snapshots
         .recover(&|number| number == kept || number == numbers.0)
         .unwrap();
-    assert_eq!(aside, [root.path().join(format!("snapshots/quarantine/{unknown}"))]);
+    assert_eq!(
+        aside,
+        [root.path().join(format!("snapshots/quarantine/{unknown}"))]
+    );
     assert!(snapshots.layer_path(kept).exists() && snapshots.layer_path(numbers.0).exists());
     assert_eq!(count(root.path(), "ingest"), 0);
     assert!(!snapshots.layer_path(numbers.1).exists());
@@ -114,7 +125,9 @@ fn writable_snapshots_without_an_owner_are_set_aside() {
         snapshots.prepare(number, &[], None).unwrap();
     }
     std::fs::write(snapshots.layer_path(lost).join("precious"), b"x").unwrap();
-    let aside = snapshots.quarantine_unowned(&HashSet::from([kept])).unwrap();
+    let aside = snapshots
+        .quarantine_unowned(&HashSet::from([kept]))
+        .unwrap();
     assert_eq!(std::fs::read(aside[0].join("fs/precious")).unwrap(), b"x");
     assert!(snapshots.overlay(kept).is_ok() && snapshots.overlay(lost).is_err());
 }
@@ -127,7 +140,10 @@ fn a_dropped_ingest_leaves_nothing() {
     assert!(ingest.apply([7_u8; 700].as_slice()).is_err());
     drop(ingest);
     snapshots.make_space();
-    assert_eq!((count(root.path(), "ingest"), count(root.path(), "trash")), (0, 0));
+    assert_eq!(
+        (count(root.path(), "ingest"), count(root.path(), "trash")),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -136,7 +152,15 @@ fn differences_are_told_as_docker_does() {
     let snapshots = Snapshots::open(root.path()).unwrap();
     let bottom = layer(
         &snapshots,
-        &["etc/", "etc/a", "etc/b", "usr/", "usr/lib/", "usr/lib/x", "var/"],
+        &[
+            "etc/",
+            "etc/a",
+            "etc/b",
+            "usr/",
+            "usr/lib/",
+            "usr/lib/x",
+            "var/",
+        ],
     );
     let number = snapshots.allocate().unwrap();
     snapshots.prepare(number, &[bottom], None).unwrap();
@@ -191,7 +215,9 @@ fn a_tree_exported_as_a_layer_applies_again() {
         (b"z", Kind::File),
     ];
     for (name, kind) in names {
-        writer.entry(&NewEntry::new(name, kind, 0o700, 0, (10, 5))).unwrap();
+        writer
+            .entry(&NewEntry::new(name, kind, 0o700, 0, (10, 5)))
+            .unwrap();
     }
     writer
         .entry(&NewEntry {

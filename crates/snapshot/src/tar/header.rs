@@ -21,7 +21,11 @@ impl Header<'_> {
         // Old Sun tars summed signed bytes; readers accept both.
         let (mut unsigned, mut signed) = (0_i64, 0_i64);
         for (index, byte) in self.0.iter().enumerate() {
-            let byte = if (148..156).contains(&index) { b' ' } else { *byte };
+            let byte = if (148..156).contains(&index) {
+                b' '
+            } else {
+                *byte
+            };
             unsigned += i64::from(byte);
             signed += i64::from(byte.cast_signed());
         }
@@ -80,7 +84,10 @@ impl Header<'_> {
         if !self.magic().starts_with(b"ustar") {
             return Ok((0, 0));
         }
-        let number = |range| self.number(range).and_then(|n| u32::try_from(n).map_err(|_| invalid()));
+        let number = |range| {
+            self.number(range)
+                .and_then(|n| u32::try_from(n).map_err(|_| invalid()))
+        };
         Ok((number(329..337)?, number(337..345)?))
     }
 
@@ -94,7 +101,10 @@ pub(super) fn invalid() -> Error {
 }
 
 fn text(field: &[u8]) -> &[u8] {
-    &field[..field.iter().position(|byte| *byte == 0).unwrap_or(field.len())]
+    &field[..field
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(field.len())]
 }
 
 /// Reads a number field: octal digits, or GNU's base-256 in two's complement where the first bit is set.
@@ -147,9 +157,15 @@ mod tests {
             (b"0000649\0", None),
             (b"77777777777\0", Some(0o77777777777)),
             (b"\x80\0\0\0\0\0\0\0\0\0\x01\x00", Some(256)),
-            (b"\x80\0\0\0\x40\0\0\0\0\0\0\x00", Some(0x4000_0000_0000_0000)),
+            (
+                b"\x80\0\0\0\x40\0\0\0\0\0\0\x00",
+                Some(0x4000_0000_0000_0000),
+            ),
             (b"\x80\0\0\x01\0\0\0\0\0\0\0\x00", None),
-            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
+            (
+                b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe",
+                Some(-2),
+            ),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),
         ] {
             assert_eq!(number(field), value, "{field:?}");

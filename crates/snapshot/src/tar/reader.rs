@@ -148,7 +148,9 @@ impl<R: BufRead, T: Tee> Reader<R, T> {
             if buffer.is_empty() {
                 return Err(unexpected_end());
             }
-            let length = buffer.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+            let length = buffer
+                .len()
+                .min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
             take(&buffer[..length])?;
             self.input.consume(length);
             self.remaining -= length as u64;
@@ -163,7 +165,9 @@ impl<R: BufRead, T: Tee> Reader<R, T> {
             if buffer.is_empty() {
                 return Err(unexpected_end());
             }
-            let length = buffer.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+            let length = buffer
+                .len()
+                .min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
             take(&buffer[..length])?;
             self.tee.raw(&buffer[..length])?;
             self.input.consume(length);
@@ -280,7 +284,11 @@ impl<R: BufRead, T: Tee> Reader<R, T> {
             if flat.len() % 2 != 0 {
                 return Err(invalid());
             }
-            sparse = Some(flat.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>());
+            sparse = Some(
+                flat.chunks_exact(2)
+                    .map(|pair| (pair[0], pair[1]))
+                    .collect::<Vec<_>>(),
+            );
             size = pax.sparse_size.unwrap_or(size);
         }
         if let Some(map) = &sparse {
@@ -359,7 +367,10 @@ impl<R: BufRead, T: Tee> Reader<R, T> {
                 match byte {
                     b'0'..=b'9' => {
                         let digit = u64::from(byte - b'0');
-                        let value = current.unwrap_or(0).checked_mul(10).and_then(|n| n.checked_add(digit));
+                        let value = current
+                            .unwrap_or(0)
+                            .checked_mul(10)
+                            .and_then(|n| n.checked_add(digit));
                         current = Some(value.ok_or_else(invalid)?);
                     }
                     b'\n' => {
@@ -405,11 +416,15 @@ fn fill<R: BufRead>(input: &mut R) -> Result<&[u8]> {
         match input.fill_buf() {
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(unexpected_end()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(unexpected_end());
+            }
             Err(error) => return Err(Error::io("read archive", error)),
         }
     }
-    input.fill_buf().map_err(|error| Error::io("read archive", error))
+    input
+        .fill_buf()
+        .map_err(|error| Error::io("read archive", error))
 }
 
 fn unexpected_end() -> Error {
@@ -430,14 +445,20 @@ fn without_nul(mut text: Vec<u8>) -> Vec<u8> {
 fn parse_pax(mut body: &[u8]) -> Result<Pax> {
     let mut pax = Pax::default();
     while !body.is_empty() {
-        let space = body.iter().position(|byte| *byte == b' ').ok_or_else(invalid)?;
+        let space = body
+            .iter()
+            .position(|byte| *byte == b' ')
+            .ok_or_else(invalid)?;
         let length = decimal(&body[..space]).ok_or_else(invalid)? as usize;
         if length <= space + 1 || length > body.len() || body[length - 1] != b'\n' {
             return Err(invalid());
         }
         let record = &body[space + 1..length - 1];
         body = &body[length..];
-        let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(invalid)?;
+        let equals = record
+            .iter()
+            .position(|byte| *byte == b'=')
+            .ok_or_else(invalid)?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         pax.set(key, value)?;
     }
@@ -460,7 +481,10 @@ impl Pax {
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse_size = Some(number()?),
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse_map.push(number()?),
             b"GNU.sparse.map" => {
-                for part in value.split(|byte| *byte == b',').filter(|part| !part.is_empty()) {
+                for part in value
+                    .split(|byte| *byte == b',')
+                    .filter(|part| !part.is_empty())
+                {
                     self.sparse_map.push(decimal(part).ok_or_else(invalid)?);
                 }
             }

@@ -101,7 +101,11 @@ impl<W: Write> Writer<W> {
         octal(&mut block[329..337], u64::from(entry.device.0));
         octal(&mut block[337..345], u64::from(entry.device.1));
         for (name, value) in entry.xattrs {
-            pax(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+            pax(
+                &mut records,
+                &[b"SCHILY.xattr.", name.as_slice()].concat(),
+                value,
+            );
         }
         if !records.is_empty() {
             let mut extended = [0_u8; BLOCK];
@@ -137,7 +141,8 @@ impl<W: Write> Writer<W> {
     /// Writes content of the current entry.
     pub fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         let left = self.remaining.checked_sub(bytes.len() as u64);
-        self.remaining = left.ok_or_else(|| io::Error::other("more content than the archive's header announced"))?;
+        self.remaining = left
+            .ok_or_else(|| io::Error::other("more content than the archive's header announced"))?;
         self.output.write_all(bytes)
     }
 
@@ -160,7 +165,9 @@ impl<W: Write> Writer<W> {
 
     fn close_entry(&mut self) -> io::Result<()> {
         if self.remaining != 0 {
-            return Err(io::Error::other("less content than the archive's header announced"));
+            return Err(io::Error::other(
+                "less content than the archive's header announced",
+            ));
         }
         let padding = std::mem::take(&mut self.padding);
         self.output.write_all(&[0; BLOCK][..padding])
@@ -198,19 +205,24 @@ fn split_name(path: &[u8]) -> Option<(&[u8], &[u8])> {
         return Some((b"", path));
     }
     // The last byte is no place to split: a directory's name ends in a slash.
-    let slash = path[..path.len() - 1]
-        .iter()
-        .enumerate()
-        .filter(|(index, byte)| **byte == b'/' && *index <= 155);
-    let (at, _) = slash.last()?;
+    let end = (path.len() - 1).min(156);
+    let at = path[..end].iter().rposition(|byte| *byte == b'/')?;
     let (prefix, name) = (&path[..at], &path[at + 1..]);
     (name.len() <= 100 && !prefix.is_empty()).then_some((prefix, name))
 }
 
 fn pax_time((seconds, nanos): (i64, u32)) -> String {
     let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-    let (sign, total) = if total < 0 { ("-", -total) } else { ("", total) };
-    let text = format!("{sign}{}.{:09}", total / 1_000_000_000, total % 1_000_000_000);
+    let (sign, total) = if total < 0 {
+        ("-", -total)
+    } else {
+        ("", total)
+    };
+    let text = format!(
+        "{sign}{}.{:09}",
+        total / 1_000_000_000,
+        total % 1_000_000_000
+    );
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -265,7 +277,10 @@ mod tests {
         let mut reader = Reader::new(bytes.as_slice(), ());
         for entry in &entries {
             let read = reader.next_entry().unwrap().unwrap();
-            assert_eq!((read.path.as_slice(), read.link.as_slice()), (entry.path, entry.link));
+            assert_eq!(
+                (read.path.as_slice(), read.link.as_slice()),
+                (entry.path, entry.link)
+            );
             assert_eq!(
                 (read.kind, read.mode, read.uid, read.gid),
                 (entry.kind, entry.mode, entry.uid, entry.gid)
