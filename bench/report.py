@@ -1,0 +1,99 @@
+"""Tables from stored runs, with what must be reached beside them."""
+import json, math, os, statistics
+
+import engines
+
+BEGIN, END = '<!-- tables: bench/run --table -->', '<!-- end of tables -->'
+TARGETS = f'{engines.HERE}/targets.json'
+REPORT = f'{engines.HERE}/../docs/benchmarks.md'
+
+
+def text(metric, value):
+    """A value with its unit."""
+    if value is None:
+        return '–'
+    if metric.endswith(']'):
+        return f'{value:.2f}' if value < 100 else f'{value:.0f}'
+    return f'{value * 1000:.1f} ms' if value < 1 else f'{value:.2f} s'
+
+
+def percentile(values, share):
+    values = sorted(values)
+    return values[min(len(values) - 1, math.ceil(share * len(values)) - 1)]
+
+
+def column(run, engine, metric):
+    return [sample[metric] for sample in run['results'].get(engine, []) if metric in sample]
+
+
+def verdict(target, ours, theirs):
+    """Compares our median with a target {"of": engine, "at_most" or "at_least": ratio} or {"at_most" or "at_least": value}."""
+    if target is None or ours is None:
+        return ''
+    other = target.get('of')
+    if other is not None and not theirs.get(other):
+        return ''
+    base = theirs[other] if other else 1
+    if 'at_most' in target:
+        return 'reached' if ours <= target['at_most'] * base else 'MISSED'
+    return 'reached' if ours >= target['at_least'] * base else 'MISSED'
+
+
+def words(target, metric):
+    if target is None:
+        return ''
+    sign, number = ('≤', target['at_most']) if 'at_most' in target else ('≥', target['at_least'])
+    return f"{sign} {number:g} × {target['of']}" if 'of' in target else f'{sign} {text(metric, number)}'
+
+
+def table(name, run):
+    targets = json.load(open(TARGETS)).get(name, {})
+    order = [engine for engine in run['order'] if run['results'].get(engine)]
+    metrics = list(dict.fromkeys(metric for samples in run['results'].values() for sample in samples for metric in sample))
+    heads = ['', *(f'{engine}: median / p95' if run['rounds'] >= 5 else engine for engine in order), 'must', 'then']
+    lines = [f"### {name}: {run['text']}", '', '| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
+    for metric in metrics:
+        cells, medians = [], {}
+        for engine in order:
+            values = column(run, engine, metric)
+            medians[engine] = statistics.median(values) if values else None
+            cell = text(metric, medians[engine])
+            cells.append(f'{cell} / {text(metric, percentile(values, 0.95))}' if len(values) >= 5 else cell)
+        for step in ('must', 'then'):
+            target = targets.get(metric, {}).get(step)
+            cells.append(' '.join(filter(None, [words(target, metric), verdict(target, medians.get('gantry'), medians)])))
+        lines.append(f'| {metric} | ' + ' | '.join(cells) + ' |')
+    versions = ', '.join(run['versions'])
+    lines += ['', f"{run['when']}, {run['rounds']} rounds, load {run['load'][0]:.1f} to {run['load'][1]:.1f}; {versions}."]
+    if run['failures']:
+        lines += ['', 'Failed: ' + '; '.join(run['failures'])]
+    return '\n'.join(lines)
+
+
+def newest(path):
+    """The newest run of each suite that is stored in `path`."""
+    runs = {}
+    for line in open(path):
+        run = json.loads(line)
+        runs[run['name']] = run
+    return runs
+
+
+def machine():
+    memory = int(open('/proc/meminfo').readline().split()[1]) >> 20
+    system = os.uname()
+    return f'{os.cpu_count()} cores, {memory} GiB, Linux {system.release}'
+
+
+def write(path):
+    """Puts the tables of `path` into docs/benchmarks.md, in the place of those that stand there."""
+    page = open(REPORT).read()
+    tables = '\n\n'.join(table(name, run) for name, run in newest(path).items())
+    block = f'{BEGIN}\n\nMachine: {machine()}.\n\n{tables}\n\n{END}'
+    if BEGIN in page:
+        head, rest = page.split(BEGIN, 1)
+        page = head + block + rest.split(END, 1)[1]
+    else:
+        page = page.rstrip() + '\n\n' + block + '\n'
+    open(REPORT, 'w').write(page)
+    print(f'written: {os.path.normpath(REPORT)}')
