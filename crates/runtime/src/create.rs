@@ -144,7 +144,8 @@ pub fn create(options: CreateOptions) -> Result<Created, Error> {
     if let Some(process) = &spec.process
         && let Some(user) = user::resolve(prepared.root.as_fd(), &process.user)?
     {
-        (plan.process.uid, plan.process.gid, plan.process.groups) = (user.uid, user.gid, user.groups);
+        (plan.process.uid, plan.process.gid, plan.process.groups) =
+            (user.uid, user.gid, user.groups);
     }
     if plan
         .namespaces

@@ -5,6 +5,9 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+/// The operation of a [`Error::Stage`] about a resource limit, whose name is the object.
+pub(crate) const SET_RLIMIT: &str = "set rlimit";
+
 /// Why a program cannot be executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExecFailure {
@@ -166,10 +169,19 @@ impl Error {
                     ""
                 };
                 format!(
-                    "error mounting \"{mount_source}\" to rootfs at \"{destination}\": {}{hint}",
+                    "error mounting \"{mount_source}\" to rootfs at \"{destination}\": mount src={mount_source}, dst={destination}: {}{hint}",
                     go_text(source)
                 )
             }
+            Self::Stage {
+                operation,
+                object,
+                source,
+            } if operation == SET_RLIMIT => format!(
+                "error setting rlimits for ready process: error setting rlimit type {}: {}",
+                crate::plan::process::resource_number(object).unwrap_or(0),
+                go_text(source)
+            ),
             Self::Stage { source, .. } => format!("{self}: {}", go_text(source)),
             _ => self.to_string(),
         }

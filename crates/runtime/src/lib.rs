@@ -46,6 +46,9 @@ pub use options::{CreateOptions, Overlay, Rootfs, StartGate, Stdio};
 pub use state::{State, Status, list};
 
 /// Mounts an overlay as kernels before 6.5 need it, for `Rootfs::Mount`; [`create`] falls back to it by itself.
-pub fn mount_overlay_classic(overlay: &Overlay, directory: &std::path::Path) -> Result<std::os::fd::OwnedFd, Error> {
+pub fn mount_overlay_classic(
+    overlay: &Overlay,
+    directory: &std::path::Path,
+) -> Result<std::os::fd::OwnedFd, Error> {
     rootfs::overlay::classic(overlay, directory)
 }

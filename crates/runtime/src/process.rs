@@ -17,7 +17,7 @@ use gantry_sys::process::{self, StringList};
 use gantry_sys::{mount, seccomp};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
-use crate::error::{Error, ExecFailure};
+use crate::error::{Error, ExecFailure, SET_RLIMIT};
 use crate::options::Stdio;
 use crate::plan::process::ProcessPlan;
 use crate::rootfs::mounts::is_device;
@@ -259,7 +259,7 @@ impl Launch<'_> {
 pub(crate) fn limits(plan: &ProcessPlan, pid: i32) -> Result<(), Error> {
     plan.rlimits.iter().try_for_each(|limit| {
         process::prlimit(pid, limit.resource, limit.soft, limit.hard)
-            .map_err(|error| Error::stage("set rlimit", &limit.name, error))
+            .map_err(|error| Error::stage(SET_RLIMIT, &limit.name, error))
     })
 }
 

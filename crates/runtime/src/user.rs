@@ -43,16 +43,22 @@ pub(crate) struct Resolved {
 /// # Errors
 /// [`Error::State`] with Docker's words for a name that the container's files do not have.
 pub(crate) fn resolve(root: BorrowedFd<'_>, user: &User) -> Result<Option<Resolved>, Error> {
-    let Some(name) = user.unknown.get("username") else { return Ok(None) };
+    let Some(name) = user.unknown.get("username") else {
+        return Ok(None);
+    };
     let groups: Vec<String> = match user.unknown.get("groupNames") {
         None => Vec::new(),
-        Some(names) => {
-            serde_json::from_value(names.clone()).map_err(|_| Error::invalid("process.user.groupNames"))?
-        }
+        Some(names) => serde_json::from_value(names.clone())
+            .map_err(|_| Error::invalid("process.user.groupNames"))?,
     };
-    look_up(name.as_str().unwrap_or(""), &groups, &read(root, "etc/passwd"), &read(root, "etc/group"))
-        .map(Some)
-        .map_err(|unknown| Error::state(unknown.to_string()))
+    look_up(
+        name.as_str().unwrap_or(""),
+        &groups,
+        &read(root, "etc/passwd"),
+        &read(root, "etc/group"),
+    )
+    .map(Some)
+    .map_err(|unknown| Error::state(unknown.to_string()))
 }
 
 /// As [`resolve`], in the root of a running process.
@@ -61,16 +67,23 @@ pub(crate) fn resolve_in(pid: i32, user: &User) -> Result<Option<Resolved>, Erro
         return Ok(None);
     }
     let path = format!("/proc/{pid}/root");
-    let root = rustix::fs::open(path.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| Error::stage("open", path, error))?;
+    let root = rustix::fs::open(
+        path.as_str(),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|error| Error::stage("open", path, error))?;
     resolve(root.as_fd(), user)
 }
 
 fn read(root: BorrowedFd<'_>, path: &str) -> String {
     // NONBLOCK: an image may have a FIFO under this name.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let Ok(file) = gantry_sys::fs::openat2_in_root(root, path, flags, Mode::empty()) else { return String::new() };
-    let regular = rustix::fs::fstat(&file).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file());
+    let Ok(file) = gantry_sys::fs::openat2_in_root(root, path, flags, Mode::empty()) else {
+        return String::new();
+    };
+    let regular = rustix::fs::fstat(&file)
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file());
     let mut text = Vec::new();
     if regular {
         // What cannot be read is as good as not there.
@@ -88,8 +101,17 @@ struct PasswdEntry<'a> {
 fn passwd(text: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
     text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
-        let (name, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-            Some(PasswdEntry { name, uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+        let (name, _, uid, gid) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
+        Some(PasswdEntry {
+            name,
+            uid: uid.parse().ok()?,
+            gid: gid.parse().ok()?,
+        })
     })
 }
 
@@ -103,11 +125,21 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
 
 fn number(text: &str) -> Option<Result<u32, Unknown>> {
     let value: i64 = text.parse().ok()?;
-    Some(u32::try_from(value).ok().filter(|id| *id <= ID_MAX).ok_or(Unknown::Range))
+    Some(
+        u32::try_from(value)
+            .ok()
+            .filter(|id| *id <= ID_MAX)
+            .ok_or(Unknown::Range),
+    )
 }
 
 /// Resolves `user[:group]` and further groups against the texts of both files.
-fn look_up(user: &str, more: &[String], passwd_text: &str, group_text: &str) -> Result<Resolved, Unknown> {
+fn look_up(
+    user: &str,
+    more: &[String],
+    passwd_text: &str,
+    group_text: &str,
+) -> Result<Resolved, Unknown> {
     let (name, group) = user.split_once(':').unwrap_or((user, ""));
     let wanted = if name.is_empty() { "0" } else { name };
     let wanted_number = number(wanted);
@@ -120,13 +152,17 @@ fn look_up(user: &str, more: &[String], passwd_text: &str, group_text: &str) -> 
             gid: entry.gid,
             ..Resolved::default()
         },
-        (None, Some(uid)) => Resolved { uid: uid?, ..Resolved::default() },
+        (None, Some(uid)) => Resolved {
+            uid: uid?,
+            ..Resolved::default()
+        },
         (None, None) => return Err(Unknown::User(name.to_owned())),
     };
     let find_group = |wanted: &str| {
         let wanted_number = number(wanted);
-        let found = groups(group_text)
-            .find(|(name, gid, _)| *name == wanted || matches!(&wanted_number, Some(Ok(number)) if gid == number));
+        let found = groups(group_text).find(|(name, gid, _)| {
+            *name == wanted || matches!(&wanted_number, Some(Ok(number)) if gid == number)
+        });
         match (found, wanted_number) {
             (Some((_, gid, _)), _) => Ok(gid),
             (None, Some(gid)) => gid,
@@ -157,7 +193,8 @@ fn look_up(user: &str, more: &[String], passwd_text: &str, group_text: &str) -> 
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\napp:x:1000:1001::/home/app:/bin/sh\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nbroken\napp:x:1000:1001::/home/app:/bin/sh\n";
     const GROUP: &str = "root:x:0:root\nwheel:x:10:root,app\napp:x:1001:\naudio:x:29:\n";
 
     #[test]
@@ -174,19 +211,32 @@ mod tests {
         ] {
             let more: Vec<String> = more.iter().map(|name| (*name).to_owned()).collect();
             let found = look_up(user, &more, PASSWD, GROUP).unwrap();
-            assert_eq!((found.uid, found.gid, found.groups.as_slice()), (uid, gid, groups), "{user}");
+            assert_eq!(
+                (found.uid, found.gid, found.groups.as_slice()),
+                (uid, gid, groups),
+                "{user}"
+            );
         }
     }
 
     #[test]
     fn what_is_not_there_is_named_in_dockers_words() {
         for (user, text) in [
-            ("nobodyx", "unable to find user nobodyx: no matching entries in passwd file"),
-            ("app:nogroupx", "unable to find group nogroupx: no matching entries in group file"),
+            (
+                "nobodyx",
+                "unable to find user nobodyx: no matching entries in passwd file",
+            ),
+            (
+                "app:nogroupx",
+                "unable to find group nogroupx: no matching entries in group file",
+            ),
             ("-1", "uids and gids must be in range 0-2147483647"),
             ("4294967295", "uids and gids must be in range 0-2147483647"),
         ] {
-            assert_eq!(look_up(user, &[], PASSWD, GROUP).unwrap_err().to_string(), text);
+            assert_eq!(
+                look_up(user, &[], PASSWD, GROUP).unwrap_err().to_string(),
+                text
+            );
         }
     }
 }

@@ -21,11 +21,19 @@ pub(super) enum Kind {
 }
 
 pub(super) const fn switch(name: &'static str, short: Option<char>) -> Flag {
-    Flag { name, short, kind: Kind::Switch }
+    Flag {
+        name,
+        short,
+        kind: Kind::Switch,
+    }
 }
 
 pub(super) const fn value(name: &'static str, short: Option<char>) -> Flag {
-    Flag { name, short, kind: Kind::Value }
+    Flag {
+        name,
+        short,
+        kind: Kind::Value,
+    }
 }
 
 /// What was given.
@@ -57,19 +65,24 @@ impl Arguments {
             };
             let flag = flags
                 .iter()
-                .find(|flag| flag.name == name || flag.short.is_some_and(|short| name.chars().eq([short])))
-                .ok_or_else(|| Error::invalid(format!("flag: flag provided but not defined: -{name}")))?;
+                .find(|flag| {
+                    flag.name == name || flag.short.is_some_and(|short| name.chars().eq([short]))
+                })
+                .ok_or_else(|| {
+                    Error::invalid(format!("flag: flag provided but not defined: -{name}"))
+                })?;
             let value = match (flag.kind, given) {
                 (Kind::Switch, None) => "true".to_owned(),
                 (Kind::Switch, Some(value)) if value == "true" || value == "false" => value,
                 (Kind::Switch, Some(value)) => {
-                    return Err(Error::invalid(format!("boolean value \"{value}\" for -{name}")));
+                    return Err(Error::invalid(format!(
+                        "boolean value \"{value}\" for -{name}"
+                    )));
                 }
                 (Kind::Value, Some(value)) => value,
-                (Kind::Value, None) => rest
-                    .next()
-                    .cloned()
-                    .ok_or_else(|| Error::invalid(format!("flag: flag needs an argument: -{name}")))?,
+                (Kind::Value, None) => rest.next().cloned().ok_or_else(|| {
+                    Error::invalid(format!("flag: flag needs an argument: -{name}"))
+                })?,
             };
             parsed.values.entry(flag.name).or_default().push(value);
         }
@@ -78,7 +91,10 @@ impl Arguments {
 
     /// The last value of a flag.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).and_then(|values| values.last()).map(String::as_str)
+        self.values
+            .get(name)
+            .and_then(|values| values.last())
+            .map(String::as_str)
     }
 
     /// All values of a flag.
@@ -94,13 +110,20 @@ impl Arguments {
     /// The number that a flag has.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Error> {
         self.get(name)
-            .map(|value| value.parse().map_err(|_| Error::invalid(format!("value \"{value}\" for flag -{name}"))))
+            .map(|value| {
+                value
+                    .parse()
+                    .map_err(|_| Error::invalid(format!("value \"{value}\" for flag -{name}")))
+            })
             .transpose()
     }
 
     /// Refuses, by name, a flag that is understood and not done.
     pub fn refuse(&self, names: &[&str]) -> Result<(), Error> {
-        match names.iter().find(|name| self.get(name).is_some_and(|value| value != "false")) {
+        match names
+            .iter()
+            .find(|name| self.get(name).is_some_and(|value| value != "false"))
+        {
             Some(name) => Err(Error::unsupported(format!("`--{name}`"))),
             None => Ok(()),
         }
@@ -110,7 +133,10 @@ impl Arguments {
     pub fn id(&self, command: &str) -> Result<&str, Error> {
         match self.positional.as_slice() {
             [id] => Ok(id),
-            other => Err(Error::invalid(format!("arguments: \"{command}\" requires exactly 1 argument(s), got {}", other.len()))),
+            other => Err(Error::invalid(format!(
+                "arguments: \"{command}\" requires exactly 1 argument(s), got {}",
+                other.len()
+            ))),
         }
     }
 }
@@ -119,10 +145,20 @@ impl Arguments {
 mod tests {
     use super::*;
 
-    const FLAGS: &[Flag] = &[value("bundle", Some('b')), switch("detach", Some('d')), value("env", Some('e'))];
+    const FLAGS: &[Flag] = &[
+        value("bundle", Some('b')),
+        switch("detach", Some('d')),
+        value("env", Some('e')),
+    ];
 
     fn parse(words: &str) -> Result<Arguments, Error> {
-        Arguments::parse(FLAGS, &words.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        Arguments::parse(
+            FLAGS,
+            &words
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]

@@ -45,7 +45,9 @@ pub(super) fn exec(global: &Global, words: &[String]) -> Result<u8, Failure> {
     match state.status() {
         Status::Stopped => return Err(named(Error::state("cannot exec in a stopped container"))),
         Status::Paused if !arguments.is("ignore-paused") => {
-            return Err(named(Error::state("cannot exec in a paused container (use --ignore-paused to override)")));
+            return Err(named(Error::state(
+                "cannot exec in a paused container (use --ignore-paused to override)",
+            )));
         }
         Status::Paused | Status::Running | Status::Created => {}
     }
@@ -64,7 +66,8 @@ pub(super) fn exec(global: &Global, words: &[String]) -> Result<u8, Failure> {
     let pidfd = state.pidfd().map_err(&named)?;
     let cgroup = state.cgroup().map_err(&named)?;
     if !detach {
-        epoll::block_all_signals().map_err(|error| named(Error::stage("block", "signals", error)))?;
+        epoll::block_all_signals()
+            .map_err(|error| named(Error::stage("block", "signals", error)))?;
     }
     let execed = library::exec(library::ExecOptions {
         id: &state.id,
@@ -74,7 +77,11 @@ pub(super) fn exec(global: &Global, words: &[String]) -> Result<u8, Failure> {
         stdio,
         cgroup: &cgroup,
         seccomp_filter: None,
-        seccomp: state.spec.as_ref().and_then(|spec| spec.linux.as_ref()).and_then(|linux| linux.seccomp.as_ref()),
+        seccomp: state
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.linux.as_ref())
+            .and_then(|linux| linux.seccomp.as_ref()),
         no_new_keyring: false,
         preserve_fds: arguments.number("preserve-fds")?.unwrap_or(0),
         pid_file: arguments.get("pid-file").map(PathBuf::from),
@@ -99,7 +106,11 @@ fn process(state: &State, arguments: &Arguments, command: &[String]) -> Result<P
         .spec
         .as_ref()
         .and_then(|spec| spec.process.clone())
-        .ok_or_else(|| Error::invalid("process: the container was made without a record of its own, use --process"))?;
+        .ok_or_else(|| {
+            Error::invalid(
+                "process: the container was made without a record of its own, use --process",
+            )
+        })?;
     process.args = command.to_vec();
     process.terminal = arguments.is("tty");
     process.console_size = None;
@@ -118,9 +129,16 @@ fn process(state: &State, arguments: &Arguments, command: &[String]) -> Result<P
     }
     let capabilities = arguments.all("cap");
     if !capabilities.is_empty() {
-        let sets = process.capabilities.get_or_insert_with(LinuxCapabilities::default);
+        let sets = process
+            .capabilities
+            .get_or_insert_with(LinuxCapabilities::default);
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
-            set.extend(capabilities.iter().filter(|one| !sets.ambient.contains(one)).cloned());
+            set.extend(
+                capabilities
+                    .iter()
+                    .filter(|one| !sets.ambient.contains(one))
+                    .cloned(),
+            );
         }
     }
     if let Some(user) = arguments.get("user") {
@@ -135,9 +153,14 @@ fn process(state: &State, arguments: &Arguments, command: &[String]) -> Result<P
 /// Takes `UID` and `UID:GID`.
 fn parse_user(text: &str) -> Result<User, Error> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
-    Ok(User { uid: number(uid)?, gid: number(gid)?, ..User::default() })
+    Ok(User {
+        uid: number(uid)?,
+        gid: number(gid)?,
+        ..User::default()
+    })
 }
 
 fn number(text: &str) -> Result<u32, Error> {
-    text.parse().map_err(|_| Error::invalid(format!("user: \"{text}\" is not a number")))
+    text.parse()
+        .map_err(|_| Error::invalid(format!("user: \"{text}\" is not a number")))
 }

@@ -55,12 +55,20 @@ pub(super) fn run(global: &Global, words: &[String]) -> Result<u8, Failure> {
             Ok(()) => Ok(0),
             Err(error) => {
                 // The first error tells why.
-                let _ = remove::delete(DeleteOptions { state_root: &root, id: &id, force: true });
+                let _ = remove::delete(DeleteOptions {
+                    state_root: &root,
+                    id: &id,
+                    force: true,
+                });
                 Err(named(error))
             }
         };
     }
-    let terminal = options.spec.process.as_ref().is_some_and(|process| process.terminal);
+    let terminal = options
+        .spec
+        .process
+        .as_ref()
+        .is_some_and(|process| process.terminal);
     options.stdio = match arguments.get("console-socket") {
         Some(path) if terminal => Stdio::ConsoleSocket(PathBuf::from(path)),
         _ if terminal => Stdio::Terminal { size: own_size() },
@@ -69,9 +77,16 @@ pub(super) fn run(global: &Global, words: &[String]) -> Result<u8, Failure> {
     // Before the container exists, so that none of its signals is lost. The program starts with none blocked.
     epoll::block_all_signals().map_err(|error| named(Error::stage("block", "signals", error)))?;
     let created = library::create(options).map_err(&named)?;
-    let outcome = created.start().and_then(|()| foreground(&created.pidfd, created.console.as_ref()));
+    let outcome = created
+        .start()
+        .and_then(|()| foreground(&created.pidfd, created.console.as_ref()));
     if !arguments.is("keep") || outcome.is_err() {
-        remove::delete(DeleteOptions { state_root: &root, id: &id, force: true }).map_err(&named)?;
+        remove::delete(DeleteOptions {
+            state_root: &root,
+            id: &id,
+            force: true,
+        })
+        .map_err(&named)?;
     }
     outcome.map_err(&named)
 }
@@ -94,7 +109,9 @@ pub(super) fn foreground(pidfd: &OwnedFd, console: Option<&OwnedFd>) -> Result<u
                 // What is meant for this process alone: its own pipes and background jobs.
                 libc::SIGPIPE | libc::SIGURG | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {}
                 signal => match pidfd_send_signal(pidfd.as_fd(), signal) {
-                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(failed(error)),
+                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                        return Err(failed(error));
+                    }
                     _ => {}
                 },
             },
@@ -127,7 +144,11 @@ fn copies(master: &OwnedFd) -> io::Result<std::thread::JoinHandle<()>> {
         // EIO is a terminal's end.
         while let Ok(length @ 1..) = output.read(&mut buffer) {
             let mut stdout = io::stdout();
-            if stdout.write_all(&buffer[..length]).and_then(|()| stdout.flush()).is_err() {
+            if stdout
+                .write_all(&buffer[..length])
+                .and_then(|()| stdout.flush())
+                .is_err()
+            {
                 break;
             }
         }
@@ -139,7 +160,9 @@ struct Raw(Option<termios::Termios>);
 
 impl Raw {
     fn new() -> io::Result<Self> {
-        let Ok(before) = termios::tcgetattr(io::stdin()) else { return Ok(Self(None)) };
+        let Ok(before) = termios::tcgetattr(io::stdin()) else {
+            return Ok(Self(None));
+        };
         let mut raw = before.clone();
         raw.make_raw();
         termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
@@ -157,7 +180,9 @@ impl Drop for Raw {
 
 /// The size of our own terminal.
 pub(super) fn own_size() -> Option<(u16, u16)> {
-    termios::tcgetwinsize(io::stdin()).ok().map(|size| (size.ws_row, size.ws_col))
+    termios::tcgetwinsize(io::stdin())
+        .ok()
+        .map(|size| (size.ws_row, size.ws_col))
 }
 
 fn options(global: &Global, arguments: &Arguments, command: &str) -> Result<CreateOptions, Error> {
@@ -166,7 +191,9 @@ fn options(global: &Global, arguments: &Arguments, command: &str) -> Result<Crea
         Some(bundle) => PathBuf::from(bundle),
         None => PathBuf::from("."),
     };
-    let bundle = bundle.canonicalize().map_err(|error| Error::stage("open bundle", bundle.display(), error))?;
+    let bundle = bundle
+        .canonicalize()
+        .map_err(|error| Error::stage("open bundle", bundle.display(), error))?;
     let spec = read_spec(&bundle)?;
     Ok(CreateOptions {
         pid_file: arguments.get("pid-file").map(PathBuf::from),
@@ -180,19 +207,25 @@ fn options(global: &Global, arguments: &Arguments, command: &str) -> Result<Crea
 
 fn read_spec(bundle: &Path) -> Result<Spec, Error> {
     let path = bundle.join("config.json");
-    let bytes = std::fs::read(&path).map_err(|error| Error::stage("read", path.display(), error))?;
+    let bytes =
+        std::fs::read(&path).map_err(|error| Error::stage("read", path.display(), error))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::stage("parse", path.display(), error))
 }
 
 fn detached_stdio(arguments: &Arguments, spec: &Spec) -> Result<Stdio, Error> {
-    let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+    let terminal = spec
+        .process
+        .as_ref()
+        .is_some_and(|process| process.terminal);
     match (terminal, arguments.get("console-socket")) {
         (true, Some(path)) => Ok(Stdio::ConsoleSocket(PathBuf::from(path))),
         (false, None) => Ok(Stdio::Inherit),
-        (true, None) => Err(Error::invalid("console: cannot allocate tty if runc will detach without setting console socket")),
-        (false, Some(_)) => {
-            Err(Error::invalid("console: cannot use console socket if runc will not detach or allocate tty"))
-        }
+        (true, None) => Err(Error::invalid(
+            "console: cannot allocate tty if runc will detach without setting console socket",
+        )),
+        (false, Some(_)) => Err(Error::invalid(
+            "console: cannot use console socket if runc will not detach or allocate tty",
+        )),
     }
 }
 
@@ -209,17 +242,29 @@ pub(super) fn kill(global: &Global, words: &[String]) -> Result<u8, Failure> {
         [id] => (id, "SIGTERM"),
         [id, text] => (id, text.as_str()),
         other => {
-            return Err(Error::invalid(format!("arguments: \"kill\" requires 1 or 2 arguments, got {}", other.len())).into());
+            return Err(Error::invalid(format!(
+                "arguments: \"kill\" requires 1 or 2 arguments, got {}",
+                other.len()
+            ))
+            .into());
         }
     };
-    signals::kill(&State::load(&global.root, id)?, signal::parse(text)?, arguments.is("all"))?;
+    signals::kill(
+        &State::load(&global.root, id)?,
+        signal::parse(text)?,
+        arguments.is("all"),
+    )?;
     Ok(0)
 }
 
 pub(super) fn delete(global: &Global, words: &[String]) -> Result<u8, Failure> {
     let arguments = Arguments::parse(&[switch("force", Some('f'))], words)?;
     let id = arguments.id("delete")?;
-    remove::delete(DeleteOptions { state_root: &global.root, id, force: arguments.is("force") })?;
+    remove::delete(DeleteOptions {
+        state_root: &global.root,
+        id,
+        force: arguments.is("force"),
+    })?;
     Ok(0)
 }
 

@@ -35,7 +35,8 @@ const GLOBAL: &[Flag] = &[
     switch("version", Some('v')),
 ];
 
-const COMMANDS: &str = "create delete exec features kill list pause ps resume run spec start state update";
+const COMMANDS: &str =
+    "create delete exec features kill list pause ps resume run spec start state update";
 
 /// What the global flags say.
 #[derive(Debug)]
@@ -53,15 +54,25 @@ struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { text: with_causes(&error), code: 1 }
+        Self {
+            text: with_causes(&error),
+            code: 1,
+        }
     }
 }
 
 impl Failure {
     fn named(command: &str, code: u8) -> impl Fn(Error) -> Self + '_ {
         move |error| {
-            let text = if command == "exec" { error.runc_exec_text() } else { error.runc_text() };
-            Self { text: format!("{command} failed: {text}"), code }
+            let text = if command == "exec" {
+                error.runc_exec_text()
+            } else {
+                error.runc_text()
+            };
+            Self {
+                text: format!("{command} failed: {text}"),
+                code,
+            }
         }
     }
 }
@@ -95,7 +106,9 @@ pub fn run(arguments: &[OsString], out: &mut dyn Write) -> ExitCode {
         Err(error) => return complain(None, &with_causes(&error), 1),
     };
     let global = Global {
-        root: parsed.get("root").map_or_else(|| PathBuf::from(ROOT), PathBuf::from),
+        root: parsed
+            .get("root")
+            .map_or_else(|| PathBuf::from(ROOT), PathBuf::from),
         log: parsed.get("log").map(PathBuf::from),
         json: parsed.get("log-format") == Some("json"),
     };
@@ -107,18 +120,33 @@ pub fn run(arguments: &[OsString], out: &mut dyn Write) -> ExitCode {
 
 fn dispatch(global: &Global, parsed: &Arguments, out: &mut dyn Write) -> Result<u8, Failure> {
     parsed.refuse(&["systemd-cgroup"])?;
-    if parsed.get("log-format").is_some_and(|format| format != "json" && format != "text") {
+    if parsed
+        .get("log-format")
+        .is_some_and(|format| format != "json" && format != "text")
+    {
         return Err(Error::invalid("log-format: neither `text` nor `json`").into());
     }
-    if let Some(mode) = parsed.get("rootless").filter(|mode| *mode != "auto" && *mode != "false") {
+    if let Some(mode) = parsed
+        .get("rootless")
+        .filter(|mode| *mode != "auto" && *mode != "false")
+    {
         return Err(Error::unsupported(format!("`--rootless {mode}`")).into());
     }
     if parsed.is("version") {
         print(out, &report::version())?;
         return Ok(0);
     }
-    let Some((command, rest)) = parsed.positional.split_first().filter(|_| !parsed.is("help")) else {
-        print(out, &format!("usage: gantry runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND\ncommands: {COMMANDS}\n"))?;
+    let Some((command, rest)) = parsed
+        .positional
+        .split_first()
+        .filter(|_| !parsed.is("help"))
+    else {
+        print(
+            out,
+            &format!(
+                "usage: gantry runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND\ncommands: {COMMANDS}\n"
+            ),
+        )?;
         return Ok(0);
     };
     match command.as_str() {
@@ -140,7 +168,9 @@ fn dispatch(global: &Global, parsed: &Arguments, out: &mut dyn Write) -> Result<
             print(out, &format!("commands: {COMMANDS}\n"))?;
             Ok(0)
         }
-        "checkpoint" | "restore" | "events" => Err(Error::unsupported(format!("`{command}`")).into()),
+        "checkpoint" | "restore" | "events" => {
+            Err(Error::unsupported(format!("`{command}`")).into())
+        }
         other => Err(Error::invalid(format!("command: no `{other}`; there are {COMMANDS}")).into()),
     }
 }
@@ -157,7 +187,11 @@ fn complain(global: Option<&Global>, text: &str, code: u8) -> ExitCode {
     let json = serde_json::json!({ "level": "error", "msg": text, "time": time });
     let plain = format!("time=\"{time}\" level=error msg={text:?}");
     if let Some(path) = global.and_then(|global| global.log.as_deref()) {
-        let line = if global.is_some_and(|global| global.json) { json.to_string() } else { plain };
+        let line = if global.is_some_and(|global| global.json) {
+            json.to_string()
+        } else {
+            plain
+        };
         log(path, &line);
     }
     // What standard error refuses, nobody reads.

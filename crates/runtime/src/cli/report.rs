@@ -13,7 +13,10 @@ use crate::state::{self, State, Status};
 use crate::{capabilities, kill};
 
 pub(super) fn version() -> String {
-    format!("gantry-runtime version {}\nspec: {VERSION}\n", env!("CARGO_PKG_VERSION"))
+    format!(
+        "gantry-runtime version {}\nspec: {VERSION}\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 fn described(state: &State) -> Value {
@@ -45,22 +48,40 @@ pub(super) fn state(global: &Global, words: &[String], out: &mut dyn Write) -> R
 }
 
 pub(super) fn list(global: &Global, words: &[String], out: &mut dyn Write) -> Result<u8, Failure> {
-    let arguments = Arguments::parse(&[value("format", Some('f')), switch("quiet", Some('q'))], words)?;
+    let arguments = Arguments::parse(
+        &[value("format", Some('f')), switch("quiet", Some('q'))],
+        words,
+    )?;
     let states = state::list(&global.root)?;
     if arguments.is("quiet") {
-        let ids: String = states.iter().map(|state| format!("{}\n", state.id)).collect();
+        let ids: String = states
+            .iter()
+            .map(|state| format!("{}\n", state.id))
+            .collect();
         print(out, &ids)?;
         return Ok(0);
     }
     match arguments.get("format").unwrap_or("table") {
-        "json" => print(out, &format!("{}\n", Value::from(states.iter().map(described).collect::<Vec<_>>())))?,
+        "json" => print(
+            out,
+            &format!(
+                "{}\n",
+                Value::from(states.iter().map(described).collect::<Vec<_>>())
+            ),
+        )?,
         "table" => {
-            let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+            let mut rows =
+                vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
             rows.extend(states.iter().map(|state| {
                 let status = state.status();
                 [
                     state.id.clone(),
-                    if status == Status::Stopped { 0 } else { state.pid }.to_string(),
+                    if status == Status::Stopped {
+                        0
+                    } else {
+                        state.pid
+                    }
+                    .to_string(),
                     status.as_str().to_owned(),
                     state.bundle.display().to_string(),
                     state.created.clone(),
@@ -77,7 +98,13 @@ pub(super) fn list(global: &Global, words: &[String], out: &mut dyn Write) -> Re
 /// Columns of at least 12, three blanks between them.
 fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let widths: Vec<usize> = (0..COLUMNS)
-        .map(|column| rows.iter().map(|row| row[column].chars().count() + 3).max().unwrap_or(0).max(12))
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count() + 3)
+                .max()
+                .unwrap_or(0)
+                .max(12)
+        })
         .collect();
     let mut text = String::new();
     for row in rows {
@@ -110,7 +137,11 @@ pub(super) fn ps(global: &Global, words: &[String], out: &mut dyn Write) -> Resu
 /// The host's `ps` knows its own options; of its lines those stay whose PID is the container's.
 fn table_of_ps(pids: &[i32], options: &[String]) -> Result<String, Error> {
     let default = ["-ef".to_owned()];
-    let options = if options.is_empty() { &default[..] } else { options };
+    let options = if options.is_empty() {
+        &default[..]
+    } else {
+        options
+    };
     let output = std::process::Command::new("ps")
         .args(options)
         .output()
@@ -124,7 +155,10 @@ fn table_of_ps(pids: &[i32], options: &[String]) -> Result<String, Error> {
         .ok_or_else(|| Error::invalid("ps arguments: couldn't find PID field in ps output"))?;
     let mut filtered = format!("{header}\n");
     for line in lines {
-        let pid = line.split_whitespace().nth(column).and_then(|field| field.parse::<i32>().ok());
+        let pid = line
+            .split_whitespace()
+            .nth(column)
+            .and_then(|field| field.parse::<i32>().ok());
         if pid.is_some_and(|pid| pids.contains(&pid)) {
             filtered.push_str(line);
             filtered.push('\n');
@@ -134,13 +168,22 @@ fn table_of_ps(pids: &[i32], options: &[String]) -> Result<String, Error> {
 }
 
 pub(super) fn spec(words: &[String]) -> Result<u8, Failure> {
-    let arguments = Arguments::parse(&[value("bundle", Some('b')), switch("rootless", None)], words)?;
+    let arguments = Arguments::parse(
+        &[value("bundle", Some('b')), switch("rootless", None)],
+        words,
+    )?;
     arguments.refuse(&["rootless"])?;
     let path = Path::new(arguments.get("bundle").unwrap_or(".")).join("config.json");
-    let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+    let mut file = match std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+    {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::state(format!("file {} exists. Remove it first", path.display())).into());
+            return Err(
+                Error::state(format!("file {} exists. Remove it first", path.display())).into(),
+            );
         }
         Err(error) => return Err(Error::stage("create", path.display(), error).into()),
     };
@@ -152,11 +195,11 @@ pub(super) fn spec(words: &[String]) -> Result<u8, Failure> {
 /// A shell in a terminal, in all namespaces but the user's, with three capabilities.
 fn default_spec() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
-        json!({ "destination": destination, "type": kind, "source": source, "options": options })
-    };
-    let namespaces: Vec<Value> =
-        ["pid", "network", "ipc", "uts", "mount", "cgroup"].iter().map(|kind| json!({ "type": kind })).collect();
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
+    let namespaces: Vec<Value> = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
+        .iter()
+        .map(|kind| json!({ "type": kind }))
+        .collect();
     json!({
         "ociVersion": VERSION,
         "process": {
@@ -199,11 +242,55 @@ fn default_spec() -> Value {
 pub(super) fn features(words: &[String], out: &mut dyn Write) -> Result<u8, Failure> {
     Arguments::parse(&[], words)?;
     let options = vec![
-        "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "idmap", "noatime", "nodev", "nodiratime",
-        "noexec", "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime",
-        "rexec", "ridmap", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnostrictatime", "rnosuid", "rnosymfollow",
-        "ro", "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow",
-        "runbindable", "rw", "shared", "slave", "strictatime", "suid", "symfollow", "tmpcopyup", "unbindable",
+        "async",
+        "atime",
+        "bind",
+        "defaults",
+        "dev",
+        "diratime",
+        "exec",
+        "idmap",
+        "noatime",
+        "nodev",
+        "nodiratime",
+        "noexec",
+        "nostrictatime",
+        "nosuid",
+        "nosymfollow",
+        "private",
+        "ratime",
+        "rbind",
+        "rdev",
+        "rdiratime",
+        "relatime",
+        "rexec",
+        "ridmap",
+        "rnoatime",
+        "rnodev",
+        "rnodiratime",
+        "rnoexec",
+        "rnostrictatime",
+        "rnosuid",
+        "rnosymfollow",
+        "ro",
+        "rprivate",
+        "rrelatime",
+        "rro",
+        "rrw",
+        "rshared",
+        "rslave",
+        "rstrictatime",
+        "rsuid",
+        "rsymfollow",
+        "runbindable",
+        "rw",
+        "shared",
+        "slave",
+        "strictatime",
+        "suid",
+        "symfollow",
+        "tmpcopyup",
+        "unbindable",
     ];
     let features = json!({
         "ociVersionMin": "1.0.0",

@@ -70,15 +70,22 @@ fn resources(arguments: &Arguments) -> Result<LinuxResources, Error> {
             swap: bytes(arguments, "memory-swap")?,
             ..LinuxMemory::default()
         }),
-        pids: arguments.number("pids-limit")?.map(|limit| LinuxPids { limit }),
-        block_io: Some(LinuxBlockIo { weight: arguments.number("blkio-weight")?, ..LinuxBlockIo::default() }),
+        pids: arguments
+            .number("pids-limit")?
+            .map(|limit| LinuxPids { limit }),
+        block_io: Some(LinuxBlockIo {
+            weight: arguments.number("blkio-weight")?,
+            ..LinuxBlockIo::default()
+        }),
         ..LinuxResources::default()
     })
 }
 
 /// Takes a number with an optional `k`, `m`, `g` or `t`, each with an optional `b`.
 fn bytes(arguments: &Arguments, name: &str) -> Result<Option<i64>, Error> {
-    let Some(text) = arguments.get(name) else { return Ok(None) };
+    let Some(text) = arguments.get(name) else {
+        return Ok(None);
+    };
     let invalid = || Error::invalid(format!("value for {name}: {text}"));
     let lower = text.to_ascii_lowercase();
     let lower = lower.strip_suffix('b').unwrap_or(&lower);
@@ -93,7 +100,11 @@ fn bytes(arguments: &Arguments, name: &str) -> Result<Option<i64>, Error> {
     if number == -1 && shift == 0 {
         return Ok(Some(-1));
     }
-    number.checked_mul(1 << shift).filter(|bytes| *bytes >= 0).map(Some).ok_or_else(invalid)
+    number
+        .checked_mul(1 << shift)
+        .filter(|bytes| *bytes >= 0)
+        .map(Some)
+        .ok_or_else(invalid)
 }
 
 #[cfg(test)]
@@ -102,7 +113,12 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        let parse = |text: &str| bytes(&Arguments::parse(FLAGS, &["--memory".to_owned(), text.to_owned()]).expect("flags"), "memory");
+        let parse = |text: &str| {
+            bytes(
+                &Arguments::parse(FLAGS, &["--memory".to_owned(), text.to_owned()]).expect("flags"),
+                "memory",
+            )
+        };
         assert_eq!(parse("64m").expect("size"), Some(64 << 20));
         assert_eq!(parse("1GB").expect("size"), Some(1 << 30));
         assert_eq!(parse("-1").expect("size"), Some(-1));

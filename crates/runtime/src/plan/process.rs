@@ -164,12 +164,18 @@ const RESOURCES: [&str; 16] = [
     "RLIMIT_RTTIME",
 ];
 
+/// The number of a limit by its name.
+pub(crate) fn resource_number(name: &str) -> Option<u32> {
+    RESOURCES
+        .iter()
+        .position(|one| *one == name)
+        .map(|number| number as u32)
+}
+
 fn rlimits(process: &Process) -> Result<Vec<Rlimit>, Error> {
     let mut limits: Vec<Rlimit> = Vec::with_capacity(process.rlimits.len());
     for limit in &process.rlimits {
-        let resource = RESOURCES
-            .iter()
-            .position(|name| *name == limit.kind)
+        let resource = resource_number(&limit.kind)
             .ok_or_else(|| Error::invalid(format!("process: rlimit type `{}`", limit.kind)))?;
         if limits.iter().any(|other| other.name == limit.kind) {
             return Err(Error::invalid(format!(
@@ -179,7 +185,7 @@ fn rlimits(process: &Process) -> Result<Vec<Rlimit>, Error> {
         }
         limits.push(Rlimit {
             name: limit.kind.clone(),
-            resource: resource as u32,
+            resource,
             soft: limit.soft,
             hard: limit.hard,
         });

@@ -121,8 +121,7 @@ pub(crate) fn terminal(root: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result
             OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW,
         )?;
         let stat = rustix::fs::fstatfs(&master)?;
-        if stat.f_type != DEVPTS_SUPER_MAGIC || !mounts::is_device(master.as_fd(), 5, 2)?
-        {
+        if stat.f_type != DEVPTS_SUPER_MAGIC || !mounts::is_device(master.as_fd(), 5, 2)? {
             return Err(io::Error::other("not a terminal multiplexer"));
         }
         rustix::pty::unlockpt(&master)?;

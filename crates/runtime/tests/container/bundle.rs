@@ -37,18 +37,41 @@ impl Bundle {
     /// A root with busybox and the specification that `runtime spec` writes, made to run `script`.
     pub fn new(script: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let id = format!("gantry-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = format!(
+            "gantry-test-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = std::env::temp_dir().join(&id);
-        for directory in ["bin", "etc", "tmp", "proc", "sys", "dev", "home/user", "root", "state"] {
+        for directory in [
+            "bin",
+            "etc",
+            "tmp",
+            "proc",
+            "sys",
+            "dev",
+            "home/user",
+            "root",
+            "state",
+        ] {
             fs::create_dir_all(path.join("rootfs").join(directory)).expect("make the root");
         }
         fs::remove_dir(path.join("rootfs/state")).expect("clean");
-        fs::copy("/bin/busybox", path.join("rootfs/bin/busybox")).expect("busybox-static is installed");
+        fs::copy("/bin/busybox", path.join("rootfs/bin/busybox"))
+            .expect("busybox-static is installed");
         for name in "sh true false cat ls echo id env pwd sleep mount stat readlink hostname touch mkdir kill grep ps tty head ulimit umask test od wc nproc seq dd rm ip tr mknod".split(' ') {
             symlink("busybox", path.join("rootfs/bin").join(name)).expect("link");
         }
-        fs::write(path.join("rootfs/etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n").expect("passwd");
-        let mut bundle = Self { path, id, spec: Value::Null };
+        fs::write(
+            path.join("rootfs/etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+        )
+        .expect("passwd");
+        let mut bundle = Self {
+            path,
+            id,
+            spec: Value::Null,
+        };
         let made = bundle.runtime(&["spec", "-b", bundle.path.to_str().expect("UTF-8")]);
         assert_eq!(made.code, 0, "{}", made.stderr);
         let text = fs::read(bundle.path.join("config.json")).expect("config.json");
@@ -75,19 +98,30 @@ impl Bundle {
     /// Runs the runtime with the state root of this bundle.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("runtime").arg("--root").arg(self.state_root()).args(arguments).stdin(Stdio::null());
+        command
+            .arg("runtime")
+            .arg("--root")
+            .arg(self.state_root())
+            .args(arguments)
+            .stdin(Stdio::null());
         command
     }
 
     pub fn runtime(&self, arguments: &[&str]) -> Ran {
-        self.command(arguments).output().expect("run the runtime").into()
+        self.command(arguments)
+            .output()
+            .expect("run the runtime")
+            .into()
     }
 
     /// `run`: create, start, wait, delete.
     pub fn run(&self) -> Ran {
         self.write();
         let ran = self.runtime(&["run", "-b", self.path.to_str().expect("UTF-8"), &self.id]);
-        assert!(!self.state_root().join(&self.id).exists(), "run leaves no state");
+        assert!(
+            !self.state_root().join(&self.id).exists(),
+            "run leaves no state"
+        );
         ran
     }
 
@@ -105,14 +139,23 @@ impl Bundle {
         let errors = fs::File::create(self.path.join("err")).expect("err");
         let pid_file = self.path.join("pid");
         let status = self
-            .command(&["create", "-b", self.path.to_str().expect("UTF-8"), "--pid-file"])
+            .command(&[
+                "create",
+                "-b",
+                self.path.to_str().expect("UTF-8"),
+                "--pid-file",
+            ])
             .arg(&pid_file)
             .arg(&self.id)
             .stdout(out)
             .stderr(errors)
             .status()
             .expect("run the runtime");
-        Ran { code: status.code().unwrap_or(-1), stdout: String::new(), stderr: self.errors() }
+        Ran {
+            code: status.code().unwrap_or(-1),
+            stdout: String::new(),
+            stderr: self.errors(),
+        }
     }
 
     /// `create` and `start`, which succeed.
@@ -148,19 +191,30 @@ impl Bundle {
     /// Adds a mount.
     pub fn mount(&mut self, destination: &str, kind: &str, source: &str, options: &[&str]) {
         let mount = json!({ "destination": destination, "type": kind, "source": source, "options": options });
-        self.spec["mounts"].as_array_mut().expect("mounts").push(mount);
+        self.spec["mounts"]
+            .as_array_mut()
+            .expect("mounts")
+            .push(mount);
     }
 
     /// Takes a namespace away.
     pub fn without_namespace(&mut self, kind: &str) {
-        self.spec["linux"]["namespaces"].as_array_mut().expect("namespaces").retain(|one| one["type"] != kind);
+        self.spec["linux"]["namespaces"]
+            .as_array_mut()
+            .expect("namespaces")
+            .retain(|one| one["type"] != kind);
     }
 
     /// Directories of the container's cgroup that are there.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
-        roots.extend(fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|entry| entry.path()));
+        roots.extend(
+            fs::read_dir("/sys/fs/cgroup")
+                .expect("cgroups")
+                .flatten()
+                .map(|entry| entry.path()),
+        );
         for root in roots {
             let path = root.join("gantry-test").join(&self.id);
             if path.exists() {

@@ -8,9 +8,18 @@ use super::Test;
 use super::bundle::{Bundle, eventually, text};
 
 pub const TESTS: &[Test] = &[
-    ("hooks_run_in_their_order_and_places", hooks_run_in_their_order_and_places),
-    ("a_failing_hook_ends_the_creation", a_failing_hook_ends_the_creation),
-    ("a_hook_has_no_more_than_its_time", a_hook_has_no_more_than_its_time),
+    (
+        "hooks_run_in_their_order_and_places",
+        hooks_run_in_their_order_and_places,
+    ),
+    (
+        "a_failing_hook_ends_the_creation",
+        a_failing_hook_ends_the_creation,
+    ),
+    (
+        "a_hook_has_no_more_than_its_time",
+        a_hook_has_no_more_than_its_time,
+    ),
 ];
 
 fn hook(script: &str) -> Value {
@@ -21,8 +30,15 @@ fn hooks_run_in_their_order_and_places() {
     let mut bundle = Bundle::new("echo program >>/log; sleep 60");
     bundle.spec["root"]["readonly"] = json!(false);
     let log = text(&bundle.rootfs().join("log")).to_owned();
-    let own = fs::read_link("/proc/self/ns/mnt").expect("namespace").display().to_string();
-    let say = |name: &str| hook(&format!("s=$(cat); echo {name} $MARK $(readlink /proc/self/ns/mnt) \"$s\" >>{log}"));
+    let own = fs::read_link("/proc/self/ns/mnt")
+        .expect("namespace")
+        .display()
+        .to_string();
+    let say = |name: &str| {
+        hook(&format!(
+            "s=$(cat); echo {name} $MARK $(readlink /proc/self/ns/mnt) \"$s\" >>{log}"
+        ))
+    };
     bundle.spec["hooks"] = json!({
         "prestart": say("prestart"),
         "createRuntime": say("createRuntime"),
@@ -33,13 +49,23 @@ fn hooks_run_in_their_order_and_places() {
     });
     assert_eq!(bundle.create().code, 0, "{}", bundle.errors());
     let read = || fs::read_to_string(&log).unwrap_or_default();
-    let names = |text: &str| text.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect::<Vec<_>>();
-    assert_eq!(names(&read()), ["prestart", "createRuntime", "createContainer"]);
+    let names = |text: &str| {
+        text.lines()
+            .map(|line| line.split(' ').next().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(&read()),
+        ["prestart", "createRuntime", "createContainer"]
+    );
     assert_eq!(bundle.runtime(&["start", &bundle.id]).code, 0);
     eventually("all have run", || read().lines().count() == 6);
     assert_eq!(bundle.runtime(&["delete", "-f", &bundle.id]).code, 0);
     let text = read();
-    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.splitn(4, ' ').collect()).collect();
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.splitn(4, ' ').collect())
+        .collect();
     let find = |name: &str| lines.iter().find(|line| line[0] == name).expect("ran");
     let position = |name: &str| lines.iter().position(|line| line[0] == name).expect("ran");
     assert!(position("startContainer") < position("program"));
@@ -58,18 +84,28 @@ fn hooks_run_in_their_order_and_places() {
             assert_eq!(line[2] != own, inside, "{name}");
         }
         let state: Value = serde_json::from_str(line[3]).expect("state");
-        assert_eq!((&state["id"], &state["status"]), (&json!(bundle.id), &json!(status)), "{name}");
+        assert_eq!(
+            (&state["id"], &state["status"]),
+            (&json!(bundle.id), &json!(status)),
+            "{name}"
+        );
         assert_eq!(state["bundle"], json!(bundle.path));
     }
 }
 
 fn a_failing_hook_ends_the_creation() {
-    for kind in ["prestart", "createRuntime", "createContainer", "startContainer"] {
+    for kind in [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+    ] {
         let mut bundle = Bundle::new("echo never");
         bundle.spec["hooks"] = json!({ kind: hook("echo because >&2; exit 3") });
         let ran = bundle.run();
         assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{kind}");
-        let words = format!("error running {kind} hook #0: exit status 3, stdout: , stderr: because");
+        let words =
+            format!("error running {kind} hook #0: exit status 3, stdout: , stderr: because");
         assert!(ran.stderr.contains(&words), "{}", ran.stderr);
         assert!(bundle.cgroups().is_empty());
     }

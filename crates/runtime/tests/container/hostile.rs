@@ -11,13 +11,31 @@ use super::bundle::{Bundle, text};
 
 pub const TESTS: &[Test] = &[
     ("proc_and_sys_are_no_links", proc_and_sys_are_no_links),
-    ("linked_destinations_stay_in_the_root", linked_destinations_stay_in_the_root),
-    ("a_linked_dev_stays_in_the_root", a_linked_dev_stays_in_the_root),
-    ("an_images_null_device_masks_nothing_else", an_images_null_device_masks_nothing_else),
-    ("an_images_terminal_is_not_taken", an_images_terminal_is_not_taken),
-    ("no_working_directory_leads_out", no_working_directory_leads_out),
+    (
+        "linked_destinations_stay_in_the_root",
+        linked_destinations_stay_in_the_root,
+    ),
+    (
+        "a_linked_dev_stays_in_the_root",
+        a_linked_dev_stays_in_the_root,
+    ),
+    (
+        "an_images_null_device_masks_nothing_else",
+        an_images_null_device_masks_nothing_else,
+    ),
+    (
+        "an_images_terminal_is_not_taken",
+        an_images_terminal_is_not_taken,
+    ),
+    (
+        "no_working_directory_leads_out",
+        no_working_directory_leads_out,
+    ),
     ("no_program_path_leads_out", no_program_path_leads_out),
-    ("passwd_as_a_fifo_does_not_hang", passwd_as_a_fifo_does_not_hang),
+    (
+        "passwd_as_a_fifo_does_not_hang",
+        passwd_as_a_fifo_does_not_hang,
+    ),
 ];
 
 /// A directory of the host that must stay as it is.
@@ -49,7 +67,11 @@ fn proc_and_sys_are_no_links() {
             replace(&bundle, name, target);
             let ran = bundle.run();
             assert_eq!(ran.code, 1, "{name} -> {target}");
-            assert!(ran.stderr.contains("must be mounted on ordinary directory"), "{}", ran.stderr);
+            assert!(
+                ran.stderr.contains("must be mounted on ordinary directory"),
+                "{}",
+                ran.stderr
+            );
             assert!(outside.is_untouched());
         }
     }
@@ -68,9 +90,20 @@ fn linked_destinations_stay_in_the_root() {
     bundle.mount("/b/deep", "bind", text(&source), &["bind"]);
     bundle.spec["root"]["readonly"] = json!(false);
     let ran = bundle.run();
-    assert!(ran.stdout.starts_with("mark\nmark\n"), "{} {}", ran.stdout, ran.stderr);
+    assert!(
+        ran.stdout.starts_with("mark\nmark\n"),
+        "{} {}",
+        ran.stdout,
+        ran.stderr
+    );
     assert!(outside.is_untouched());
-    assert!(bundle.rootfs().join(text(&outside.0).trim_start_matches('/')).exists(), "made within the root");
+    assert!(
+        bundle
+            .rootfs()
+            .join(text(&outside.0).trim_start_matches('/'))
+            .exists(),
+        "made within the root"
+    );
 }
 
 fn a_linked_dev_stays_in_the_root() {
@@ -91,13 +124,22 @@ fn a_linked_dev_stays_in_the_root() {
 
 fn an_images_null_device_masks_nothing_else() {
     // CVE-2025-31133: without a /dev of its own the image's /dev/null would be what masks.
-    let mut bundle = Bundle::new("cat /proc/keys | wc -c; (echo gotcha >/proc/keys) 2>/dev/null; cat /dev/null");
+    let mut bundle =
+        Bundle::new("cat /proc/keys | wc -c; (echo gotcha >/proc/keys) 2>/dev/null; cat /dev/null");
     let mounts = bundle.spec["mounts"].as_array_mut().expect("mounts");
-    mounts.retain(|mount| !mount["destination"].as_str().expect("text").starts_with("/dev"));
+    mounts.retain(|mount| {
+        !mount["destination"]
+            .as_str()
+            .expect("text")
+            .starts_with("/dev")
+    });
     fs::write(bundle.rootfs().join("etc/target"), "secret").expect("write");
     symlink("/etc/target", bundle.rootfs().join("dev/null")).expect("link");
     assert_eq!(bundle.output(), "0\n");
-    assert_eq!(fs::read_to_string(bundle.rootfs().join("etc/target")).expect("read"), "secret");
+    assert_eq!(
+        fs::read_to_string(bundle.rootfs().join("etc/target")).expect("read"),
+        "secret"
+    );
 }
 
 fn an_images_terminal_is_not_taken() {
@@ -127,7 +169,8 @@ fn no_working_directory_leads_out() {
 fn no_program_path_leads_out() {
     for number in 3..20 {
         let mut bundle = Bundle::new("");
-        bundle.spec["process"]["args"] = json!([format!("/proc/self/fd/{number}/../../../../../../bin/true")]);
+        bundle.spec["process"]["args"] =
+            json!([format!("/proc/self/fd/{number}/../../../../../../bin/true")]);
         assert_eq!(bundle.run().code, 1, "{number}");
     }
 }
@@ -136,6 +179,13 @@ fn passwd_as_a_fifo_does_not_hang() {
     let bundle = Bundle::new("echo $HOME");
     let passwd = bundle.rootfs().join("etc/passwd");
     fs::remove_file(&passwd).expect("remove");
-    rustix::fs::mknodat(rustix::fs::CWD, &passwd, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o644), 0).expect("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &passwd,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o644),
+        0,
+    )
+    .expect("fifo");
     assert_eq!(bundle.output(), "/\n");
 }

@@ -9,17 +9,35 @@ use super::bundle::{Bundle, eventually, text};
 
 pub const TESTS: &[Test] = &[
     ("exit_codes_come_through", exit_codes_come_through),
-    ("programs_that_cannot_run_are_told_in_runcs_words", programs_that_cannot_run_are_told_in_runcs_words),
-    ("a_created_container_waits_for_its_start", a_created_container_waits_for_its_start),
-    ("errors_after_the_fifo_reach_start", errors_after_the_fifo_reach_start),
+    (
+        "programs_that_cannot_run_are_told_in_runcs_words",
+        programs_that_cannot_run_are_told_in_runcs_words,
+    ),
+    (
+        "a_created_container_waits_for_its_start",
+        a_created_container_waits_for_its_start,
+    ),
+    (
+        "errors_after_the_fifo_reach_start",
+        errors_after_the_fifo_reach_start,
+    ),
     ("delete_leaves_nothing", delete_leaves_nothing),
-    ("delete_refuses_a_running_container", delete_refuses_a_running_container),
+    (
+        "delete_refuses_a_running_container",
+        delete_refuses_a_running_container,
+    ),
     ("an_id_is_used_once", an_id_is_used_once),
-    ("pause_stops_and_resume_goes_on", pause_stops_and_resume_goes_on),
+    (
+        "pause_stops_and_resume_goes_on",
+        pause_stops_and_resume_goes_on,
+    ),
     ("list_and_ps_show_what_runs", list_and_ps_show_what_runs),
     ("errors_are_logged_as_json", errors_are_logged_as_json),
     ("what_is_not_done_is_refused", what_is_not_done_is_refused),
-    ("a_failed_create_leaves_nothing", a_failed_create_leaves_nothing),
+    (
+        "a_failed_create_leaves_nothing",
+        a_failed_create_leaves_nothing,
+    ),
     ("limits_can_be_changed", limits_can_be_changed),
 ];
 
@@ -36,10 +54,17 @@ fn exit_codes_come_through() {
 }
 
 fn programs_that_cannot_run_are_told_in_runcs_words() {
-    let prefix = "runc run failed: unable to start container process: error during container init: ";
+    let prefix =
+        "runc run failed: unable to start container process: error during container init: ";
     for (program, words) in [
-        ("nosuch", r#"exec: "nosuch": executable file not found in $PATH"#),
-        ("/nosuch", r#"exec: "/nosuch": stat /nosuch: no such file or directory"#),
+        (
+            "nosuch",
+            r#"exec: "nosuch": executable file not found in $PATH"#,
+        ),
+        (
+            "/nosuch",
+            r#"exec: "/nosuch": stat /nosuch: no such file or directory"#,
+        ),
         ("/etc", r#"exec: "/etc": is a directory"#),
         ("/etc/passwd", r#"exec: "/etc/passwd": permission denied"#),
         ("/bin/garbage", "exec /bin/garbage: exec format error"),
@@ -47,7 +72,11 @@ fn programs_that_cannot_run_are_told_in_runcs_words() {
         let mut bundle = Bundle::new("");
         let garbage = bundle.rootfs().join("bin/garbage");
         fs::write(&garbage, "not a program").expect("write");
-        fs::set_permissions(&garbage, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+        fs::set_permissions(
+            &garbage,
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .expect("chmod");
         bundle.spec["process"]["args"] = json!([program]);
         let ran = bundle.run();
         assert_eq!(ran.code, 1);
@@ -57,40 +86,78 @@ fn programs_that_cannot_run_are_told_in_runcs_words() {
     let mut bundle = Bundle::new("pwd");
     bundle.spec["process"]["cwd"] = json!("/nosuch");
     let ran = bundle.run();
-    assert!(ran.stderr.contains(r#"chdir to cwd ("/nosuch") set in config.json failed: no such file or directory"#), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(
+            r#"chdir to cwd ("/nosuch") set in config.json failed: no such file or directory"#
+        ),
+        "{}",
+        ran.stderr
+    );
 }
 
 fn a_created_container_waits_for_its_start() {
     let bundle = Bundle::new("echo started; sleep 60");
     assert_eq!(bundle.create().code, 0, "{}", bundle.errors());
     assert_eq!(bundle.status(), "created");
-    assert!(bundle.state_root().join(&bundle.id).join("exec.fifo").exists());
-    let pid: i32 = fs::read_to_string(bundle.path.join("pid")).expect("pid file").parse().expect("a number");
+    assert!(
+        bundle
+            .state_root()
+            .join(&bundle.id)
+            .join("exec.fifo")
+            .exists()
+    );
+    let pid: i32 = fs::read_to_string(bundle.path.join("pid"))
+        .expect("pid file")
+        .parse()
+        .expect("a number");
     let exe = fs::read_link(format!("/proc/{pid}/exe")).expect("the init runs");
-    assert_ne!(exe.file_name().and_then(|name| name.to_str()), Some("busybox"));
+    assert_ne!(
+        exe.file_name().and_then(|name| name.to_str()),
+        Some("busybox")
+    );
     assert_eq!(bundle.printed(), "");
     assert_eq!(bundle.runtime(&["start", &bundle.id]).code, 0);
     eventually("the program prints", || bundle.printed() == "started\n");
     assert_eq!(bundle.status(), "running");
     let again = bundle.runtime(&["start", &bundle.id]);
     assert_eq!(again.code, 1);
-    assert!(again.stderr.contains("cannot start an already running container"), "{}", again.stderr);
+    assert!(
+        again
+            .stderr
+            .contains("cannot start an already running container"),
+        "{}",
+        again.stderr
+    );
     assert_eq!(bundle.runtime(&["kill", &bundle.id, "KILL"]).code, 0);
     eventually("it stops", || bundle.status() == "stopped");
     let late = bundle.runtime(&["kill", &bundle.id, "KILL"]);
-    assert!(late.stderr.contains("container not running"), "{}", late.stderr);
+    assert!(
+        late.stderr.contains("container not running"),
+        "{}",
+        late.stderr
+    );
 }
 
 fn errors_after_the_fifo_reach_start() {
     let mut bundle = Bundle::new("");
     let garbage = bundle.rootfs().join("bin/garbage");
     fs::write(&garbage, "not a program").expect("write");
-    fs::set_permissions(&garbage, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    fs::set_permissions(
+        &garbage,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .expect("chmod");
     bundle.spec["process"]["args"] = json!(["garbage"]);
     assert_eq!(bundle.create().code, 0, "{}", bundle.errors());
     let started = bundle.runtime(&["start", &bundle.id]);
     assert_eq!(started.code, 1);
-    assert!(started.stderr.contains("exec /bin/garbage: exec format error"), "{}", started.stderr);
+    assert!(
+        started
+            .stderr
+            .contains("exec /bin/garbage: exec format error"),
+        "{}",
+        started.stderr
+    );
     eventually("it stops", || bundle.status() == "stopped");
 }
 
@@ -106,10 +173,20 @@ fn delete_leaves_nothing() {
     eventually("the init is gone", || {
         fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
     });
-    assert_eq!(fs::read_to_string("/proc/self/mountinfo").expect("mounts"), mounts);
+    assert_eq!(
+        fs::read_to_string("/proc/self/mountinfo").expect("mounts"),
+        mounts
+    );
     let gone = bundle.runtime(&["state", &bundle.id]);
-    assert_eq!((gone.code, gone.stderr.trim_end()), (1, "container does not exist"));
-    assert_eq!(bundle.runtime(&["delete", "--force", &bundle.id]).code, 0, "force does not mind");
+    assert_eq!(
+        (gone.code, gone.stderr.trim_end()),
+        (1, "container does not exist")
+    );
+    assert_eq!(
+        bundle.runtime(&["delete", "--force", &bundle.id]).code,
+        0,
+        "force does not mind"
+    );
     assert_eq!(bundle.runtime(&["delete", &bundle.id]).code, 1);
 }
 
@@ -118,7 +195,11 @@ fn delete_refuses_a_running_container() {
     bundle.start();
     let refused = bundle.runtime(&["delete", &bundle.id]);
     assert_eq!(refused.code, 1);
-    assert!(refused.stderr.contains("that is not stopped: running"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("that is not stopped: running"),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(bundle.status(), "running");
     assert_eq!(bundle.runtime(&["kill", "--all", &bundle.id, "9"]).code, 0);
     eventually("it stops", || bundle.status() == "stopped");
@@ -130,7 +211,13 @@ fn an_id_is_used_once() {
     bundle.start();
     let again = bundle.runtime(&["create", "-b", text(&bundle.path), &bundle.id]);
     assert_eq!(again.code, 1);
-    assert!(again.stderr.contains("container with given ID already exists"), "{}", again.stderr);
+    assert!(
+        again
+            .stderr
+            .contains("container with given ID already exists"),
+        "{}",
+        again.stderr
+    );
     assert_eq!(bundle.status(), "running");
     let bad = bundle.runtime(&["create", "-b", text(&bundle.path), "../x"]);
     assert!(bad.stderr.contains("container id format"), "{}", bad.stderr);
@@ -146,11 +233,19 @@ fn pause_stops_and_resume_goes_on() {
     std::thread::sleep(std::time::Duration::from_millis(150));
     assert_eq!(bundle.printed().len(), length);
     let exec = bundle.exec(&[&bundle.id, "true"]);
-    assert!(exec.stderr.contains("cannot exec in a paused container"), "{}", exec.stderr);
+    assert!(
+        exec.stderr.contains("cannot exec in a paused container"),
+        "{}",
+        exec.stderr
+    );
     assert_eq!(bundle.runtime(&["resume", &bundle.id]).code, 0);
     eventually("it prints again", || bundle.printed().len() > length);
     assert_eq!(bundle.runtime(&["pause", &bundle.id]).code, 0);
-    assert_eq!(bundle.runtime(&["delete", "-f", &bundle.id]).code, 0, "a frozen container can be deleted");
+    assert_eq!(
+        bundle.runtime(&["delete", "-f", &bundle.id]).code,
+        0,
+        "a frozen container can be deleted"
+    );
     assert!(bundle.cgroups().is_empty());
 }
 
@@ -161,8 +256,12 @@ fn list_and_ps_show_what_runs() {
     let ids = bundle.runtime(&["list", "-q"]);
     assert_eq!(ids.stdout.trim_end(), bundle.id);
     let table = bundle.runtime(&["list"]).stdout;
-    assert!(table.starts_with("ID ") && table.contains("running") && table.contains("OWNER"), "{table}");
-    let json: Value = serde_json::from_str(&bundle.runtime(&["list", "-f", "json"]).stdout).expect("JSON");
+    assert!(
+        table.starts_with("ID ") && table.contains("running") && table.contains("OWNER"),
+        "{table}"
+    );
+    let json: Value =
+        serde_json::from_str(&bundle.runtime(&["list", "-f", "json"]).stdout).expect("JSON");
     assert_eq!(json[0]["id"], json!(bundle.id));
     eventually("three processes", || {
         let pids = bundle.runtime(&["ps", "-f", "json", &bundle.id]).stdout;
@@ -173,10 +272,20 @@ fn list_and_ps_show_what_runs() {
 fn errors_are_logged_as_json() {
     let bundle = Bundle::new("true");
     let log = bundle.path.join("log.json");
-    let ran = bundle.runtime(&["--log", text(&log), "--log-format", "json", "start", "nosuch"]);
+    let ran = bundle.runtime(&[
+        "--log",
+        text(&log),
+        "--log-format",
+        "json",
+        "start",
+        "nosuch",
+    ]);
     assert_eq!(ran.code, 1);
     let line: Value = serde_json::from_str(&fs::read_to_string(&log).expect("log")).expect("JSON");
-    assert_eq!((&line["level"], &line["msg"]), (&json!("error"), &json!("container does not exist")));
+    assert_eq!(
+        (&line["level"], &line["msg"]),
+        (&json!("error"), &json!("container does not exist"))
+    );
 }
 
 fn what_is_not_done_is_refused() {
@@ -208,8 +317,18 @@ fn a_failed_create_leaves_nothing() {
 fn limits_can_be_changed() {
     let bundle = Bundle::new("sleep 60");
     bundle.start();
-    let ran = bundle.runtime(&["update", "--pids-limit", "33", "--memory", "64m", &bundle.id]);
+    let ran = bundle.runtime(&[
+        "update",
+        "--pids-limit",
+        "33",
+        "--memory",
+        "64m",
+        &bundle.id,
+    ]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    let found = bundle.cgroups().iter().find_map(|path| fs::read_to_string(path.join("pids.max")).ok());
+    let found = bundle
+        .cgroups()
+        .iter()
+        .find_map(|path| fs::read_to_string(path.join("pids.max")).ok());
     assert_eq!(found.as_deref(), Some("33\n"));
 }

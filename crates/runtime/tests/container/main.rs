@@ -45,7 +45,14 @@ fn main() -> ExitCode {
     let exact = words.contains(&"--exact");
     let filters: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
     let wanted = |name: &str| {
-        filters.is_empty() || filters.iter().any(|filter| if exact { **filter == name } else { name.contains(**filter) })
+        filters.is_empty()
+            || filters.iter().any(|filter| {
+                if exact {
+                    **filter == name
+                } else {
+                    name.contains(**filter)
+                }
+            })
     };
     let mut failed = Vec::new();
     let mut count = 0;
@@ -61,5 +68,9 @@ fn main() -> ExitCode {
         }
     }
     println!("\n{} of {count} passed", count - failed.len());
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

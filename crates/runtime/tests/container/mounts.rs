@@ -10,33 +10,72 @@ use super::bundle::{Bundle, text};
 
 pub const TESTS: &[Test] = &[
     ("the_usual_mounts_are_there", the_usual_mounts_are_there),
-    ("directories_and_files_are_bound", directories_and_files_are_bound),
-    ("recursive_and_plain_readonly_differ", recursive_and_plain_readonly_differ),
+    (
+        "directories_and_files_are_bound",
+        directories_and_files_are_bound,
+    ),
+    (
+        "recursive_and_plain_readonly_differ",
+        recursive_and_plain_readonly_differ,
+    ),
     ("options_of_a_bind_hold", options_of_a_bind_hold),
     ("propagation_is_as_asked", propagation_is_as_asked),
-    ("a_tmpfs_is_filled_from_the_image", a_tmpfs_is_filled_from_the_image),
-    ("a_directory_onto_a_file_is_explained", a_directory_onto_a_file_is_explained),
-    ("the_containers_own_cgroups_are_shown", the_containers_own_cgroups_are_shown),
+    (
+        "a_tmpfs_is_filled_from_the_image",
+        a_tmpfs_is_filled_from_the_image,
+    ),
+    (
+        "a_directory_onto_a_file_is_explained",
+        a_directory_onto_a_file_is_explained,
+    ),
+    (
+        "the_containers_own_cgroups_are_shown",
+        the_containers_own_cgroups_are_shown,
+    ),
     ("ids_of_a_bind_are_mapped", ids_of_a_bind_are_mapped),
-    ("the_host_sees_no_mount_of_a_container", the_host_sees_no_mount_of_a_container),
-    ("the_root_can_be_moved_instead_of_pivoted", the_root_can_be_moved_instead_of_pivoted),
+    (
+        "the_host_sees_no_mount_of_a_container",
+        the_host_sees_no_mount_of_a_container,
+    ),
+    (
+        "the_root_can_be_moved_instead_of_pivoted",
+        the_root_can_be_moved_instead_of_pivoted,
+    ),
 ];
 
 fn the_usual_mounts_are_there() {
-    let output = Bundle::new("cat /proc/mounts; stat -f -c %T /dev/shm /dev/mqueue; stat -c %a /dev /dev/shm").output();
-    for line in ["proc /proc proc", "tmpfs /dev tmpfs", "devpts /dev/pts devpts", "shm /dev/shm tmpfs", "mqueue /dev/mqueue", "sysfs /sys sysfs ro"] {
+    let output = Bundle::new(
+        "cat /proc/mounts; stat -f -c %T /dev/shm /dev/mqueue; stat -c %a /dev /dev/shm",
+    )
+    .output();
+    for line in [
+        "proc /proc proc",
+        "tmpfs /dev tmpfs",
+        "devpts /dev/pts devpts",
+        "shm /dev/shm tmpfs",
+        "mqueue /dev/mqueue",
+        "sysfs /sys sysfs ro",
+    ] {
         assert!(output.contains(line), "{line}: {output}");
     }
-    let devpts = output.lines().find(|line| line.starts_with("devpts")).expect("devpts");
+    let devpts = output
+        .lines()
+        .find(|line| line.starts_with("devpts"))
+        .expect("devpts");
     assert!(devpts.contains("gid=5,mode=620,ptmxmode=666"), "{devpts}");
     assert!(output.contains("size=65536k"), "{output}");
     assert!(output.ends_with("755\n1777\n"), "{output}");
     // Nothing of the host's is left beneath the new root.
-    assert!(!output.contains(text(&std::env::temp_dir().join("gantry-test"))), "{output}");
+    assert!(
+        !output.contains(text(&std::env::temp_dir().join("gantry-test"))),
+        "{output}"
+    );
 }
 
 fn directories_and_files_are_bound() {
-    let mut bundle = Bundle::new("cat /new/dir/file /etc/single /var/link/file; echo out >/new/dir/out; (echo x >/etc/single) 2>/dev/null || echo readonly");
+    let mut bundle = Bundle::new(
+        "cat /new/dir/file /etc/single /var/link/file; echo out >/new/dir/out; (echo x >/etc/single) 2>/dev/null || echo readonly",
+    );
     let source = bundle.path.join("source");
     fs::create_dir(&source).expect("mkdir");
     fs::write(source.join("file"), "dir\n").expect("write");
@@ -44,14 +83,26 @@ fn directories_and_files_are_bound() {
     fs::create_dir(bundle.rootfs().join("var")).expect("mkdir");
     symlink("/nowhere/yet", bundle.rootfs().join("var/link")).expect("link");
     bundle.mount("/new/dir", "bind", text(&source), &["rbind", "rprivate"]);
-    bundle.mount("/etc/single", "bind", text(&bundle.path.join("single")), &["bind", "ro"]);
+    bundle.mount(
+        "/etc/single",
+        "bind",
+        text(&bundle.path.join("single")),
+        &["bind", "ro"],
+    );
     bundle.mount("/var/link", "bind", text(&source), &["bind"]);
     assert_eq!(bundle.output(), "dir\nsingle\ndir\nreadonly\n");
-    assert_eq!(fs::read_to_string(source.join("out")).expect("written"), "out\n");
+    assert_eq!(
+        fs::read_to_string(source.join("out")).expect("written"),
+        "out\n"
+    );
 }
 
 fn recursive_and_plain_readonly_differ() {
-    for (options, expected) in [(&["rbind", "ro"][..], "top\nbelow\n"), (&["rbind", "rro"], "top\nno below\n"), (&["bind", "ro"], "top\nno mount\n")] {
+    for (options, expected) in [
+        (&["rbind", "ro"][..], "top\nbelow\n"),
+        (&["rbind", "rro"], "top\nno below\n"),
+        (&["bind", "ro"], "top\nno mount\n"),
+    ] {
         // A mount beneath the source, in a namespace of the test's own.
         let mut bundle = Bundle::new(
             "touch /b/x 2>/dev/null || echo top; if test -e /b/sub/mark; then touch /b/sub/x 2>/dev/null && echo below || echo no below; else echo no mount; fi",
@@ -62,19 +113,44 @@ fn recursive_and_plain_readonly_differ() {
         bundle.write();
         let script = format!(
             "mount --make-rprivate / && mount -t tmpfs t {0}/sub && touch {0}/sub/mark && exec /proc/self/fd/9 runtime --root {1} run -b {2} {3} 9<&-",
-            text(&source), text(&bundle.state_root()), text(&bundle.path), bundle.id
+            text(&source),
+            text(&bundle.state_root()),
+            text(&bundle.path),
+            bundle.id
         );
-        let script = script.replace("/proc/self/fd/9", text(&std::env::current_exe().expect("path"))).replace(" 9<&-", "");
-        let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &script]).output().expect("unshare");
-        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{options:?} {}", String::from_utf8_lossy(&output.stderr));
+        let script = script
+            .replace(
+                "/proc/self/fd/9",
+                text(&std::env::current_exe().expect("path")),
+            )
+            .replace(" 9<&-", "");
+        let output = std::process::Command::new("unshare")
+            .args(["-m", "sh", "-c", &script])
+            .output()
+            .expect("unshare");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            expected,
+            "{options:?} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
 fn options_of_a_bind_hold() {
-    let mut bundle = Bundle::new("grep ' /b ' /proc/mounts; /b/busybox true 2>/dev/null || echo noexec");
-    bundle.mount("/b", "bind", text(&bundle.rootfs().join("bin")), &["rbind", "nosuid", "nodev", "noexec", "noatime", "ro"]);
+    let mut bundle =
+        Bundle::new("grep ' /b ' /proc/mounts; /b/busybox true 2>/dev/null || echo noexec");
+    bundle.mount(
+        "/b",
+        "bind",
+        text(&bundle.rootfs().join("bin")),
+        &["rbind", "nosuid", "nodev", "noexec", "noatime", "ro"],
+    );
     let output = bundle.output();
-    assert!(output.contains(" ro,nosuid,nodev,noexec,noatime"), "{output}");
+    assert!(
+        output.contains(" ro,nosuid,nodev,noexec,noatime"),
+        "{output}"
+    );
     assert!(output.ends_with("noexec\n"), "{output}");
 }
 
@@ -85,44 +161,94 @@ fn propagation_is_as_asked() {
         bundle.mount(place, "bind", text(&source), &["rbind", option]);
     }
     let output = bundle.output();
-    let line = |place: &str| output.lines().find(|line| line.contains(place)).expect("mount").to_owned();
-    assert!(!line(" /p ").contains("shared:") && !line(" /p ").contains("unbindable"), "{output}");
+    let line = |place: &str| {
+        output
+            .lines()
+            .find(|line| line.contains(place))
+            .expect("mount")
+            .to_owned()
+    };
+    assert!(
+        !line(" /p ").contains("shared:") && !line(" /p ").contains("unbindable"),
+        "{output}"
+    );
     assert!(line(" /u ").contains("unbindable"), "{output}");
     assert!(line(" /s ").contains("shared:"), "{output}");
     bundle.spec["linux"]["rootfsPropagation"] = json!("shared");
     bundle.spec["process"]["args"] = json!(["grep", " / / ", "/proc/self/mountinfo"]);
-    bundle.spec["process"]["args"] = json!(["sh", "-c", "while read a b c d e f; do test \"$e\" = / && echo $f; done </proc/self/mountinfo; true"]);
+    bundle.spec["process"]["args"] = json!([
+        "sh",
+        "-c",
+        "while read a b c d e f; do test \"$e\" = / && echo $f; done </proc/self/mountinfo; true"
+    ]);
     assert!(bundle.output().contains("shared:"));
 }
 
 fn a_tmpfs_is_filled_from_the_image() {
-    let mut bundle = Bundle::new("cat /data/sub/file; readlink /data/link; stat -c %a:%u /data/sub /data/sub/file /data; touch /data/new && echo writable; grep ' /data ' /proc/mounts");
+    let mut bundle = Bundle::new(
+        "cat /data/sub/file; readlink /data/link; stat -c %a:%u /data/sub /data/sub/file /data; touch /data/new && echo writable; grep ' /data ' /proc/mounts",
+    );
     let data = bundle.rootfs().join("data");
     fs::create_dir_all(data.join("sub")).expect("mkdir");
     fs::write(data.join("sub/file"), "content\n").expect("write");
-    fs::set_permissions(data.join("sub/file"), std::os::unix::fs::PermissionsExt::from_mode(0o640)).expect("chmod");
+    fs::set_permissions(
+        data.join("sub/file"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o640),
+    )
+    .expect("chmod");
     std::os::unix::fs::chown(data.join("sub/file"), Some(7), None).expect("chown");
-    fs::set_permissions(data.join("sub"), std::os::unix::fs::PermissionsExt::from_mode(0o710)).expect("chmod");
+    fs::set_permissions(
+        data.join("sub"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o710),
+    )
+    .expect("chmod");
     symlink("sub/file", data.join("link")).expect("link");
-    bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup", "size=1m", "nodev"]);
+    bundle.mount(
+        "/data",
+        "tmpfs",
+        "tmpfs",
+        &["tmpcopyup", "size=1m", "nodev"],
+    );
     let output = bundle.output();
-    assert!(output.starts_with("content\nsub/file\n710:0\n640:7\n755:0\nwritable\n"), "{output}");
+    assert!(
+        output.starts_with("content\nsub/file\n710:0\n640:7\n755:0\nwritable\n"),
+        "{output}"
+    );
     assert!(output.contains("size=1024k"), "{output}");
     assert!(!data.join("new").exists());
-    bundle.spec["mounts"].as_array_mut().expect("mounts").last_mut().expect("mount")["options"] = json!(["ro", "size=1m"]);
-    bundle.spec["process"]["args"] = json!(["sh", "-c", "touch /data/x 2>/dev/null || echo readonly"]);
+    bundle.spec["mounts"]
+        .as_array_mut()
+        .expect("mounts")
+        .last_mut()
+        .expect("mount")["options"] = json!(["ro", "size=1m"]);
+    bundle.spec["process"]["args"] =
+        json!(["sh", "-c", "touch /data/x 2>/dev/null || echo readonly"]);
     assert_eq!(bundle.output(), "readonly\n");
 }
 
 fn a_directory_onto_a_file_is_explained() {
     let mut bundle = Bundle::new("true");
-    bundle.mount("/etc/passwd", "bind", text(&bundle.rootfs().join("bin")), &["bind"]);
+    bundle.mount(
+        "/etc/passwd",
+        "bind",
+        text(&bundle.rootfs().join("bin")),
+        &["bind"],
+    );
     let ran = bundle.run();
-    assert!(ran.stderr.contains("to rootfs at \"/etc/passwd\"") && ran.stderr.contains("not a directory: Are you trying to mount a directory onto a file"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("to rootfs at \"/etc/passwd\"")
+            && ran
+                .stderr
+                .contains("not a directory: Are you trying to mount a directory onto a file"),
+        "{}",
+        ran.stderr
+    );
 }
 
 fn the_containers_own_cgroups_are_shown() {
-    let mut bundle = Bundle::new("cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null; (mkdir /sys/fs/cgroup/pids/x || mkdir /sys/fs/cgroup/x) 2>/dev/null || echo readonly; ls /sys/fs/cgroup | tr '\\n' ' '");
+    let mut bundle = Bundle::new(
+        "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null; (mkdir /sys/fs/cgroup/pids/x || mkdir /sys/fs/cgroup/x) 2>/dev/null || echo readonly; ls /sys/fs/cgroup | tr '\\n' ' '",
+    );
     bundle.spec["linux"]["resources"]["pids"] = json!({ "limit": 55 });
     for namespace in [true, false] {
         if !namespace {
@@ -135,9 +261,16 @@ fn the_containers_own_cgroups_are_shown() {
     let mounts = bundle.spec["mounts"].as_array_mut().expect("mounts");
     mounts.retain(|mount| mount["type"] != "cgroup");
     bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["rw"]);
-    bundle.spec["process"]["args"] = json!(["sh", "-c", "mkdir /sys/fs/cgroup/pids/x 2>/dev/null || mkdir /sys/fs/cgroup/x && echo writable"]);
+    bundle.spec["process"]["args"] = json!([
+        "sh",
+        "-c",
+        "mkdir /sys/fs/cgroup/pids/x 2>/dev/null || mkdir /sys/fs/cgroup/x && echo writable"
+    ]);
     assert_eq!(bundle.output(), "writable\n");
-    assert!(bundle.cgroups().is_empty(), "what the container made is removed too");
+    assert!(
+        bundle.cgroups().is_empty(),
+        "what the container made is removed too"
+    );
 }
 
 fn ids_of_a_bind_are_mapped() {
@@ -146,7 +279,11 @@ fn ids_of_a_bind_are_mapped() {
     fs::create_dir(&source).expect("mkdir");
     fs::write(source.join("file"), "").expect("write");
     bundle.mount("/b", "bind", text(&source), &["bind"]);
-    let mount = bundle.spec["mounts"].as_array_mut().expect("mounts").last_mut().expect("mount");
+    let mount = bundle.spec["mounts"]
+        .as_array_mut()
+        .expect("mounts")
+        .last_mut()
+        .expect("mount");
     let map = json!([{ "containerID": 0, "hostID": 5000, "size": 10 }]);
     mount["uidMappings"] = map.clone();
     mount["gidMappings"] = map;
@@ -157,7 +294,10 @@ fn the_host_sees_no_mount_of_a_container() {
     let bundle = Bundle::new("sleep 60");
     let before = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
     bundle.start();
-    assert_eq!(fs::read_to_string("/proc/self/mountinfo").expect("mounts"), before);
+    assert_eq!(
+        fs::read_to_string("/proc/self/mountinfo").expect("mounts"),
+        before
+    );
 }
 
 fn the_root_can_be_moved_instead_of_pivoted() {
