@@ -192,8 +192,9 @@ impl Drop for PidFile {
 
 /// Tells whether a process is a daemon of ours: after a crash its number may belong to somebody else.
 fn is_gantry(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        .is_ok_and(|name| name.trim() == "gantry-daemon")
+    // A zombie keeps its name until somebody waits for it; it runs no more.
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.contains(" (gantry-daemon) ") && !stat.contains(") Z "))
 }
 
 fn engine_config(settings: &Settings) -> anyhow::Result<EngineConfig> {

@@ -27,6 +27,7 @@ impl Engine {
     pub async fn open(config: EngineConfig) -> Result<Engine> {
         let engine = crate::blocking::run(move || open_blocking(config)).await??;
         engine.adopt().await;
+        engine.watch_netd();
         Ok(engine)
     }
 

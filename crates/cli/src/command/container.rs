@@ -268,29 +268,17 @@ impl Download {
                 file: None,
             });
         }
-        let target = std::path::Path::new(path);
-        let parent = target
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        if let Some(parent) = parent
-            && !parent.exists()
-        {
-            return Err(Failure::new(format!(
-                "failed to {verb} {}: invalid output path: directory {} does not exist",
-                if verb == "save" { "image" } else { "container" },
-                crate::grammar::values::quote(&parent.to_string_lossy())
-            )));
-        }
-        if target.is_dir() {
-            return Err(Failure::new(format!(
-                "failed to {verb}: {path} is a directory"
-            )));
-        }
+        check_output(path, verb)?;
+        // A symbolic link stays one: the file that it leads to is replaced.
+        let path = std::fs::canonicalize(path).map_or_else(
+            |_| path.to_owned(),
+            |real| real.to_string_lossy().into_owned(),
+        );
         let fresh = format!("{path}.tmp-{}", std::process::id());
         let file = std::fs::File::create(&fresh)
-            .map_err(|error| Failure::new(open_error(path, &error)))?;
+            .map_err(|error| Failure::new(open_error(&path, &error)))?;
         Ok(Download {
-            path: path.to_owned(),
+            path,
             fresh,
             file: Some(file),
         })
@@ -319,6 +307,46 @@ impl Download {
             std::fs::rename(&self.fresh, &self.path)?;
         }
         Ok(())
+    }
+}
+
+/// Refuses an output path that is no place for a regular file. A complete file is renamed over the path at the end:
+/// over /dev/null that would take the device away.
+fn check_output(path: &str, verb: &str) -> Outcome {
+    let what = if verb == "save" { "image" } else { "container" };
+    let fail = |text: String| Err(Failure::new(format!("failed to {verb} {what}: {text}")));
+    let target = std::path::Path::new(path);
+    if let Some(parent) = target
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        && let Err(error) = std::fs::metadata(parent)
+    {
+        return fail(format!(
+            "invalid output path: stat {}: {}",
+            parent.display(),
+            crate::failure::reason(&error)
+        ));
+    }
+    // Links are followed: what would be written is what they lead to.
+    match std::fs::metadata(target)
+        .ok()
+        .and_then(|found| special(found.file_type()))
+    {
+        Some(kind) => fail(format!("cannot write to a {kind}")),
+        None => Ok(()),
+    }
+}
+
+/// Names a kind of file that is not regular.
+fn special(kind: std::fs::FileType) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt;
+    match kind {
+        _ if kind.is_dir() => Some("directory"),
+        _ if kind.is_char_device() => Some("character device file"),
+        _ if kind.is_block_device() => Some("block device file"),
+        _ if kind.is_fifo() => Some("named pipe (FIFO)"),
+        _ if kind.is_socket() => Some("socket"),
+        _ => None,
     }
 }
 
@@ -376,6 +404,31 @@ async fn commit(client: &Client, matches: &Matches) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_and_directories_are_no_output() {
+        let refused = |path: &str| {
+            check_output(path, "export")
+                .err()
+                .map(|failure| failure.text)
+        };
+        assert_eq!(
+            refused("/dev/null").as_deref(),
+            Some("failed to export container: cannot write to a character device file")
+        );
+        assert_eq!(
+            refused("/").as_deref(),
+            Some("failed to export container: cannot write to a directory")
+        );
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).expect("a link");
+        assert!(refused(&link.to_string_lossy()).is_some());
+        assert_eq!(
+            refused(&directory.path().join("file").to_string_lossy()),
+            None
+        );
+    }
 
     #[test]
     fn ports_sort_by_number() {

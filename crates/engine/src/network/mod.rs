@@ -28,6 +28,16 @@ impl Netd {
         })
     }
 
+    /// Looks whether netd lives, if it was ever needed: a dead one is started again and takes its ports back.
+    fn look(&self) {
+        let client = self.client.lock().expect("no holder panics").clone();
+        if let Some(client) = client
+            && let Err(error) = client.status()
+        {
+            tracing::error!(%error, "netd does not answer");
+        }
+    }
+
     fn client(&self) -> Result<Arc<gantry_netd::client::Client>, ReserveError> {
         let mut slot = self.client.lock().expect("no holder panics");
         if let Some(client) = &*slot {
@@ -51,7 +61,7 @@ impl PortReserver for Netd {
     fn owners(&self) -> Result<Vec<String>, ReserveError> {
         // Nobody owns anything while netd has no state: it need not be started to say so.
         let state = gantry_netd::client::state_dir(&self.options.exec_root);
-        let any = std::fs::read_dir(state).is_ok_and(|mut entries| entries.next().is_some());
+        let any = std::fs::read_dir(state).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != "lock"));
         if !any && self.client.lock().expect("no holder panics").is_none() {
             return Ok(Vec::new());
         }
@@ -60,6 +70,25 @@ impl PortReserver for Netd {
 
     fn guard(&self, table: &str, interfaces: &[String]) -> Result<(), ReserveError> {
         self.client()?.guard(table, interfaces)
+    }
+}
+
+/// How often netd is looked after. Until then ports are carried by the firewall, names and reservations wait.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
+impl Engine {
+    /// Looks after netd for as long as the engine lives.
+    pub(crate) fn watch_netd(&self) {
+        let netd = Arc::downgrade(&self.inner.netd);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Some(netd) = netd.upgrade() else { return };
+                if crate::blocking::run(move || netd.look()).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 }
 

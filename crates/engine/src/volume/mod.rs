@@ -115,6 +115,11 @@ impl Volumes {
         } else {
             options.name
         };
+        if name.len() < 2 {
+            return Err(Error::invalid(format!(
+                "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+            )));
+        }
         if !names::is_valid(&name) {
             return Err(Error::invalid(format!(
                 "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
