@@ -10,7 +10,7 @@ use gantry_api::wire::{KeySet, StringList};
 use gantry_engine::container::config::{Config, HostConfig, Resources};
 use gantry_engine::container::{Inspect, Listed, MountKind, NetworkView, Record, State, Status};
 
-use super::{instant, mount, null_if_empty};
+use super::{image_digest, instant, mount, null_if_empty};
 
 /// Writes one entry of the list; `now` is what ages count from.
 pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
@@ -20,7 +20,7 @@ pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
         id: record.id.clone(),
         names: Some(vec![format!("/{}", record.name)]),
         image: record.config.image.clone(),
-        image_id: record.image_id.clone(),
+        image_id: image_digest(&record.image_id),
         command: command(&record.path, &record.args),
         created: instant(record.created_ns).unix_seconds(),
         ports: port_summaries(record, &listed.network),
@@ -61,7 +61,7 @@ pub fn inspect(found: &Inspect) -> wire::ContainerInspect {
         path: record.path.clone(),
         args: record.args.clone(),
         state: state(&record.state),
-        image: record.image_id.clone(),
+        image: image_digest(&record.image_id),
         resolv_conf_path: path(&found.resolv_conf_path),
         hostname_path: path(&found.hostname_path),
         hosts_path: path(&found.hosts_path),
@@ -561,8 +561,7 @@ mod tests {
             id: "6078640856afc25b36e71a03f792bad24ed0c30fe54001511d4b974345e4698c".to_owned(),
             name: "dmn_b".to_owned(),
             created_ns: 1_795_470_748_843_065_813,
-            image_id: "sha256:dff9772482624e384852afbc2d3add6a14b89909f4968a1b36473d1c1584144f"
-                .to_owned(),
+            image_id: "dff9772482624e384852afbc2d3add6a14b89909f4968a1b36473d1c1584144f".to_owned(),
             path: "true".to_owned(),
             platform_os: "linux".to_owned(),
             config: Config {

@@ -10,6 +10,12 @@ pub fn message(event: &Event, version: ApiVersion) -> Option<Message> {
     if version.is_before(46) && event.kind == kind::IMAGE && event.action == "create" {
         return None;
     }
+    let is_image_id = event.kind == kind::IMAGE && gantry_api::id::is_full_id(&event.id);
+    let id_of_actor = if is_image_id {
+        super::image_digest(&event.id)
+    } else {
+        event.id.clone()
+    };
     // The fields of old are repeated for the two types that had events then.
     let (status, id, from) = match event.kind.as_str() {
         kind::CONTAINER => (
@@ -17,7 +23,7 @@ pub fn message(event: &Event, version: ApiVersion) -> Option<Message> {
             event.id.clone(),
             event.attributes.get("image").cloned().unwrap_or_default(),
         ),
-        kind::IMAGE => (event.action.clone(), event.id.clone(), String::new()),
+        kind::IMAGE => (event.action.clone(), id_of_actor.clone(), String::new()),
         _ => Default::default(),
     };
     Some(Message {
@@ -27,7 +33,7 @@ pub fn message(event: &Event, version: ApiVersion) -> Option<Message> {
         kind: event.kind.clone(),
         action: event.action.clone(),
         actor: Actor {
-            id: event.id.clone(),
+            id: id_of_actor,
             attributes: event.attributes.clone(),
         },
         scope: "local".to_owned(),

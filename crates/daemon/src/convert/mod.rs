@@ -32,6 +32,15 @@ pub fn instant(unix_nanos: i64) -> Timestamp {
     Timestamp::from_unix_nanos(unix_nanos.into())
 }
 
+/// Writes an image's id with its algorithm, as all of the API does.
+pub fn image_digest(id: &str) -> String {
+    if id.is_empty() || id.starts_with("sha256:") {
+        id.to_owned()
+    } else {
+        format!("sha256:{id}")
+    }
+}
+
 /// Turns rows and columns into a terminal's size; zeros are no size.
 pub fn console_size(size: [u32; 2]) -> Option<[u16; 2]> {
     let [rows, columns] = size.map(|number| u16::try_from(number).unwrap_or(u16::MAX));

@@ -45,7 +45,7 @@ pub async fn answer(
     let (api_version, rest) = match version::split(&path) {
         Ok(split) => split,
         Err(error) => {
-            let mut response = respond::error(&error);
+            let mut response = respond::refused_version(&error);
             respond::add_common_headers(&mut response);
             return response;
         }

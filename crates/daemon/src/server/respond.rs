@@ -7,7 +7,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::body::Body;
-use super::version::{ENGINE_VERSION, MAX};
+use super::version::{ENGINE_VERSION, MAX, Unserved};
 
 /// What a handler gives.
 pub type Reply = Result<Response<Body>, Failure>;
@@ -97,6 +97,18 @@ pub fn error(error: &ApiError) -> Response<Body> {
     .unwrap_or_default();
     bytes.push(b'\n');
     with_type(status, "application/json", Body::whole(bytes))
+}
+
+/// Answers a version that is not served. Clients that are too old for JSON errors get plain text.
+pub fn refused_version(unserved: &Unserved) -> Response<Body> {
+    match unserved {
+        Unserved::TooOld(_) => with_type(
+            StatusCode::BAD_REQUEST,
+            "text/plain; charset=utf-8",
+            Body::whole(format!("{unserved}\n")),
+        ),
+        Unserved::TooNew(_) => error(&ApiError::invalid(unserved.to_string())),
+    }
 }
 
 /// Adds the headers that every response bears.

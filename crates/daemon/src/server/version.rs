@@ -1,7 +1,5 @@
 //! API versions: the range that is served, and the path prefix.
 
-use gantry_api::error::ApiError;
-
 /// The oldest version that is served.
 pub const MIN: ApiVersion = ApiVersion(24);
 /// The newest version that is served, and the one of requests without a version.
@@ -33,8 +31,19 @@ impl std::fmt::Display for ApiVersion {
     }
 }
 
+/// Says why a version is not served, with Docker's text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unserved {
+    #[error(
+        "client version {0} is too old. Minimum supported API version is {MIN}, please upgrade your client to a newer version"
+    )]
+    TooOld(String),
+    #[error("client version {0} is too new. Maximum supported API version is {MAX}")]
+    TooNew(String),
+}
+
 /// Splits `/v1.NN/rest` into the version and `/rest`; a path without a version is of the newest.
-pub fn split(path: &str) -> Result<(ApiVersion, &str), ApiError> {
+pub fn split(path: &str) -> Result<(ApiVersion, &str), Unserved> {
     let Some(tail) = path.strip_prefix("/v") else {
         return Ok((MAX, path));
     };
@@ -55,15 +64,11 @@ pub fn split(path: &str) -> Result<(ApiVersion, &str), ApiError> {
         parts.get(1).copied().unwrap_or(0),
     );
     if key < (1, u64::from(MIN.0)) {
-        return Err(ApiError::invalid(format!(
-            "client version {version} is too old. Minimum supported API version is {MIN}, please upgrade your client to a newer version"
-        )));
+        return Err(Unserved::TooOld(version.to_owned()));
     }
     match u8::try_from(key.1) {
         Ok(minor) if key.0 == 1 && minor <= MAX.0 => Ok((ApiVersion(minor), rest)),
-        _ => Err(ApiError::invalid(format!(
-            "client version {version} is too new. Maximum supported API version is {MAX}"
-        ))),
+        _ => Err(Unserved::TooNew(version.to_owned())),
     }
 }
 
@@ -86,14 +91,24 @@ mod tests {
     #[test]
     fn versions_out_of_range_are_refused_with_dockers_texts() {
         assert_eq!(
-            split("/v1.12/info").unwrap_err().message,
+            split("/v1.12/info").unwrap_err().to_string(),
             "client version 1.12 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"
         );
         assert_eq!(
-            split("/v1.99/info").unwrap_err().message,
+            split("/v1.99/info").unwrap_err().to_string(),
             "client version 1.99 is too new. Maximum supported API version is 1.51"
         );
-        assert!(split("/v2/info").unwrap_err().message.contains("too new"));
-        assert!(split("/v0.9/info").unwrap_err().message.contains("too old"));
+        assert!(
+            split("/v2/info")
+                .unwrap_err()
+                .to_string()
+                .contains("too new")
+        );
+        assert!(
+            split("/v0.9/info")
+                .unwrap_err()
+                .to_string()
+                .contains("too old")
+        );
     }
 }
