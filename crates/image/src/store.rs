@@ -5,7 +5,7 @@
 
 use crate::content::Content;
 use crate::error::{Error, Result};
-use crate::hash::chain_ids;
+use crate::hash::{Hasher, chain_ids};
 use crate::index::{Change, ImageRecord, Index, LayerRecord, Mirror};
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
@@ -16,6 +16,7 @@ use gantry_snapshot::{Ingest, Snapshots};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 /// How many parsed images are kept.
@@ -28,8 +29,10 @@ pub struct Images(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub snapshots: Snapshots,
     pub content: Content,
-    pub index: Index,
-    mirror: Mutex<Mirror>,
+    pub index: Arc<Index>,
+    mirror: Arc<Mutex<Mirror>>,
+    /// Threads that wait for layers to reach the disk.
+    syncing: Mutex<Vec<JoinHandle<()>>>,
     cache: Mutex<HashMap<ImageId, Arc<Parsed>>>,
     set_aside: Vec<PathBuf>,
 }
@@ -121,6 +124,7 @@ impl Images {
         }
         let known: HashSet<u64> = mirror.layers.values().map(|layer| layer.snapshot).collect();
         let mut set_aside = snapshots.recover(&|number| known.contains(&number))?;
+        set_aside.extend(drop_damaged(&index, &mut mirror, &snapshots)?);
         set_aside.extend(content.quarantine_unknown(|hex| {
             hex.parse::<ImageId>()
                 .is_ok_and(|id| mirror.images.contains_key(&id))
@@ -128,8 +132,9 @@ impl Images {
         let inner = Inner {
             snapshots,
             content,
-            index,
-            mirror: Mutex::new(mirror),
+            index: Arc::new(index),
+            mirror: Arc::new(Mutex::new(mirror)),
+            syncing: Mutex::default(),
             cache: Mutex::default(),
             set_aside,
         };
@@ -391,11 +396,132 @@ impl Images {
             }
             return Err(error);
         }
+        let unsynced: Vec<Digest> = change
+            .layers
+            .iter()
+            .map(|layer| layer.diff_id.clone())
+            .collect();
         for ingest in places {
             ingest.commit()?;
         }
+        drop(mirror);
+        if !unsynced.is_empty() {
+            self.sync_later(unsynced);
+        }
         Ok(())
     }
+
+    /// Waits in a thread until the layers' files are on the disk, and then says so in their records.
+    ///
+    /// Waiting at once would make every load as slow as the disk. What a loss of power damages before, the next open
+    /// finds.
+    fn sync_later(&self, layers: Vec<Digest>) {
+        let (index, mirror) = (Arc::clone(&self.0.index), Arc::clone(&self.0.mirror));
+        let Ok(directory) = std::fs::File::open(self.0.snapshots.path()) else {
+            return;
+        };
+        let thread = std::thread::Builder::new()
+            .name("layer-sync".into())
+            .spawn(move || {
+                if gantry_snapshot::sync(&directory).is_err() {
+                    return;
+                }
+                let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
+                let records = layers
+                    .iter()
+                    .filter_map(|diff_id| mirror.layers.get(diff_id));
+                let records = records
+                    .map(|layer| LayerRecord {
+                        synced: true,
+                        ..layer.clone()
+                    })
+                    .collect();
+                // On failure the layers are checked once more than needed.
+                let _ = index.apply(
+                    &Change {
+                        layers: records,
+                        ..Change::default()
+                    },
+                    &mut mirror,
+                    &|| false,
+                );
+            });
+        let mut syncing = self
+            .0
+            .syncing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        syncing.retain(|thread| !thread.is_finished());
+        syncing.extend(thread);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The threads hold the index open, which another handle may want next.
+        for thread in self
+            .syncing
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Checks the layers that were not known to be on the disk; sets aside damaged ones and drops the records of what
+/// needs them, because an image that runs with empty files is worse than one that must be loaded again.
+fn drop_damaged(index: &Index, mirror: &mut Mirror, snapshots: &Snapshots) -> Result<Vec<PathBuf>> {
+    let mut set_aside = Vec::new();
+    let mut change = Change::default();
+    for layer in mirror.layers.values().filter(|layer| !layer.synced) {
+        let mut hasher = Hasher::default();
+        let rebuilt = snapshots
+            .open_snapshot(layer.snapshot)
+            .and_then(|snapshot| gantry_snapshot::recipe::rebuild(snapshot, &mut hasher));
+        if rebuilt.is_ok() && hasher.finish() == layer.diff_id {
+            change.layers.push(LayerRecord {
+                synced: true,
+                ..layer.clone()
+            });
+            continue;
+        }
+        change.removed_layers.push(layer.diff_id.clone());
+        set_aside.extend(snapshots.quarantine_layer(layer.snapshot)?);
+    }
+    for image in mirror.images.values() {
+        if image
+            .diff_ids
+            .iter()
+            .any(|diff_id| change.removed_layers.contains(diff_id))
+        {
+            change.removed_images.push(image.id.clone());
+            change
+                .removed_references
+                .extend(mirror.references_of(&image.id));
+        }
+    }
+    if !change.is_empty() {
+        if !change.layers.is_empty() {
+            let root = snapshots.open_root()?;
+            gantry_snapshot::sync(&root).map_err(|error| Error::io("sync the layers", error))?;
+        }
+        index.apply(&change, mirror, &|| snapshots.make_space())?;
+        let finished = set_aside
+            .iter()
+            .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
+            .collect();
+        index.apply(
+            &Change {
+                finished,
+                ..Change::default()
+            },
+            mirror,
+            &|| snapshots.make_space(),
+        )?;
+    }
+    Ok(set_aside)
 }
 
 /// Is what [`Images::commit`] writes.
@@ -556,4 +682,85 @@ pub(crate) fn missing_layer(diff_id: &Digest) -> Error {
 
 pub(crate) fn now() -> Timestamp {
     SystemTime::now().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ImportOptions;
+    use gantry_snapshot::tar::{Kind, NewEntry, Writer};
+
+    fn import(images: &Images, name: &str) -> ImageId {
+        let mut writer = Writer::new(Vec::new());
+        writer
+            .file(
+                &NewEntry::new(name.as_bytes(), Kind::File, 0o644, 0, (1, 0)),
+                b"content",
+            )
+            .unwrap();
+        let options = ImportOptions {
+            reference: Some(name.parse().unwrap()),
+            message: String::new(),
+            changes: Vec::new(),
+            platform: None,
+        };
+        images
+            .import(writer.finish().unwrap().as_slice(), &options)
+            .unwrap()
+    }
+
+    fn unsync(images: &Images) {
+        let mut mirror = images.lock();
+        let layers = mirror
+            .layers
+            .values()
+            .map(|layer| LayerRecord {
+                synced: false,
+                ..layer.clone()
+            })
+            .collect();
+        images
+            .write(
+                &Change {
+                    layers,
+                    ..Change::default()
+                },
+                &mut mirror,
+            )
+            .unwrap();
+    }
+
+    #[test]
+    fn a_layer_that_a_loss_of_power_damaged_is_set_aside_with_its_image() {
+        let root = tempfile::tempdir().unwrap();
+        let images = Images::open(root.path()).unwrap();
+        import(&images, "good");
+        import(&images, "bad");
+        drop(images);
+        let images = Images::open(root.path()).unwrap();
+        assert!(images.lock().layers.values().all(|layer| layer.synced));
+        unsync(&images);
+        let bad = images.get("bad").unwrap().layers[0].path.join("bad");
+        // As ext4 leaves a file whose blocks were not allocated yet.
+        std::fs::File::create(&bad).unwrap();
+        drop(images);
+        let images = Images::open(root.path()).unwrap();
+        assert!(images.get("good").is_ok());
+        assert!(images.get("bad").is_err());
+        assert!(
+            images
+                .set_aside()
+                .iter()
+                .any(|path| path.join("fs/bad").exists()),
+            "{:?}",
+            images.set_aside()
+        );
+        assert!(images.lock().layers.values().all(|layer| layer.synced));
+        // It can be loaded again.
+        import(&images, "bad");
+        assert_eq!(
+            std::fs::read(images.get("bad").unwrap().layers[0].path.join("bad")).unwrap(),
+            b"content"
+        );
+    }
 }

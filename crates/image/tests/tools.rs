@@ -149,7 +149,7 @@ fn a_real_tree_is_unpacked_as_gnu_tar_does() {
                 "-cf",
                 archive,
                 "etc",
-                "usr/bin",
+                "usr/sbin",
                 "usr/share/zoneinfo",
             ],
         );

@@ -18,4 +18,4 @@ pub mod tar;
 pub use diff::{Change, ChangeKind};
 pub use error::{Error, Result, is_no_space};
 pub use gantry_sys::fs::Usage;
-pub use store::{Ingest, Overlay, RootMetadata, Snapshots};
+pub use store::{Ingest, Overlay, RootMetadata, Snapshots, sync};

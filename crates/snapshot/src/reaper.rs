@@ -29,6 +29,8 @@ struct Shared {
     hurry: AtomicBool,
     stop: AtomicBool,
     removed: AtomicU64,
+    /// What `removed` was when someone was last told that there is space.
+    told: AtomicU64,
 }
 
 #[derive(Default)]
@@ -52,6 +54,7 @@ impl Reaper {
             hurry: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             removed: AtomicU64::new(0),
+            told: AtomicU64::new(0),
         });
         let own = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -73,9 +76,11 @@ impl Reaper {
         self.shared.changed.notify_all();
     }
 
-    /// Deletes everything at full speed and waits for it; tells whether anything was there.
+    /// Deletes everything at full speed and waits for it; tells whether anything went since the last answer.
+    ///
+    /// Not "since the call": what was deleted between the caller's failure and the call is space as well.
     pub fn drain(&self) -> bool {
-        let before = self.shared.removed.load(Ordering::Acquire);
+        let before = self.shared.told.load(Ordering::Acquire);
         let mut state = self.shared.lock();
         state.pending = true;
         state.waiting += 1;
@@ -96,7 +101,9 @@ impl Reaper {
         if state.waiting == 0 {
             self.shared.hurry.store(false, Ordering::Release);
         }
-        self.shared.removed.load(Ordering::Acquire) > before
+        let removed = self.shared.removed.load(Ordering::Acquire);
+        self.shared.told.fetch_max(removed, Ordering::AcqRel);
+        removed > before
     }
 }
 

@@ -234,7 +234,7 @@ impl Snapshots {
             .get(&number)
             .cloned()
             .ok_or(Error::NotFound(number))?;
-        let own = self.path(number);
+        let own = self.snapshot_path(number);
         Ok(Overlay {
             lowers: layers.iter().map(|layer| self.layer_path(*layer)).collect(),
             upper: own.join("fs"),
@@ -244,7 +244,7 @@ impl Snapshots {
 
     /// Gives the tree of a layer or the upper directory of a container.
     pub fn layer_path(&self, number: u64) -> PathBuf {
-        self.path(number).join("fs")
+        self.snapshot_path(number).join("fs")
     }
 
     /// Opens the directory that holds `fs`.
@@ -254,6 +254,28 @@ impl Snapshots {
                 Err(Error::NotFound(number))
             }
             other => other.map_err(|error| Error::io(format!("open snapshot {number}"), error)),
+        }
+    }
+
+    /// Gives the directory that holds all snapshots.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Opens the directory that holds all snapshots.
+    pub fn open_root(&self) -> Result<OwnedFd> {
+        self.0
+            .directory
+            .try_clone()
+            .map_err(|error| Error::io("open `snapshots`", error))
+    }
+
+    /// Sets a damaged layer aside; gives its new place, or nothing where it is gone.
+    pub fn quarantine_layer(&self, number: u64) -> Result<Option<PathBuf>> {
+        if self.snapshot_path(number).exists() {
+            self.quarantine(number).map(Some)
+        } else {
+            Ok(None)
         }
     }
 
@@ -370,13 +392,13 @@ impl Snapshots {
         }
     }
 
-    fn path(&self, number: u64) -> PathBuf {
+    fn snapshot_path(&self, number: u64) -> PathBuf {
         self.0.path.join(number.to_string())
     }
 
     fn quarantine(&self, number: u64) -> Result<PathBuf> {
         let target = self.0.path.join("quarantine").join(number.to_string());
-        std::fs::rename(self.path(number), &target)
+        std::fs::rename(self.snapshot_path(number), &target)
             .map_err(|error| Error::io(format!("set snapshot {number} aside"), error))?;
         lock(&self.0.active).remove(&number);
         Ok(target)
@@ -488,6 +510,11 @@ fn read_parents(directory: &OwnedFd, number: u64) -> Result<Option<Vec<u64>>> {
         .map(str::parse)
         .collect::<Result<_, std::num::ParseIntError>>();
     numbers.map(Some).map_err(|_| damaged())
+}
+
+/// Waits until everything written to the file system of an open directory is on the disk (syncfs(2)).
+pub fn sync(directory: impl std::os::fd::AsFd) -> std::io::Result<()> {
+    Ok(rustix::fs::syncfs(directory)?)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
