@@ -131,16 +131,16 @@ fn base_name(path: &str) -> String {
 }
 
 /// Replaces the first component of an archive's entry by the name at the target.
-fn renamed(entry: &Path, name: Option<&str>) -> Option<PathBuf> {
+fn renamed(entry: &Path, name: Option<&str>, contents: bool) -> Option<PathBuf> {
     let mut components = entry.strip_prefix(".").unwrap_or(entry).components();
-    components.next();
+    // The archive of `DIRECTORY/.` has the root `.`, which the line above took off.
+    if !contents {
+        components.next();
+    }
     let rest = components.as_path();
     match name {
-        Some(name) => Some(if rest.as_os_str().is_empty() {
-            PathBuf::from(name)
-        } else {
-            Path::new(name).join(rest)
-        }),
+        Some(name) if rest.as_os_str().is_empty() => Some(PathBuf::from(name)),
+        Some(name) => Some(Path::new(name).join(rest)),
         None if rest.as_os_str().is_empty() => None,
         None => Some(rest.to_owned()),
     }
@@ -197,24 +197,20 @@ async fn from_container(
     let stat = decode_stat(&header).ok_or_else(|| Failure::new("the daemon sent no path stat"))?;
     let is_directory = stat["mode"].as_u64().unwrap_or(0) & DIRECTORY_BIT != 0;
     let there = local_there(local)?;
-    let place = place(&path, is_directory, local, there)
-        .map_err(|error| Failure::new(format!("{error}: {local}")))?;
+    let place = place(&path, is_directory, local, there).map_err(Failure::new)?;
     if !Path::new(&place.directory).is_dir() {
         return Err(Failure::new(format!(
             "invalid output path: directory \"{}\" does not exist",
-            place.directory
+            crate::run::volume::absolute(&place.directory)
         )));
     }
     let (sender, chunks) = mpsc::channel(16);
-    let unpack = std::thread::spawn(move || {
-        unpack(
-            ChunkReader {
-                chunks,
-                current: Bytes::new(),
-            },
-            &place,
-        )
-    });
+    let contents = path.ends_with("/.");
+    let reader = ChunkReader {
+        chunks,
+        current: Bytes::new(),
+    };
+    let unpack = std::thread::spawn(move || unpack(reader, &place, contents));
     let mut total = 0usize;
     while let Some(chunk) = response.chunk().await? {
         total += chunk.len();
@@ -235,7 +231,7 @@ async fn from_container(
     Ok(())
 }
 
-fn unpack(reader: impl Read, place: &Place) -> Outcome {
+fn unpack(reader: impl Read, place: &Place, contents: bool) -> Outcome {
     let failed = |error: &io::Error| {
         Failure::new(format!(
             "copy to {}: {}",
@@ -251,7 +247,7 @@ fn unpack(reader: impl Read, place: &Place) -> Outcome {
     for entry in archive.entries().map_err(|error| failed(&error))? {
         let mut entry = entry.map_err(|error| failed(&error))?;
         let path = entry.path().map_err(|error| failed(&error))?.into_owned();
-        let Some(target) = renamed(&path, place.name.as_deref()) else {
+        let Some(target) = renamed(&path, place.name.as_deref(), contents) else {
             continue;
         };
         // An archive comes from a container: it may not name anything outside the directory.
@@ -269,7 +265,8 @@ fn unpack(reader: impl Read, place: &Place) -> Outcome {
                 .link_name()
                 .map_err(|error| failed(&error))?
                 .map(|link| link.into_owned());
-            let Some(link) = link.and_then(|link| renamed(&link, place.name.as_deref())) else {
+            let Some(link) = link.and_then(|link| renamed(&link, place.name.as_deref(), contents))
+            else {
                 continue;
             };
             if link
@@ -430,8 +427,7 @@ async fn to_container(
                 crate::failure::reason(&error)
             ))
         })?;
-        let place = place(local, metadata.is_dir(), &target, there)
-            .map_err(|error| Failure::new(format!("{error}: {container}:{path}")))?;
+        let place = place(local, metadata.is_dir(), &target, there).map_err(Failure::new)?;
         let directory = place.directory.clone();
         let source = PathBuf::from(local);
         let reader = std::thread::spawn(move || {
@@ -565,15 +561,26 @@ mod tests {
     #[test]
     fn entries_are_renamed() {
         assert_eq!(
-            renamed(Path::new("a/b"), Some("x")),
+            renamed(Path::new("a/b"), Some("x"), false),
             Some(PathBuf::from("x/b"))
         );
         assert_eq!(
-            renamed(Path::new("a/"), Some("x")),
+            renamed(Path::new("a/"), Some("x"), false),
             Some(PathBuf::from("x"))
         );
-        assert_eq!(renamed(Path::new("a/b"), None), Some(PathBuf::from("b")));
-        assert_eq!(renamed(Path::new("./a"), None), None);
+        assert_eq!(
+            renamed(Path::new("a/b"), None, false),
+            Some(PathBuf::from("b"))
+        );
+        assert_eq!(renamed(Path::new("./a"), None, false), None);
+        assert_eq!(
+            renamed(Path::new("./f"), Some("x"), true),
+            Some(PathBuf::from("x/f"))
+        );
+        assert_eq!(
+            renamed(Path::new("./"), Some("x"), true),
+            Some(PathBuf::from("x"))
+        );
     }
 
     #[test]

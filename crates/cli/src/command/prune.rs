@@ -40,7 +40,8 @@ pub async fn prune(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
             "WARNING! {warning}\nAre you sure you want to continue?"
         ))?
     {
-        return Err(cancelled(kind));
+        // Docker's client ends in silence and with success.
+        return Ok(());
     }
     let report = one(cli.client()?, kind, all, filters).await?;
     output::out(&report.text);
@@ -51,10 +52,6 @@ pub async fn prune(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         ));
     }
     Ok(())
-}
-
-fn cancelled(kind: &str) -> Failure {
-    Failure::new(format!("{kind} prune has been cancelled"))
 }
 
 #[derive(Default)]
@@ -159,7 +156,7 @@ async fn system(
             }
         }
         if !confirmed(&format!("{text}\nAre you sure you want to continue?"))? {
-            return Err(cancelled("system"));
+            return Ok(());
         }
     }
     let mut bytes = 0.0;
