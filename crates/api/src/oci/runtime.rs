@@ -35,11 +35,17 @@ pub struct Spec {
     pub hostname: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub domainname: String,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub mounts: Vec<Mount>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub annotations: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linux: Option<Linux>,
@@ -67,12 +73,18 @@ pub struct Process {
     pub user: User,
     #[serde(deserialize_with = "null_is_default")]
     pub args: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub env: Vec<String>,
     pub cwd: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<LinuxCapabilities>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub rlimits: Vec<Rlimit>,
     #[serde(skip_serializing_if = "is_false")]
     pub no_new_privileges: bool,
@@ -108,7 +120,10 @@ pub struct User {
     pub gid: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub umask: Option<u32>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub additional_gids: Vec<u32>,
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -118,15 +133,30 @@ pub struct User {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LinuxCapabilities {
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub bounding: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub effective: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub inheritable: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub permitted: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub ambient: Vec<String>,
 }
 
@@ -157,7 +187,10 @@ pub struct Scheduler {
     pub nice: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub flags: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<u64>,
@@ -187,11 +220,22 @@ pub struct Mount {
     pub kind: String,
     #[serde(skip_serializing_if = "path_is_empty")]
     pub source: PathBuf,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub options: Vec<String>,
-    #[serde(rename = "uidMappings", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        rename = "uidMappings",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub uid_mappings: Vec<LinuxIdMapping>,
-    #[serde(rename = "gidMappings", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        rename = "gidMappings",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub gid_mappings: Vec<LinuxIdMapping>,
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -205,17 +249,35 @@ fn path_is_empty(path: &std::path::Path) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Hooks {
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub prestart: Vec<Hook>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub create_runtime: Vec<Hook>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub create_container: Vec<Hook>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub start_container: Vec<Hook>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub poststart: Vec<Hook>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub poststop: Vec<Hook>,
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -226,9 +288,15 @@ pub struct Hooks {
 #[serde(default)]
 pub struct Hook {
     pub path: PathBuf,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub args: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub env: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
@@ -238,29 +306,55 @@ pub struct Hook {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Linux {
-    #[serde(rename = "uidMappings", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        rename = "uidMappings",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub uid_mappings: Vec<LinuxIdMapping>,
-    #[serde(rename = "gidMappings", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        rename = "gidMappings",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub gid_mappings: Vec<LinuxIdMapping>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub sysctl: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<LinuxResources>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cgroups_path: String,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub namespaces: Vec<LinuxNamespace>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub devices: Vec<LinuxDevice>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub net_devices: BTreeMap<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<LinuxSeccomp>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub rootfs_propagation: String,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub masked_paths: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub readonly_paths: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub mount_label: String,
@@ -268,7 +362,10 @@ pub struct Linux {
     pub intel_rdt: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub personality: Option<LinuxPersonality>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub time_offsets: BTreeMap<String, LinuxTimeOffset>,
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -327,7 +424,10 @@ pub struct LinuxTimeOffset {
 #[serde(default)]
 pub struct LinuxPersonality {
     pub domain: String,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub flags: Vec<String>,
 }
 
@@ -335,7 +435,10 @@ pub struct LinuxPersonality {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LinuxResources {
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub devices: Vec<LinuxDeviceCgroup>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<LinuxMemory>,
@@ -345,13 +448,22 @@ pub struct LinuxResources {
     pub pids: Option<LinuxPids>,
     #[serde(rename = "blockIO", skip_serializing_if = "Option::is_none")]
     pub block_io: Option<LinuxBlockIo>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub hugepage_limits: Vec<LinuxHugepageLimit>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<LinuxNetwork>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub rdma: BTreeMap<String, LinuxRdma>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub unified: BTreeMap<String, String>,
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -439,15 +551,32 @@ pub struct LinuxBlockIo {
     pub weight: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaf_weight: Option<u16>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub weight_device: Vec<LinuxWeightDevice>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub throttle_read_bps_device: Vec<LinuxThrottleDevice>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub throttle_write_bps_device: Vec<LinuxThrottleDevice>,
-    #[serde(rename = "throttleReadIOPSDevice", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        rename = "throttleReadIOPSDevice",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub throttle_read_iops_device: Vec<LinuxThrottleDevice>,
-    #[serde(rename = "throttleWriteIOPSDevice", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        rename = "throttleWriteIOPSDevice",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub throttle_write_iops_device: Vec<LinuxThrottleDevice>,
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -488,7 +617,10 @@ pub struct LinuxHugepageLimit {
 pub struct LinuxNetwork {
     #[serde(rename = "classID", skip_serializing_if = "Option::is_none")]
     pub class_id: Option<u32>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub priorities: Vec<LinuxInterfacePriority>,
 }
 
@@ -519,15 +651,24 @@ pub struct LinuxSeccomp {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_errno_ret: Option<u32>,
     /// `SCMP_ARCH_X86_64`, …
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub architectures: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub flags: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub listener_path: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub listener_metadata: String,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub syscalls: Vec<LinuxSyscall>,
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -543,7 +684,10 @@ pub struct LinuxSyscall {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno_ret: Option<u32>,
     /// All must hold.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub args: Vec<LinuxSeccompArg>,
 }
 
@@ -574,7 +718,10 @@ pub struct State {
     #[serde(skip_serializing_if = "pid_is_zero")]
     pub pid: i32,
     pub bundle: PathBuf,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -597,7 +744,8 @@ mod tests {
     #[test]
     fn null_is_an_empty_list() {
         let spec: Spec =
-            serde_json::from_str(r#"{"mounts":null,"annotations":null,"process":{"args":null}}"#).expect("parse");
+            serde_json::from_str(r#"{"mounts":null,"annotations":null,"process":{"args":null}}"#)
+                .expect("parse");
         assert!(spec.mounts.is_empty());
         assert!(spec.process.expect("process").args.is_empty());
     }
