@@ -183,11 +183,19 @@ class Gantry(Engine):
         self.daemon.wait(30)
 
     def stop(self):
+        """Ends the daemon and its processes, and removes what an engine keeps for its next start."""
         self.clean()
         self.end_daemon()
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
+        identity = open(f'{self.data_root}/engine-id').read()[:12]
+        subprocess.run(['nft', 'delete', 'table', 'inet', f'gantry-{identity}'], stderr=subprocess.DEVNULL)
         subprocess.run(['ip', 'link', 'del', self.bridge])
+        for hierarchy in ['/sys/fs/cgroup', *directories('/sys/fs/cgroup')]:
+            if os.path.isdir(f'{hierarchy}/{self.cgroup_parent}'):
+                os.rmdir(f'{hierarchy}/{self.cgroup_parent}')
+        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self.exec_root, ignore_errors=True)
 
     def processes(self):
         """The daemon, its netd (by the exec root) and the shims of its containers (by their ids)."""

@@ -291,6 +291,8 @@ def runtimes(rounds):
                 results[name].append({'create': create, 'start': begin, 'delete': delete, 'create + start + delete': create + begin + delete})
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+        for name in commands:
+            shutil.rmtree(f'/run/gantry-bench-{name}', ignore_errors=True)
     return results
 
 
