@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use gantry_testkit::session::Session;
-use gantry_testkit::wait::eventually;
+use gantry_testkit::wait::{eventually, eventually_within};
 
 gantry_testkit::scenarios![
     the_bridge_gives_address_route_and_name,
@@ -227,7 +227,9 @@ fn a_container_reaches_the_outside(s: &Session) {
     let target = if s.engine.is_reference() { "10.231.78.2" } else { "10.231.77.2" };
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let (mut stream, peer) = listener.accept().expect("a connection");
+            listener.set_nonblocking(true).expect("a listener that does not wait");
+            let (mut stream, peer) = eventually_within(Duration::from_secs(15), "the container connects", || listener.accept().ok());
+            stream.set_nonblocking(false).expect("a stream that waits");
             let mut text = String::new();
             let _ = stream.read_to_string(&mut text);
             (text, peer.ip())
