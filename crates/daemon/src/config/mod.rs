@@ -160,8 +160,8 @@ fn settings(values: &Values) -> Result<Settings, Invalid> {
     let mut docker_socket = None;
     if hosts.is_empty() {
         hosts.push(Host::Unix(exec_root.join("gantry.sock")));
-        docker_socket =
-            (exec_root == PathBuf::from(EXEC_ROOT_DEFAULT)).then(|| PathBuf::from(DOCKER_SOCKET));
+        docker_socket = (exec_root == std::path::Path::new(EXEC_ROOT_DEFAULT))
+            .then(|| PathBuf::from(DOCKER_SOCKET));
     }
     let level = match (
         flag(values, "debug"),
@@ -224,10 +224,7 @@ fn settings(values: &Values) -> Result<Settings, Invalid> {
     }
     let labels = list(values, "label");
     for label in &labels {
-        if !label
-            .split_once('=')
-            .is_some_and(|(key, _)| !key.is_empty())
-        {
+        if label.split_once('=').is_none_or(|(key, _)| key.is_empty()) {
             return invalid(format!("bad attribute format: {label}"));
         }
     }
