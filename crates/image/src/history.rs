@@ -1,7 +1,8 @@
 //! How an image came to be.
 
 use crate::error::{Error, Result};
-use crate::store::{Images, resolve};
+use crate::resolve::resolve;
+use crate::store::Images;
 use gantry_api::id::ImageId;
 use gantry_api::reference::Reference;
 use gantry_api::time::Timestamp;

@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::glob;
 use crate::index::Mirror;
-use crate::store::{Image, Images, resolve};
+use crate::resolve::resolve;
+use crate::store::{Image, Images};
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
 use gantry_api::reference::Reference;

@@ -7,7 +7,8 @@
 use crate::error::{Error, Result};
 use crate::hash::chain_ids;
 use crate::index::{Change, Mirror};
-use crate::store::{Images, lookup_key, resolve};
+use crate::resolve::{lookup_key, resolve};
+use crate::store::Images;
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
 use gantry_api::reference::Reference;

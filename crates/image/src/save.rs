@@ -9,7 +9,8 @@
 use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::index::LayerRecord;
-use crate::store::{Image, Images, Lease, missing_layer, resolve};
+use crate::resolve::resolve;
+use crate::store::{Image, Images, Lease, missing_layer};
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Index, Manifest, media_type,

@@ -4,13 +4,15 @@
 //! whole state. A *lease* keeps a layer while an operation relies on it and no image names it yet.
 
 use crate::content::Content;
+use crate::durability::drop_damaged;
 use crate::error::{Error, Result};
-use crate::hash::{Hasher, chain_ids};
+use crate::hash::chain_ids;
 use crate::index::{Change, ImageRecord, Index, LayerRecord, Mirror};
+use crate::resolve::{resolve, tag_target};
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
 use gantry_api::oci::image::ImageConfig;
-use gantry_api::reference::{AnyReference, Reference, parse_any};
+use gantry_api::reference::Reference;
 use gantry_api::time::Timestamp;
 use gantry_snapshot::{Ingest, Snapshots};
 use std::collections::{HashMap, HashSet};
@@ -30,9 +32,9 @@ pub(crate) struct Inner {
     pub snapshots: Snapshots,
     pub content: Content,
     pub index: Arc<Index>,
-    mirror: Arc<Mutex<Mirror>>,
+    pub mirror: Arc<Mutex<Mirror>>,
     /// Threads that wait for layers to reach the disk.
-    syncing: Mutex<Vec<JoinHandle<()>>>,
+    pub syncing: Mutex<Vec<JoinHandle<()>>>,
     cache: Mutex<HashMap<ImageId, Arc<Parsed>>>,
     set_aside: Vec<PathBuf>,
 }
@@ -410,50 +412,6 @@ impl Images {
         }
         Ok(())
     }
-
-    /// Waits in a thread until the layers' files are on the disk, and then says so in their records.
-    ///
-    /// Waiting at once would make every load as slow as the disk. What a loss of power damages before, the next open
-    /// finds.
-    fn sync_later(&self, layers: Vec<Digest>) {
-        let (index, mirror) = (Arc::clone(&self.0.index), Arc::clone(&self.0.mirror));
-        let Ok(directory) = std::fs::File::open(self.0.snapshots.path()) else {
-            return;
-        };
-        let thread = std::thread::Builder::new()
-            .name("layer-sync".into())
-            .spawn(move || {
-                if gantry_snapshot::sync(&directory).is_err() {
-                    return;
-                }
-                let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
-                let records = layers
-                    .iter()
-                    .filter_map(|diff_id| mirror.layers.get(diff_id));
-                let records = records
-                    .map(|layer| LayerRecord {
-                        synced: true,
-                        ..layer.clone()
-                    })
-                    .collect();
-                // On failure the layers are checked once more than needed.
-                let _ = index.apply(
-                    &Change {
-                        layers: records,
-                        ..Change::default()
-                    },
-                    &mut mirror,
-                    &|| false,
-                );
-            });
-        let mut syncing = self
-            .0
-            .syncing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        syncing.retain(|thread| !thread.is_finished());
-        syncing.extend(thread);
-    }
 }
 
 impl Drop for Inner {
@@ -470,60 +428,6 @@ impl Drop for Inner {
     }
 }
 
-/// Checks the layers that were not known to be on the disk; sets aside damaged ones and drops the records of what
-/// needs them, because an image that runs with empty files is worse than one that must be loaded again.
-fn drop_damaged(index: &Index, mirror: &mut Mirror, snapshots: &Snapshots) -> Result<Vec<PathBuf>> {
-    let mut set_aside = Vec::new();
-    let mut change = Change::default();
-    for layer in mirror.layers.values().filter(|layer| !layer.synced) {
-        let mut hasher = Hasher::default();
-        let rebuilt = snapshots
-            .open_snapshot(layer.snapshot)
-            .and_then(|snapshot| gantry_snapshot::recipe::rebuild(snapshot, &mut hasher));
-        if rebuilt.is_ok() && hasher.finish() == layer.diff_id {
-            change.layers.push(LayerRecord {
-                synced: true,
-                ..layer.clone()
-            });
-            continue;
-        }
-        change.removed_layers.push(layer.diff_id.clone());
-        set_aside.extend(snapshots.quarantine_layer(layer.snapshot)?);
-    }
-    for image in mirror.images.values() {
-        if image
-            .diff_ids
-            .iter()
-            .any(|diff_id| change.removed_layers.contains(diff_id))
-        {
-            change.removed_images.push(image.id.clone());
-            change
-                .removed_references
-                .extend(mirror.references_of(&image.id));
-        }
-    }
-    if !change.is_empty() {
-        if !change.layers.is_empty() {
-            let root = snapshots.open_root()?;
-            gantry_snapshot::sync(&root).map_err(|error| Error::io("sync the layers", error))?;
-        }
-        index.apply(&change, mirror, &|| snapshots.make_space())?;
-        let finished = set_aside
-            .iter()
-            .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
-            .collect();
-        index.apply(
-            &Change {
-                finished,
-                ..Change::default()
-            },
-            mirror,
-            &|| snapshots.make_space(),
-        )?;
-    }
-    Ok(set_aside)
-}
-
 /// Is what [`Images::commit`] writes.
 #[derive(Default)]
 pub(crate) struct Staged {
@@ -534,7 +438,7 @@ pub(crate) struct Staged {
 }
 
 impl Change {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let Self {
             layers,
             images,
@@ -590,82 +494,6 @@ impl Drop for Lease {
     }
 }
 
-/// Finds the id that a name means: a full id, then a reference, then a unique prefix of an id.
-pub(crate) fn resolve(mirror: &Mirror, name: &str) -> Result<ImageId> {
-    let reference = match parse_any(name).map_err(|error| Error::invalid(error.to_string()))? {
-        AnyReference::Id(digest) => {
-            let id = digest
-                .hex()
-                .parse::<ImageId>()
-                .ok()
-                .filter(|id| mirror.images.contains_key(id));
-            return id.ok_or_else(|| no_such_image(digest.as_str()));
-        }
-        AnyReference::Named(reference) => reference,
-    };
-    if let Some((_, id)) = mirror.references.get(&lookup_key(&reference)) {
-        return Ok(id.clone());
-    }
-    let prefix = name.strip_prefix("sha256:").unwrap_or(name);
-    if let Some(id) = by_prefix(mirror, prefix) {
-        return Ok(id);
-    }
-    Err(no_such_image(&reference.or_latest().to_string()))
-}
-
-/// Gives the key of a reference: a digest counts more than a tag.
-pub(crate) fn lookup_key(reference: &Reference) -> String {
-    match reference.digest() {
-        Some(digest) => reference.clone().with_digest(digest.clone()).canonical(),
-        None => reference.clone().or_latest().canonical(),
-    }
-}
-
-fn by_prefix(mirror: &Mirror, prefix: &str) -> Option<ImageId> {
-    if prefix.is_empty()
-        || prefix.len() > 64
-        || !prefix
-            .bytes()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    {
-        return None;
-    }
-    let first: ImageId = format!("{prefix:0<64}").parse().ok()?;
-    let mut found = mirror
-        .images
-        .range(first..)
-        .map(|(id, _)| id)
-        .take_while(|id| id.as_str().starts_with(prefix));
-    let only = found.next()?;
-    // An ambiguous prefix is no name, which Docker reports as such.
-    if found.next().is_some() {
-        None
-    } else {
-        Some(only.clone())
-    }
-}
-
-/// Parses the name that an image is to get.
-pub(crate) fn tag_target(target: &str) -> Result<Reference> {
-    let reference: Reference =
-        target
-            .parse()
-            .map_err(|error: gantry_api::reference::ReferenceError| {
-                Error::invalid(error.to_string())
-            })?;
-    if reference.digest().is_some() {
-        return Err(Error::invalid(
-            "refusing to create a tag with a digest reference",
-        ));
-    }
-    if reference.familiar_name() == "sha256" {
-        return Err(Error::invalid(
-            "refusing to create an ambiguous tag using digest algorithm as name",
-        ));
-    }
-    Ok(reference.or_latest())
-}
-
 /// Parses an image's configuration.
 pub(crate) fn parse_config(raw: &[u8]) -> Result<ImageConfig> {
     serde_json::from_slice(raw)
@@ -682,85 +510,4 @@ pub(crate) fn missing_layer(diff_id: &Digest) -> Error {
 
 pub(crate) fn now() -> Timestamp {
     SystemTime::now().into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ImportOptions;
-    use gantry_snapshot::tar::{Kind, NewEntry, Writer};
-
-    fn import(images: &Images, name: &str) -> ImageId {
-        let mut writer = Writer::new(Vec::new());
-        writer
-            .file(
-                &NewEntry::new(name.as_bytes(), Kind::File, 0o644, 0, (1, 0)),
-                b"content",
-            )
-            .unwrap();
-        let options = ImportOptions {
-            reference: Some(name.parse().unwrap()),
-            message: String::new(),
-            changes: Vec::new(),
-            platform: None,
-        };
-        images
-            .import(writer.finish().unwrap().as_slice(), &options)
-            .unwrap()
-    }
-
-    fn unsync(images: &Images) {
-        let mut mirror = images.lock();
-        let layers = mirror
-            .layers
-            .values()
-            .map(|layer| LayerRecord {
-                synced: false,
-                ..layer.clone()
-            })
-            .collect();
-        images
-            .write(
-                &Change {
-                    layers,
-                    ..Change::default()
-                },
-                &mut mirror,
-            )
-            .unwrap();
-    }
-
-    #[test]
-    fn a_layer_that_a_loss_of_power_damaged_is_set_aside_with_its_image() {
-        let root = tempfile::tempdir().unwrap();
-        let images = Images::open(root.path()).unwrap();
-        import(&images, "good");
-        import(&images, "bad");
-        drop(images);
-        let images = Images::open(root.path()).unwrap();
-        assert!(images.lock().layers.values().all(|layer| layer.synced));
-        unsync(&images);
-        let bad = images.get("bad").unwrap().layers[0].path.join("bad");
-        // As ext4 leaves a file whose blocks were not allocated yet.
-        std::fs::File::create(&bad).unwrap();
-        drop(images);
-        let images = Images::open(root.path()).unwrap();
-        assert!(images.get("good").is_ok());
-        assert!(images.get("bad").is_err());
-        assert!(
-            images
-                .set_aside()
-                .iter()
-                .any(|path| path.join("fs/bad").exists()),
-            "{:?}",
-            images.set_aside()
-        );
-        assert!(images.lock().layers.values().all(|layer| layer.synced));
-        // It can be loaded again.
-        import(&images, "bad");
-        assert_eq!(
-            std::fs::read(images.get("bad").unwrap().layers[0].path.join("bad")).unwrap(),
-            b"content"
-        );
-    }
 }
