@@ -115,27 +115,37 @@ fn every_operation(engine: &Engine, archive: &[u8]) {
     call("DELETE", "/volumes/points?force=1", None);
 }
 
-/// What the API says against what the kernel says.
+/// What the API says against what the kernel says. A process may end between the two questions: what is odd is asked again.
 fn inconsistencies(engine: &Engine) -> Vec<String> {
     let mut problems = Vec::new();
     let list = engine.api("GET", "/containers/json?all=1", None).json().expect("a list");
     for container in list.as_array().expect("a list") {
         let id = container["Id"].as_str().expect("an id");
-        let response = engine.api("GET", &format!("/containers/{id}/json"), None);
-        let Ok(state) = response.json() else {
-            problems.push(format!("{id} is listed and cannot be inspected: {}", response.text()));
-            continue;
-        };
-        let pid = state["State"]["Pid"].as_i64().unwrap_or(0);
-        let alive = pid > 0 && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-        match state["State"]["Status"].as_str() {
-            Some("running" | "paused") if !alive => problems.push(format!("{id} runs without process {pid}")),
-            Some("created" | "exited") if pid != 0 => problems.push(format!("{id} has ended and has process {pid}")),
-            Some("created" | "exited" | "running" | "paused" | "restarting") => {}
-            other => problems.push(format!("{id} is {other:?} after a restart")),
+        let deadline = Instant::now() + Duration::from_secs(3);
+        let mut problem = inconsistency(engine, id);
+        while problem.is_some() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+            problem = inconsistency(engine, id);
         }
+        problems.extend(problem);
     }
     problems
+}
+
+fn inconsistency(engine: &Engine, id: &str) -> Option<String> {
+    let response = engine.api("GET", &format!("/containers/{id}/json"), None);
+    if response.status == 404 {
+        return None;
+    }
+    let Ok(state) = response.json() else { return Some(format!("{id} cannot be inspected: {}", response.text())) };
+    let pid = state["State"]["Pid"].as_i64().unwrap_or(0);
+    let alive = pid > 0 && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    match state["State"]["Status"].as_str() {
+        Some("running" | "paused") if !alive => Some(format!("{id} runs without process {pid}")),
+        Some("created" | "exited") if pid != 0 => Some(format!("{id} has ended and has process {pid}")),
+        Some("created" | "exited" | "running" | "paused" | "restarting") => None,
+        other => Some(format!("{id} is {other:?} after a restart")),
+    }
 }
 
 /// A small generator, so that a seed gives the same kills again.
