@@ -29,7 +29,7 @@ demo:
 	demo/run
 
 packages:
-	tests/packages
+	tests/packages test
 
 images: packages
 	cargo xtask images $(IMAGES)
@@ -38,31 +38,33 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-# Tests of the kernel share mounts, links and control groups of one machine: one test program at a time.
+# Tests of the kernel share mounts, links and control groups of one machine: one test program at a time. The last ones are
+# the scenarios, with Gantry's client and with Docker's, and the short crash test.
 test: images lint build
-	cargo test --workspace
+	GANTRY_DOCKER="$$(tests/docker-client || echo docker)" cargo test --workspace
 
 test-unprivileged:
 	tests/unprivileged
 
 scenarios: images build
-	cargo test --package gantry-testkit --test scenarios -- $(T)
+	GANTRY_DOCKER="$$(tests/docker-client || echo docker)" cargo test --package gantry-testkit --test scenarios -- $(T)
 
 crash: images build
 	GANTRY_CRASH_KILLS=$(or $(KILLS),300) $(if $(SEED),GANTRY_CRASH_SEED=$(SEED)) cargo test --package gantry-testkit --test crash
 
 oracle: images
 	bench/peers up
-	GANTRY_ORACLE_SOCKET=/run/peer-docker.sock $(if $(RECORD),GANTRY_RECORD=1) \
+	GANTRY_DOCKER="$$(tests/docker-client)" GANTRY_ORACLE_SOCKET=/run/peer-docker.sock $(if $(RECORD),GANTRY_RECORD=1) \
 	  cargo test --package gantry-testkit --test scenarios -- $(T)
 
 oracle-down:
 	bench/peers down
 
-bench: release
+bench: packages release
 	bench/peers up
 	bench/images make
 	bench/run $(B)
+	bench/run --table
 
 install: release
 	install -m 755 $(TARGET)/release/gantry /usr/local/bin/gantry
