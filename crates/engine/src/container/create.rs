@@ -123,9 +123,20 @@ impl Engine {
     fn make(&self, container: &Arc<Container>, planned: Vec<Planned>) -> Result<()> {
         let mut owner = Owner::default();
         let snapshot = self.allocate_snapshot()?;
+        let mut planned = planned;
+        for one in &mut planned {
+            // Named in the record before it is made: a daemon that dies in between leaves no volume without an owner.
+            if one.point.anonymous
+                && one.point.kind == MountKind::Volume
+                && one.point.name.is_empty()
+            {
+                one.point.name = crate::random_id();
+            }
+        }
         around("create.record", || {
             self.save(container, &mut owner, |record| {
-                record.snapshot = Some(snapshot)
+                record.snapshot = Some(snapshot);
+                record.mounts = planned.iter().map(|one| one.point.clone()).collect();
             })
         })?;
         let record = container.record();
@@ -139,9 +150,6 @@ impl Engine {
         for planned in planned {
             points.push(self.resolve_mount(&record.id, planned)?);
         }
-        self.save(container, &mut owner, |record| {
-            record.mounts.clone_from(&points)
-        })?;
         around("create.copy-up", || -> Result<()> {
             for point in points
                 .iter()
@@ -152,7 +160,10 @@ impl Engine {
             Ok(())
         })?;
         around("create.commit", || {
-            self.save(container, &mut owner, |record| record.incomplete = false)
+            self.save(container, &mut owner, |record| {
+                record.mounts = points;
+                record.incomplete = false;
+            })
         })?;
         Ok(())
     }

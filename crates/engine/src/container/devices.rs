@@ -61,24 +61,8 @@ pub(crate) fn plan(host: &HostConfig) -> Result<(Vec<Device>, Vec<LinuxDeviceCgr
         walk(Path::new("/dev"), Path::new("/dev"), &mut devices);
         return Ok((devices, vec![rule(true, "a", None, None, "rwm")]));
     }
+    // The runtime adds what every container may use: null, zero, full, random, urandom, tty, terminals.
     let mut rules = vec![rule(false, "a", None, None, "rwm")];
-    // Nodes may be made, not opened: mknod alone gives nothing away. Then the runtime's own devices.
-    rules.push(rule(true, "c", None, None, "m"));
-    rules.push(rule(true, "b", None, None, "m"));
-    for (major, minor) in [
-        (1, Some(3)),
-        (1, Some(5)),
-        (1, Some(7)),
-        (1, Some(8)),
-        (1, Some(9)),
-        (5, Some(0)),
-        (5, Some(1)),
-        (5, Some(2)),
-        (136, None),
-    ] {
-        rules.push(rule(true, "c", Some(major), minor, "rwm"));
-    }
-    rules.push(rule(false, "c", Some(10), Some(229), "rwm"));
     let mut devices = Vec::new();
     for mapping in &host.devices {
         for device in mapped(mapping)? {

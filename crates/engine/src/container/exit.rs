@@ -64,17 +64,6 @@ impl Engine {
                 self.container_event("die", &before, &more, Some(exit.at_unix_ns));
             }
         });
-        around("exit.record", || {
-            self.save(container, owner, |record| {
-                record.state.status = Status::Exited;
-                record.state.exit_code = exit.code;
-                record.state.error = exit.error.clone().unwrap_or_default();
-                record.state.finished_at_ns = Some(exit.at_unix_ns);
-                record.state.oom_killed |= exit.oom_kills > 0;
-                record.state.pid = 0;
-            })
-        })?;
-        self.execs_ended(container);
         let shim = match shim {
             Some(shim) => Some(shim.clone()),
             None => container
@@ -84,7 +73,28 @@ impl Engine {
                 .shim
                 .clone(),
         };
-        around_async("exit.teardown", self.tear_down(container, owner)).await?;
+        // What was held goes before the record says so, in one write: a daemon that dies in between finds the same exit
+        // again, and gives back again what is gone already.
+        let free = around_async("exit.teardown", self.give_back(container)).await?;
+        let removes = before.host.auto_remove && !self.restarts(&before, exit.code);
+        around("exit.record", || {
+            self.save(container, owner, |record| {
+                record.state.status = if removes {
+                    Status::Removing
+                } else {
+                    Status::Exited
+                };
+                record.state.exit_code = exit.code;
+                record.state.error = exit.error.clone().unwrap_or_default();
+                record.state.finished_at_ns = Some(exit.at_unix_ns);
+                record.state.oom_killed |= exit.oom_kills > 0;
+                record.state.pid = 0;
+                if free {
+                    record.acquired = Default::default();
+                }
+            })
+        })?;
+        self.execs_ended(container);
         let mut link = container.link.lock().expect("no holder panics");
         link.shim = None;
         link.waits.clear();
@@ -108,16 +118,7 @@ impl Engine {
             )
             .unwrap_or(0),
         );
-        let ended = Ended {
-            exit_code: record.state.exit_code,
-            manually_stopped: record.state.manually_stopped,
-            restart_count: record.state.restart_count,
-        };
-        let going_down = self
-            .inner
-            .going_down
-            .load(std::sync::atomic::Ordering::SeqCst);
-        if !going_down && restart_policy::restarts(&record.host.restart_policy, &ended) {
+        if self.restarts(&record, record.state.exit_code) {
             self.restart_later(&container, &mut owner, ran);
             return;
         }
@@ -131,6 +132,20 @@ impl Engine {
         }
         drop(owner);
         self.announce_exit(&container, &record);
+    }
+
+    /// Tells whether the policy starts the container again after an end with this code.
+    fn restarts(&self, record: &Record, exit_code: i32) -> bool {
+        let ended = Ended {
+            exit_code,
+            manually_stopped: record.state.manually_stopped,
+            restart_count: record.state.restart_count,
+        };
+        let going_down = self
+            .inner
+            .going_down
+            .load(std::sync::atomic::Ordering::SeqCst);
+        !going_down && restart_policy::restarts(&record.host.restart_policy, &ended)
     }
 
     /// Tells the waiters that the container has come to rest.

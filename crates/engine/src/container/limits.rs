@@ -49,12 +49,14 @@ pub(crate) fn check(resources: &Resources) -> Result<()> {
     if resources.nano_cpus != 0 && (resources.cpu_period_us != 0 || resources.cpu_quota_us != 0) {
         return invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set");
     }
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let most = i64::try_from(processors).unwrap_or(1) * 1_000_000_000;
-    if resources.nano_cpus < 0 || resources.nano_cpus > most {
-        return Err(Error::invalid(format!(
-            "range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available"
-        )));
+    if resources.nano_cpus != 0 {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let most = i64::try_from(processors).unwrap_or(1) * 1_000_000_000;
+        if !(0..=most).contains(&resources.nano_cpus) {
+            return Err(Error::invalid(format!(
+                "range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available"
+            )));
+        }
     }
     if resources.cpu_period_us != 0 && !(1000..=1_000_000).contains(&resources.cpu_period_us) {
         return invalid(

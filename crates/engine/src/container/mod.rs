@@ -306,6 +306,9 @@ pub(crate) fn effective_capabilities(
     privileged: bool,
 ) -> Result<Vec<String>> {
     use gantry_shim::capabilities;
-    capabilities::resolve(add, drop, privileged, &capabilities::available())
+    // The bounding set of the daemon does not change while it lives.
+    static AVAILABLE: std::sync::OnceLock<Vec<&'static str>> = std::sync::OnceLock::new();
+    let available = AVAILABLE.get_or_init(capabilities::available);
+    capabilities::resolve(add, drop, privileged, available)
         .map_err(|error| Error::invalid(error.to_string()).caused_by(error))
 }

@@ -100,11 +100,13 @@ impl Engine {
             )));
         }
         owner.generation += 1;
-        around("rm.record", || {
-            self.save(container, owner, |record| {
-                record.state.status = Status::Removing
-            })
-        })?;
+        if before.state.status != Status::Removing {
+            around("rm.record", || {
+                self.save(container, owner, |record| {
+                    record.state.status = Status::Removing
+                })
+            })?;
+        }
         self.tear_down(container, owner).await?;
         let (engine, record) = (self.clone(), before.clone());
         let released = crate::blocking::run(move || {

@@ -62,10 +62,13 @@ impl Engine {
                 Status::Created | Status::Exited => {}
             }
             owner.last_pause = None;
-            engine.save(&container, &mut owner, |record| {
-                record.state.manually_stopped = false;
-                record.state.restart_count = 0;
-            })?;
+            let state = &container.record().state;
+            if state.manually_stopped || state.restart_count != 0 {
+                engine.save(&container, &mut owner, |record| {
+                    record.state.manually_stopped = false;
+                    record.state.restart_count = 0;
+                })?;
+            }
             let started = engine.start_owned(&container, &mut owner).await;
             if started.is_err() {
                 engine.start_failed(container, owner).await;

@@ -6,20 +6,32 @@ use super::{Container, Owner};
 use crate::{Engine, Result};
 
 impl Engine {
-    /// Releases, in reverse order of their acquisition, the resources that the record names, then forgets them.
+    /// Releases what the record names and writes the record without it.
     pub(crate) async fn tear_down(
         &self,
         container: &Arc<Container>,
         owner: &mut Owner,
     ) -> Result<()> {
+        let held = container.record().acquired.shim;
+        if self.give_back(container).await? && held {
+            self.save(container, owner, |record| {
+                record.acquired = Default::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Releases, in reverse order of their acquisition, the resources that the record names. Tells whether all are
+    /// free: then the caller's next change of the record forgets them.
+    pub(crate) async fn give_back(&self, container: &Arc<Container>) -> Result<bool> {
         let record = container.record();
         let acquired = record.acquired.clone();
-        if !acquired.shim && acquired.endpoint.is_none() && acquired.cgroup.is_none() {
-            return Ok(());
+        if !acquired.shim {
+            return Ok(true);
         }
         let engine = self.clone();
         let id = container.id.clone();
-        let complete = crate::blocking::run(move || {
+        crate::blocking::run(move || {
             let mut complete = true;
             let mut note = |what: &str, result: std::io::Result<()>| {
                 if let Err(error) = result {
@@ -48,13 +60,7 @@ impl Engine {
             );
             complete
         })
-        .await?;
-        if complete {
-            self.save(container, owner, |record| {
-                record.acquired = Default::default()
-            })?;
-        }
-        Ok(())
+        .await
     }
 }
 

@@ -61,7 +61,8 @@ impl PortReserver for Netd {
     fn owners(&self) -> Result<Vec<String>, ReserveError> {
         // Nobody owns anything while netd has no state: it need not be started to say so.
         let state = gantry_netd::client::state_dir(&self.options.exec_root);
-        let any = std::fs::read_dir(state).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != "lock"));
+        let any = std::fs::read_dir(state)
+            .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != "lock"));
         if !any && self.client.lock().expect("no holder panics").is_none() {
             return Ok(Vec::new());
         }
