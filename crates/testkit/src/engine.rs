@@ -62,7 +62,7 @@ impl Engine {
 
     /// The reference engine at `socket`, running on this machine.
     pub fn reference(socket: PathBuf) -> Engine {
-        let outside = Space::new();
+        let outside = Space::hold();
         let link = format!("tk{}", outside.pid());
         shell(&format!(
             "ip link add {link} type veth peer name eth0 netns {pid}
@@ -70,7 +70,12 @@ impl Engine {
             pid = outside.pid()
         ));
         outside.script("ip addr add 10.231.78.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.231.78.1");
-        let engine = Engine { socket, address: Ipv4Addr::new(10, 231, 78, 1).into(), outside, private: None };
+        let engine = Engine {
+            socket,
+            address: Ipv4Addr::new(10, 231, 78, 1).into(),
+            outside,
+            private: None,
+        };
         engine.load_images();
         engine
     }
@@ -85,7 +90,7 @@ impl Engine {
 
     /// As [`Engine::private`], without images and without starting the daemon.
     pub fn private_empty(arguments: &[&str]) -> Engine {
-        let (space, outside) = (Space::new(), Space::new());
+        let (space, outside) = (Space::hold(), Space::hold());
         space.script(&format!(
             "ip link add uplink type veth peer name eth0 netns {pid}
              ip addr add 10.231.77.1/24 dev uplink; ip -6 addr add fd77::1/64 dev uplink nodad
@@ -96,12 +101,18 @@ impl Engine {
             "ip addr add 10.231.77.2/24 dev eth0; ip -6 addr add fd77::2/64 dev eth0 nodad
              ip link set eth0 up; ip route add default via 10.231.77.1",
         );
-        let directory = tempfile::Builder::new().prefix("gantry-test-").tempdir_in("/var/tmp").expect("make a directory");
+        let directory = tempfile::Builder::new()
+            .prefix("gantry-test-")
+            .tempdir_in("/var/tmp")
+            .expect("make a directory");
         let private = Private {
             cgroup_parent: format!("gantry-test-{}", space.pid()),
             space,
             daemon: Mutex::new(None),
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            arguments: arguments
+                .iter()
+                .map(|&argument| argument.to_owned())
+                .collect(),
             directory,
         };
         Engine {
@@ -117,7 +128,9 @@ impl Engine {
     }
 
     fn own(&self) -> &Private {
-        self.private.as_ref().expect("the reference engine is not ours to start, kill or look into")
+        self.private
+            .as_ref()
+            .expect("the reference engine is not ours to start, kill or look into")
     }
 
     pub fn places(&self) -> Places {
@@ -132,7 +145,12 @@ impl Engine {
 
     /// The pid of the daemon that runs now.
     pub fn daemon_pid(&self) -> Option<u32> {
-        self.own().daemon.lock().expect("no panic while locked").as_ref().map(Child::id)
+        self.own()
+            .daemon
+            .lock()
+            .expect("no panic while locked")
+            .as_ref()
+            .map(Child::id)
     }
 
     /// Starts the daemon, with more environment, without waiting for it.
@@ -140,13 +158,22 @@ impl Engine {
         let private = self.own();
         let root = private.directory.path();
         let words = private.space.enter();
-        let log = File::options().create(true).append(true).open(root.join("daemon.log")).expect("open the daemon's log");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(root.join("daemon.log"))
+            .expect("open the daemon's log");
         let path = |name: &str| root.join(name).into_os_string();
         let child = Command::new(&words[0])
             .args(&words[1..])
             .arg(binary())
             .arg("daemon")
-            .args(["--data-root".into(), path("data"), "--exec-root".into(), path("run")])
+            .args([
+                "--data-root".into(),
+                path("data"),
+                "--exec-root".into(),
+                path("run"),
+            ])
             .args(["--pidfile".into(), path("gantry.pid")])
             .arg("-H")
             .arg(format!("unix://{}", self.socket.display()))
@@ -166,14 +193,20 @@ impl Engine {
     pub fn start_daemon(&self, environment: &[(&str, &str)]) {
         self.spawn_daemon(environment);
         let ready = self.wait_ready(Duration::from_secs(30));
-        assert!(ready, "the daemon does not answer; its log ends:\n{}", self.daemon_log_tail());
+        assert!(
+            ready,
+            "the daemon does not answer; its log ends:\n{}",
+            self.daemon_log_tail()
+        );
     }
 
     /// Whether the daemon answers within `limit`; false as soon as it has ended.
     pub fn wait_ready(&self, limit: Duration) -> bool {
         let deadline = std::time::Instant::now() + limit;
         while std::time::Instant::now() < deadline {
-            if http::unix(&self.socket, "GET", "/_ping", None).is_ok_and(|response| response.status == 200) {
+            if http::unix(&self.socket, "GET", "/_ping", None)
+                .is_ok_and(|response| response.status == 200)
+            {
                 return true;
             }
             if !self.daemon_runs() {
@@ -187,12 +220,22 @@ impl Engine {
     /// Whether the daemon that was started last still runs.
     pub fn daemon_runs(&self) -> bool {
         let mut daemon = self.own().daemon.lock().expect("no panic while locked");
-        daemon.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        daemon
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// Sends the daemon `signal` and waits until it is gone.
     pub fn end_daemon(&self, signal: Signal) {
-        let Some(mut child) = self.own().daemon.lock().expect("no panic while locked").take() else { return };
+        let Some(mut child) = self
+            .own()
+            .daemon
+            .lock()
+            .expect("no panic while locked")
+            .take()
+        else {
+            return;
+        };
         let pid = Pid::from_child(&child);
         if matches!(child.try_wait(), Ok(None)) {
             let _ = kill_process(pid, signal);
@@ -208,7 +251,8 @@ impl Engine {
 
     /// The last lines of the daemon's own log.
     pub fn daemon_log_tail(&self) -> String {
-        let log = std::fs::read_to_string(self.own().directory.path().join("daemon.log")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.own().directory.path().join("daemon.log"))
+            .unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
@@ -216,9 +260,13 @@ impl Engine {
     /// The processes in the engine's namespaces: the daemon, its shims, netd, host-network containers; not the holder.
     pub fn processes(&self) -> Vec<u32> {
         let holder = self.own().space.pid();
-        let namespace = |pid: u32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+        let namespace =
+            |pid: u32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
         let (mounts, network) = (namespace(holder, "mnt"), namespace(holder, "net"));
-        let is_own = |pid: u32| (mounts.is_some() && namespace(pid, "mnt") == mounts) || (network.is_some() && namespace(pid, "net") == network);
+        let is_own = |pid: u32| {
+            (mounts.is_some() && namespace(pid, "mnt") == mounts)
+                || (network.is_some() && namespace(pid, "net") == network)
+        };
         pids().filter(|&pid| pid != holder && is_own(pid)).collect()
     }
 
@@ -241,41 +289,79 @@ impl Engine {
 
     /// The words that run a command where the engine's host addresses are; none for the reference.
     pub fn host_words(&self) -> Vec<String> {
-        self.private.as_ref().map(|private| private.space.enter()).unwrap_or_default()
+        self.private
+            .as_ref()
+            .map(|private| private.space.enter())
+            .unwrap_or_default()
     }
 
     /// One request to the API that may find no daemon.
-    pub fn try_api(&self, method: &str, path: &str, body: Option<&serde_json::Value>) -> Option<Response> {
+    pub fn try_api(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Option<Response> {
         let bytes = body.map(|body| serde_json::to_vec(body).expect("JSON"));
-        http::unix(&self.socket, method, path, bytes.as_deref().map(|bytes| ("application/json", bytes))).ok()
+        http::unix(
+            &self.socket,
+            method,
+            path,
+            bytes.as_deref().map(|bytes| ("application/json", bytes)),
+        )
+        .ok()
     }
 
     /// One request to the API.
     pub fn api(&self, method: &str, path: &str, body: Option<&serde_json::Value>) -> Response {
         let bytes = body.map(|body| serde_json::to_vec(body).expect("JSON"));
         let body = bytes.as_deref().map(|bytes| ("application/json", bytes));
-        http::unix(&self.socket, method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error:#}"))
+        http::unix(&self.socket, method, path, body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error:#}"))
     }
 
     fn load_images(&self) {
         for name in IMAGES {
-            let present = self.api("GET", &format!("/images/localhost/test/{name}:1/json"), None).status == 200;
+            let present = self
+                .api(
+                    "GET",
+                    &format!("/images/localhost/test/{name}:1/json"),
+                    None,
+                )
+                .status
+                == 200;
             if present && *name == "debian" {
                 continue;
             }
             let path = images_directory().join(format!("{name}.tar"));
-            let archive = std::fs::read(&path)
-                .unwrap_or_else(|error| panic!("`{}`: {error}; make it with `cargo xtask images target/test-images`", path.display()));
-            let response = http::unix(&self.socket, "POST", "/images/load?quiet=1", Some(("application/x-tar", &archive)))
-                .unwrap_or_else(|error| panic!("load {name}: {error:#}"));
+            let archive = std::fs::read(&path).unwrap_or_else(|error| {
+                panic!(
+                    "`{}`: {error}; make it with `cargo xtask images target/test-images`",
+                    path.display()
+                )
+            });
+            let response = http::unix(
+                &self.socket,
+                "POST",
+                "/images/load?quiet=1",
+                Some(("application/x-tar", &archive)),
+            )
+            .unwrap_or_else(|error| panic!("load {name}: {error:#}"));
             let text = response.text();
-            assert!(response.status == 200 && text.contains("Loaded image"), "load {name}: {} {text}", response.status);
+            assert!(
+                response.status == 200 && text.contains("Loaded image"),
+                "load {name}: {} {text}",
+                response.status
+            );
         }
     }
 
     /// Removes every container of a private engine; the daemon must answer.
     pub fn remove_all_containers(&self) {
-        let list = self.api("GET", "/containers/json?all=1", None).json().expect("a list");
+        let list = self
+            .api("GET", "/containers/json?all=1", None)
+            .json()
+            .expect("a list");
         for container in list.as_array().expect("a list") {
             let id = container["Id"].as_str().expect("an id");
             self.api("DELETE", &format!("/containers/{id}?force=1&v=1"), None);
@@ -304,7 +390,9 @@ impl Drop for Engine {
             }
             for group in groups {
                 let list = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-                list.lines().filter_map(|line| line.parse().ok()).for_each(kill);
+                list.lines()
+                    .filter_map(|line| line.parse().ok())
+                    .for_each(kill);
                 let _ = std::fs::remove_dir(group);
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -315,7 +403,11 @@ impl Drop for Engine {
 /// The control groups beneath `parent` in every hierarchy, deepest first, `parent` itself last.
 pub fn cgroups(parent: &str) -> Vec<PathBuf> {
     fn descend(directory: PathBuf, found: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(&directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 descend(entry.path(), found);
             }
@@ -338,7 +430,11 @@ pub fn cgroups(parent: &str) -> Vec<PathBuf> {
 
 /// All process ids of this machine.
 pub fn pids() -> impl Iterator<Item = u32> {
-    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Gantry's binary: `GANTRY_BINARY`, else the one that was built beside this test.
@@ -358,20 +454,29 @@ pub fn binary() -> PathBuf {
 
 /// Where the image archives are.
 pub fn images_directory() -> PathBuf {
-    std::env::var_os("GANTRY_TEST_IMAGES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-images"), PathBuf::from)
+    std::env::var_os("GANTRY_TEST_IMAGES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-images"),
+        PathBuf::from,
+    )
 }
 
 /// Runs a shell script on this machine.
 fn shell(script: &str) {
-    let status = Command::new("sh").args(["-ec", script]).status().expect("start sh");
+    let status = Command::new("sh")
+        .args(["-ec", script])
+        .status()
+        .expect("start sh");
     assert!(status.success(), "`{script}` failed");
 }
 
 /// Waits until process `pid` is gone.
 pub fn wait_gone(pid: u32) {
-    eventually_within(Duration::from_secs(20), &format!("process {pid} is gone"), || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        (status.is_empty() || status.contains(") Z ")).then_some(())
-    });
+    eventually_within(
+        Duration::from_secs(20),
+        &format!("process {pid} is gone"),
+        || {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            (status.is_empty() || status.contains(") Z ")).then_some(())
+        },
+    );
 }

@@ -22,14 +22,21 @@ static FILES: Mutex<()> = Mutex::new(());
 impl Recording {
     pub fn open(name: &str, engine: &Engine) -> Recording {
         let _guard = FILES.lock();
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.json"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden")
+            .join(format!("{name}.json"));
         let record = std::env::var_os("GANTRY_RECORD").is_some() && engine.is_reference();
         let entries = match std::fs::read(&path) {
             Ok(_) if record => BTreeMap::new(),
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("`{}`: {error}", path.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .unwrap_or_else(|error| panic!("`{}`: {error}", path.display())),
             Err(_) => BTreeMap::new(),
         };
-        Recording { path, record, entries }
+        Recording {
+            path,
+            record,
+            entries,
+        }
     }
 
     /// Compares `actual` with what the reference gave for `key`; gives the difference as text.
@@ -40,7 +47,9 @@ impl Recording {
         }
         match self.entries.get(key) {
             Some(expected) if expected == actual => None,
-            Some(expected) => Some(format!("{key}\n  reference: {expected:?}\n  here:      {actual:?}")),
+            Some(expected) => Some(format!(
+                "{key}\n  reference: {expected:?}\n  here:      {actual:?}"
+            )),
             None => Some(format!("{key}: never recorded from the reference engine")),
         }
     }
@@ -51,7 +60,8 @@ impl Recording {
         if self.record {
             let mut text = serde_json::to_string_pretty(&self.entries).expect("JSON");
             text.push('\n');
-            std::fs::create_dir_all(self.path.parent().expect("a directory")).expect("make a directory");
+            std::fs::create_dir_all(self.path.parent().expect("a directory"))
+                .expect("make a directory");
             std::fs::write(&self.path, text).expect("write a recording");
         }
     }
@@ -64,10 +74,18 @@ impl Recording {
         if self.compare(key, &text).is_none() {
             return Vec::new();
         }
-        let Some(expected) = self.entries.get(key) else { return vec![format!("{key}: never recorded")] };
+        let Some(expected) = self.entries.get(key) else {
+            return vec![format!("{key}: never recorded")];
+        };
         let expected: Vec<&str> = expected.lines().collect();
-        let lacks = expected.iter().filter(|line| !actual.iter().any(|other| other == *line)).map(|line| format!("{key}: lacks {line}"));
-        let has = actual.iter().filter(|line| !expected.contains(&line.as_str())).map(|line| format!("{key}: has {line}"));
+        let lacks = expected
+            .iter()
+            .filter(|line| !actual.iter().any(|other| other == *line))
+            .map(|line| format!("{key}: lacks {line}"));
+        let has = actual
+            .iter()
+            .filter(|line| !expected.contains(&line.as_str()))
+            .map(|line| format!("{key}: has {line}"));
         lacks.chain(has).collect()
     }
 }

@@ -19,7 +19,10 @@ pub struct Response {
 
 impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -31,10 +34,18 @@ impl Response {
     }
 }
 
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Result<Response> {
+fn exchange(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    body: Option<(&str, &[u8])>,
+) -> Result<Response> {
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n");
     if let Some((kind, bytes)) = body {
-        request += &format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", bytes.len());
+        request += &format!(
+            "Content-Type: {kind}\r\nContent-Length: {}\r\n",
+            bytes.len()
+        );
     } else if method == "POST" {
         request += "Content-Length: 0\r\n";
     }
@@ -49,16 +60,30 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: Optio
 }
 
 fn parse(raw: &[u8]) -> Result<Response> {
-    let end = raw.windows(4).position(|window| window == b"\r\n\r\n").context("an answer without a head")?;
+    let end = raw
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .context("an answer without a head")?;
     let head = std::str::from_utf8(&raw[..end])?;
     let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("an answer without a status")?.parse()?;
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1))
+        .context("an answer without a status")?
+        .parse()?;
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
         .collect();
-    let mut response = Response { status, headers, body: raw[end + 4..].to_vec() };
-    if response.header("Transfer-Encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+    let mut response = Response {
+        status,
+        headers,
+        body: raw[end + 4..].to_vec(),
+    };
+    if response
+        .header("Transfer-Encoding")
+        .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
+    {
         response.body = unchunk(&response.body)?;
     }
     Ok(response)
@@ -67,8 +92,17 @@ fn parse(raw: &[u8]) -> Result<Response> {
 fn unchunk(mut raw: &[u8]) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
-        let end = raw.windows(2).position(|window| window == b"\r\n").context("a chunk without a size")?;
-        let size = usize::from_str_radix(std::str::from_utf8(&raw[..end])?.split(';').next().unwrap_or(""), 16)?;
+        let end = raw
+            .windows(2)
+            .position(|window| window == b"\r\n")
+            .context("a chunk without a size")?;
+        let size = usize::from_str_radix(
+            std::str::from_utf8(&raw[..end])?
+                .split(';')
+                .next()
+                .unwrap_or(""),
+            16,
+        )?;
         raw = &raw[end + 2..];
         if size == 0 {
             return Ok(body);
@@ -84,7 +118,12 @@ fn unchunk(mut raw: &[u8]) -> Result<Vec<u8>> {
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// One request to a unix socket.
-pub fn unix(socket: &Path, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Result<Response> {
+pub fn unix(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: Option<(&str, &[u8])>,
+) -> Result<Response> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(LIMIT))?;
     exchange(stream, method, path, body)

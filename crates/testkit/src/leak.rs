@@ -57,16 +57,31 @@ impl Owners {
     fn read(data_root: &Path) -> Owners {
         let mut owners = Owners::default();
         for path in children(&data_root.join("records/container")) {
-            let Some(record) = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else { continue };
+            let Some(record) = fs::read(&path)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
+            else {
+                continue;
+            };
             let data = &record["data"];
-            let Some(id) = data["id"].as_str() else { continue };
+            let Some(id) = data["id"].as_str() else {
+                continue;
+            };
             owners.all.insert(id.to_owned());
             owners.snapshots.extend(data["snapshot"].as_u64());
             if matches!(data["state"]["status"].as_str(), Some("running" | "paused")) {
                 owners.running.insert(id.to_owned());
-                owners.addresses.extend(data["acquired"]["endpoint"]["ipv4"].as_str().map(str::to_owned));
+                owners.addresses.extend(
+                    data["acquired"]["endpoint"]["ipv4"]
+                        .as_str()
+                        .map(str::to_owned),
+                );
                 for port in data["acquired"]["ports"].as_array().into_iter().flatten() {
-                    owners.ports.extend(port["host_port"].as_u64().and_then(|port| u16::try_from(port).ok()));
+                    owners.ports.extend(
+                        port["host_port"]
+                            .as_u64()
+                            .and_then(|port| u16::try_from(port).ok()),
+                    );
                 }
             }
         }
@@ -75,21 +90,31 @@ impl Owners {
 }
 
 fn children(directory: &Path) -> Vec<PathBuf> {
-    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
 }
 
 fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// No mount of the engine's is visible on the host: the root file systems are mounted in their containers alone.
 fn mounts(places: &Places, leaks: &mut Vec<String>) {
-    let table = fs::read_to_string(format!("/proc/{}/mountinfo", places.host_pid)).unwrap_or_default();
+    let table =
+        fs::read_to_string(format!("/proc/{}/mountinfo", places.host_pid)).unwrap_or_default();
     let roots = [&places.data_root, &places.exec_root].map(|root| format!("{}/", root.display()));
     for line in table.lines() {
         let point = line.split(' ').nth(4).unwrap_or_default();
         // A volume of the local driver with its own device is mounted while it is used; its file system tells it.
-        if roots.iter().any(|root| point.starts_with(root.as_str())) && !point.contains("/volumes/") {
+        if roots.iter().any(|root| point.starts_with(root.as_str())) && !point.contains("/volumes/")
+        {
             leaks.push(format!("mount {point}"));
         }
     }
@@ -124,7 +149,11 @@ fn snapshots(places: &Places, owners: &Owners, leaks: &mut Vec<String>) {
         }
     }
     for below in ["trash", "ingest", "quarantine"] {
-        leaks.extend(children(&root.join(below)).iter().map(|path| format!("snapshot {}", path.display())));
+        leaks.extend(
+            children(&root.join(below))
+                .iter()
+                .map(|path| format!("snapshot {}", path.display())),
+        );
     }
 }
 
@@ -143,7 +172,11 @@ fn temporary_files(data_root: &Path, leaks: &mut Vec<String>) {
             let file = name(&path);
             if path.is_dir() {
                 pending.push(path);
-            } else if in_transit || file.starts_with('.') || file.ends_with(".tmp") || file.ends_with(".partial") {
+            } else if in_transit
+                || file.starts_with('.')
+                || file.ends_with(".tmp")
+                || file.ends_with(".partial")
+            {
                 leaks.push(format!("temporary file {}", path.display()));
             }
         }
@@ -153,7 +186,8 @@ fn temporary_files(data_root: &Path, leaks: &mut Vec<String>) {
 fn control_groups(places: &Places, owners: &Owners, leaks: &mut Vec<String>) {
     for group in cgroups(&places.cgroup_parent) {
         let file = name(&group);
-        let of_container = file.len() == 64 && file.chars().all(|character| character.is_ascii_hexdigit());
+        let of_container =
+            file.len() == 64 && file.chars().all(|character| character.is_ascii_hexdigit());
         if of_container && !owners.running.contains(&file) {
             leaks.push(format!("cgroup {}", group.display()));
         }
@@ -178,32 +212,59 @@ fn links(places: &Places, owners: &Owners, leaks: &mut Vec<String>) {
         return;
     };
     for link in list.as_array().into_iter().flatten() {
-        let Some(alias) = link["ifalias"].as_str().and_then(|alias| alias.strip_prefix("gantry:")) else { continue };
+        let Some(alias) = link["ifalias"]
+            .as_str()
+            .and_then(|alias| alias.strip_prefix("gantry:"))
+        else {
+            continue;
+        };
         let owner = alias.rsplit(':').next().unwrap_or_default();
         if !owners.running.contains(owner) {
-            leaks.push(format!("interface {} of {owner}", link["ifname"].as_str().unwrap_or("?")));
+            leaks.push(format!(
+                "interface {} of {owner}",
+                link["ifname"].as_str().unwrap_or("?")
+            ));
         }
     }
 }
 
 /// Elements of the engine's maps and sets whose address or port belongs to no running container.
 fn rules(places: &Places, owners: &Owners, leaks: &mut Vec<String>) {
-    let table = fs::read_to_string(places.data_root.join("engine-id")).ok().map(|id| format!("gantry-{}", id.trim().get(..12).unwrap_or(id.trim())));
+    let table = fs::read_to_string(places.data_root.join("engine-id"))
+        .ok()
+        .map(|id| format!("gantry-{}", id.trim().get(..12).unwrap_or(id.trim())));
     let Some(list) = in_network(places, &["nft", "-j", "list", "ruleset"]) else {
         leaks.push("unknown: `nft -j list ruleset` does not work here".to_owned());
         return;
     };
     for object in list["nftables"].as_array().into_iter().flatten() {
-        let set = if object["map"].is_object() { &object["map"] } else { &object["set"] };
-        if table.is_none() || set["table"].as_str() != table.as_deref() || !set["name"].as_str().is_some_and(|name| name.contains("publish")) {
+        let set = if object["map"].is_object() {
+            &object["map"]
+        } else {
+            &object["set"]
+        };
+        if table.is_none()
+            || set["table"].as_str() != table.as_deref()
+            || !set["name"]
+                .as_str()
+                .is_some_and(|name| name.contains("publish"))
+        {
             continue;
         }
         for element in set["elem"].as_array().into_iter().flatten() {
             let mut words = Vec::new();
             scalars(element, &mut words);
-            let owned = words.iter().any(|word| owners.addresses.contains(word)) && words.iter().any(|word| word.parse().is_ok_and(|port: u16| owners.ports.contains(&port)));
+            let owned = words.iter().any(|word| owners.addresses.contains(word))
+                && words.iter().any(|word| {
+                    word.parse()
+                        .is_ok_and(|port: u16| owners.ports.contains(&port))
+                });
             if !owned {
-                leaks.push(format!("nftables element {} in {}", words.join(" . "), set["name"].as_str().unwrap_or("?")));
+                leaks.push(format!(
+                    "nftables element {} in {}",
+                    words.join(" . "),
+                    set["name"].as_str().unwrap_or("?")
+                ));
             }
         }
     }
@@ -227,7 +288,10 @@ fn processes(places: &Places, owners: &Owners, leaks: &mut Vec<String>) {
     let exec_root = places.exec_root.display().to_string();
     for pid in pids().filter(|&pid| home.is_some() && namespace(pid, "mnt") == home) {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words: Vec<String> = line.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let words: Vec<String> = line
+            .split(|&byte| byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect();
         let role = words.get(1).map_or("", String::as_str);
         let roots_match = words.iter().any(|word| word.starts_with(&exec_root));
         match role {
@@ -254,7 +318,9 @@ fn processes(places: &Places, owners: &Owners, leaks: &mut Vec<String>) {
 
 fn descriptors(pid: u32) -> Vec<String> {
     let list = children(Path::new(&format!("/proc/{pid}/fd")));
-    list.iter().filter_map(|path| Some(fs::read_link(path).ok()?.display().to_string())).collect()
+    list.iter()
+        .filter_map(|path| Some(fs::read_link(path).ok()?.display().to_string()))
+        .collect()
 }
 
 fn kept_namespaces(pid: u32, role: &str, host: Option<&Path>, leaks: &mut Vec<String>) {
@@ -267,18 +333,32 @@ fn kept_namespaces(pid: u32, role: &str, host: Option<&Path>, leaks: &mut Vec<St
 
 /// The local ports of a process's internet sockets.
 fn held_ports(pid: u32) -> HashSet<u16> {
-    let sockets: HashSet<String> =
-        descriptors(pid).iter().filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect();
+    let sockets: HashSet<String> = descriptors(pid)
+        .iter()
+        .filter_map(|target| {
+            Some(
+                target
+                    .strip_prefix("socket:[")?
+                    .strip_suffix(']')?
+                    .to_owned(),
+            )
+        })
+        .collect();
     let mut ports = HashSet::new();
     for table in ["tcp", "tcp6", "udp", "udp6"] {
         let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
         for line in text.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            let [_, local, _, state, .., ] = fields.as_slice() else { continue };
+            let [_, local, _, state, ..] = fields.as_slice() else {
+                continue;
+            };
             let is_listener = !table.starts_with("tcp") || *state == "0A" || *state == "07";
             if is_listener
                 && fields.get(9).is_some_and(|inode| sockets.contains(*inode))
-                && let Some(port) = local.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok())
+                && let Some(port) = local
+                    .rsplit(':')
+                    .next()
+                    .and_then(|hex| u16::from_str_radix(hex, 16).ok())
             {
                 ports.insert(port);
             }

@@ -126,7 +126,8 @@ impl Outcome {
     /// Standard output as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| self.fail(&format!("JSON ({error})")))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| self.fail(&format!("JSON ({error})")))
     }
 }
 
@@ -135,12 +136,17 @@ impl Outcome {
 /// Output goes through unnamed files: a process that outlives the command and holds its output does not hold us.
 pub fn run(mut command: Command, line: String, input: &[u8], limit: Duration) -> Outcome {
     let begin = Instant::now();
-    let mut files = [tempfile::tempfile().expect("make a file"), tempfile::tempfile().expect("make a file")];
+    let mut files = [
+        tempfile::tempfile().expect("make a file"),
+        tempfile::tempfile().expect("make a file"),
+    ];
     let stdin = if input.is_empty() {
         Stdio::null()
     } else {
         let mut file = tempfile::tempfile().expect("make a file");
-        file.write_all(input).and_then(|()| file.rewind()).expect("write the input");
+        file.write_all(input)
+            .and_then(|()| file.rewind())
+            .expect("write the input");
         file.into()
     };
     let mut child = command
@@ -158,16 +164,31 @@ pub fn run(mut command: Command, line: String, input: &[u8], limit: Duration) ->
             note = "\n(killed: it took too long)";
             child.kill().expect("kill a command");
         }
-        let pause = if begin.elapsed() < Duration::from_millis(500) { 2 } else { 10 };
+        let pause = if begin.elapsed() < Duration::from_millis(500) {
+            2
+        } else {
+            10
+        };
         std::thread::sleep(Duration::from_millis(pause));
     };
     let [stdout, stderr] = files.each_mut().map(|file| {
         let mut bytes = Vec::new();
-        file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("read the output");
+        file.rewind()
+            .and_then(|()| file.read_to_end(&mut bytes))
+            .expect("read the output");
         String::from_utf8_lossy(&bytes).into_owned()
     });
     use std::os::unix::process::ExitStatusExt;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     let stderr = stderr + note;
-    Outcome { line, code, stdout, stderr, elapsed: begin.elapsed(), expand: Box::new(str::to_owned) }
+    Outcome {
+        line,
+        code,
+        stdout,
+        stderr,
+        elapsed: begin.elapsed(),
+        expand: Box::new(str::to_owned),
+    }
 }

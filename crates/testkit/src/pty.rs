@@ -1,7 +1,7 @@
 //! A terminal with a command in it, as a person at a keyboard has.
 
-use std::io::{Read, Write};
 use std::fs::File;
+use std::io::{Read, Write};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,10 +24,20 @@ pub struct Terminal {
 impl Terminal {
     /// Starts `command` in a terminal of `rows` by `columns`.
     pub fn start(words: &[String], rows: u16, columns: u16) -> Terminal {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("open a terminal");
-        grantpt(&master).and_then(|()| unlockpt(&master)).expect("unlock a terminal");
-        let path = ptsname(&master, Vec::new()).expect("name a terminal").into_string().expect("a plain name");
-        let slave = File::options().read(true).write(true).open(&path).expect("open the terminal's other end");
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("open a terminal");
+        grantpt(&master)
+            .and_then(|()| unlockpt(&master))
+            .expect("unlock a terminal");
+        let path = ptsname(&master, Vec::new())
+            .expect("name a terminal")
+            .into_string()
+            .expect("a plain name");
+        let slave = File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .expect("open the terminal's other end");
         set_size(&master, rows, columns);
         // setsid makes the terminal the controlling one, without code of ours between fork and exec.
         let child = Command::new("setsid")
@@ -46,15 +56,25 @@ impl Terminal {
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                sink.lock().expect("no panic while locked").extend_from_slice(&buffer[..count]);
+                sink.lock()
+                    .expect("no panic while locked")
+                    .extend_from_slice(&buffer[..count]);
             }
         });
-        Terminal { master, child, seen, position: 0, line: words.join(" ") }
+        Terminal {
+            master,
+            child,
+            seen,
+            position: 0,
+            line: words.join(" "),
+        }
     }
 
     /// Types `bytes`.
     pub fn send(&mut self, bytes: &[u8]) {
-        self.master.write_all(bytes).expect("type into the terminal");
+        self.master
+            .write_all(bytes)
+            .expect("type into the terminal");
     }
 
     /// Waits until `text` appears after what was expected before.
@@ -65,7 +85,8 @@ impl Terminal {
         let find = || {
             let seen = seen.lock().expect("no panic while locked");
             let rest = &seen[from.min(seen.len())..];
-            rest.windows(text.len()).position(|window| window == text.as_bytes())
+            rest.windows(text.len())
+                .position(|window| window == text.as_bytes())
         };
         for _ in 0..2000 {
             if let Some(offset) = find() {
@@ -74,7 +95,11 @@ impl Terminal {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("`{}` never showed {text:?}; the terminal holds {:?}", self.line, self.screen());
+        panic!(
+            "`{}` never showed {text:?}; the terminal holds {:?}",
+            self.line,
+            self.screen()
+        );
     }
 
     /// Everything that was shown so far.
@@ -95,10 +120,18 @@ impl Terminal {
     /// Waits for the end and gives the exit code.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {
-        let line = format!("`{}` ends; the terminal holds {:?}", self.line, self.screen());
-        let status = eventually_within(Duration::from_secs(30), &line, || self.child.try_wait().expect("wait"));
+        let line = format!(
+            "`{}` ends; the terminal holds {:?}",
+            self.line,
+            self.screen()
+        );
+        let status = eventually_within(Duration::from_secs(30), &line, || {
+            self.child.try_wait().expect("wait")
+        });
         use std::os::unix::process::ExitStatusExt;
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }
 }
 
@@ -111,6 +144,11 @@ impl Drop for Terminal {
 }
 
 fn set_size(terminal: &impl std::os::fd::AsFd, rows: u16, columns: u16) {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     tcsetwinsize(terminal, size).expect("set the terminal's size");
 }

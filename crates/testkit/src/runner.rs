@@ -35,7 +35,13 @@ struct Selection {
 }
 
 fn selection() -> Selection {
-    let mut selection = Selection { filters: Vec::new(), clients: clients(), threads: 3, list: false, repeat: 1 };
+    let mut selection = Selection {
+        filters: Vec::new(),
+        clients: clients(),
+        threads: 3,
+        list: false,
+        repeat: 1,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -45,8 +51,12 @@ fn selection() -> Selection {
                 selection.clients.retain(|client| client.name() == name);
                 assert!(!selection.clients.is_empty(), "no client `{name}` here");
             }
-            "--test-threads" => selection.threads = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1),
-            "--repeat" => selection.repeat = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1),
+            "--test-threads" => {
+                selection.threads = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1)
+            }
+            "--repeat" => {
+                selection.repeat = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1)
+            }
             // Options of the standard harness that mean nothing here.
             "--nocapture" | "--quiet" | "-q" | "--include-ignored" | "--exact" => {}
             filter => selection.filters.push(filter.to_owned()),
@@ -59,12 +69,25 @@ fn selection() -> Selection {
 fn clients() -> Vec<Client> {
     let mut clients = Vec::new();
     let program = std::env::var("GANTRY_DOCKER").unwrap_or_else(|_| "docker".to_owned());
-    let version = Command::new(&program).args(["--version"]).output().map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let major = version.ok().and_then(|text| text.strip_prefix("Docker version ")?.split('.').next()?.parse::<u32>().ok());
+    let version = Command::new(&program)
+        .args(["--version"])
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let major = version.ok().and_then(|text| {
+        text.strip_prefix("Docker version ")?
+            .split('.')
+            .next()?
+            .parse::<u32>()
+            .ok()
+    });
     match major {
         Some(28..) => clients.push(Client::Docker),
-        Some(old) => println!("skipped: the docker client here is version {old}; these scenarios compare the texts of 28"),
-        None => println!("skipped: no docker client here; scenarios run with Gantry's client alone"),
+        Some(old) => println!(
+            "skipped: the docker client here is version {old}; these scenarios compare the texts of 28"
+        ),
+        None => {
+            println!("skipped: no docker client here; scenarios run with Gantry's client alone")
+        }
     }
     let reference = std::env::var_os(crate::engine::ORACLE_SOCKET).is_some();
     let chosen = std::env::var_os("GANTRY_BINARY").is_some();
@@ -86,15 +109,26 @@ pub fn run(groups: &[(&str, &[Scenario])]) -> ExitCode {
     for (group, scenarios) in groups {
         for scenario in *scenarios {
             let name = format!("{group}::{}", scenario.name);
-            if selection.filters.is_empty() || selection.filters.iter().any(|filter| name.contains(filter.as_str())) {
+            if selection.filters.is_empty()
+                || selection
+                    .filters
+                    .iter()
+                    .any(|filter| name.contains(filter.as_str()))
+            {
                 for _ in 0..selection.repeat {
-                    work.extend(selection.clients.iter().map(|&client| (name.clone(), *scenario, client)));
+                    work.extend(
+                        selection
+                            .clients
+                            .iter()
+                            .map(|&client| (name.clone(), *scenario, client)),
+                    );
                 }
             }
         }
     }
     if selection.list {
-        work.iter().for_each(|(name, _, client)| println!("{name} [{}]: test", client.name()));
+        work.iter()
+            .for_each(|(name, _, client)| println!("{name} [{}]: test", client.name()));
         return ExitCode::SUCCESS;
     }
     if work.is_empty() {
@@ -102,9 +136,15 @@ pub fn run(groups: &[(&str, &[Scenario])]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     std::panic::set_hook(Box::new(|information| {
-        let place = information.location().map(|place| format!("{}:{}: ", place.file(), place.line())).unwrap_or_default();
+        let place = information
+            .location()
+            .map(|place| format!("{}:{}: ", place.file(), place.line()))
+            .unwrap_or_default();
         let payload = information.payload();
-        let text = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied());
         let text = format!("{place}{}", text.unwrap_or("a panic without words"));
         eprintln!("{text}");
         MESSAGE.with_borrow_mut(|message| *message = Some(text));
@@ -117,15 +157,24 @@ pub fn run(groups: &[(&str, &[Scenario])]) -> ExitCode {
         for _ in 0..selection.threads.max(1) {
             scope.spawn(|| {
                 loop {
-                    let Some((name, scenario, client)) = work.lock().expect("no panic while locked").pop_front() else { break };
+                    let Some((name, scenario, client)) =
+                        work.lock().expect("no panic while locked").pop_front()
+                    else {
+                        break;
+                    };
                     let start = Instant::now();
-                    let result = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&Session::new(&engine, client))));
+                    let result = catch_unwind(AssertUnwindSafe(|| {
+                        (scenario.run)(&Session::new(&engine, client))
+                    }));
                     let seconds = start.elapsed().as_secs_f32();
                     let verdict = if result.is_ok() { "ok" } else { "FAILED" };
                     println!("{name} [{}] ... {verdict} ({seconds:.1} s)", client.name());
                     if result.is_err() {
                         let message = MESSAGE.take().unwrap_or_default();
-                        failures.lock().expect("no panic while locked").push((name, client, message));
+                        failures
+                            .lock()
+                            .expect("no panic while locked")
+                            .push((name, client, message));
                     }
                 }
             });
@@ -144,8 +193,16 @@ pub fn run(groups: &[(&str, &[Scenario])]) -> ExitCode {
     }
     let leaks = after(&engine);
     let passed = total - failures.len();
-    println!("\n{passed} passed, {} failed, {:.0} s", failures.len(), begin.elapsed().as_secs_f32());
-    if failures.is_empty() && leaks.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!(
+        "\n{passed} passed, {} failed, {:.0} s",
+        failures.len(),
+        begin.elapsed().as_secs_f32()
+    );
+    if failures.is_empty() && leaks.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// After the last scenario: nothing may be left of them.

@@ -53,8 +53,22 @@ impl<'a> Session<'a> {
     pub fn new(engine: &'a Engine, client: Client) -> Session<'a> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("t{:x}x{number:x}", std::process::id());
-        let directory = tempfile::Builder::new().prefix("gantry-scenario-").tempdir_in("/var/tmp").expect("make a directory");
-        Session { engine, client, prefix, directory }
+        let directory = tempfile::Builder::new()
+            .prefix("gantry-scenario-")
+            .tempdir_in("/var/tmp")
+            .expect("make a directory");
+        if client == Client::Gantry {
+            let bin = directory.path().join(".bin");
+            std::fs::create_dir(&bin)
+                .and_then(|()| std::os::unix::fs::symlink(binary(), bin.join("docker")))
+                .expect("link the client");
+        }
+        Session {
+            engine,
+            client,
+            prefix,
+            directory,
+        }
     }
 
     /// The scenario's directory.
@@ -72,12 +86,18 @@ impl<'a> Session<'a> {
 
     /// Replaces the `@` names in `text`.
     pub fn x(&self, text: &str) -> String {
-        resolver(self.prefix.clone(), self.directory.path().display().to_string())(text)
+        resolver(
+            self.prefix.clone(),
+            self.directory.path().display().to_string(),
+        )(text)
     }
 
     fn words(&self, line: &str) -> Vec<String> {
         let mut words: Vec<String> = split(line).iter().map(|word| self.x(word)).collect();
-        let verb = words.iter().take(2).position(|word| word == "run" || word == "create");
+        let verb = words
+            .iter()
+            .take(2)
+            .position(|word| word == "run" || word == "create");
         let kind = words.first().map(String::as_str);
         match verb {
             Some(0) => words.insert(1, format!("--label=gantry.test={}", self.prefix)),
@@ -91,10 +111,22 @@ impl<'a> Session<'a> {
 
     fn client_words(&self) -> Vec<String> {
         let program = match self.client {
-            Client::Docker => std::env::var("GANTRY_DOCKER").unwrap_or_else(|_| "docker".to_owned()),
-            Client::Gantry => binary().display().to_string(),
+            Client::Docker => {
+                std::env::var("GANTRY_DOCKER").unwrap_or_else(|_| "docker".to_owned())
+            }
+            // Called as `docker`, it names itself so in its texts.
+            Client::Gantry => self
+                .directory
+                .path()
+                .join(".bin/docker")
+                .display()
+                .to_string(),
         };
-        vec![program, "-H".to_owned(), format!("unix://{}", self.engine.socket.display())]
+        vec![
+            program,
+            "-H".to_owned(),
+            format!("unix://{}", self.engine.socket.display()),
+        ]
     }
 
     fn command(&self, line: &str) -> Command {
@@ -111,7 +143,10 @@ impl<'a> Session<'a> {
     }
 
     fn finish(&self, outcome: Outcome) -> Outcome {
-        outcome.expanding(resolver(self.prefix.clone(), self.directory.path().display().to_string()))
+        outcome.expanding(resolver(
+            self.prefix.clone(),
+            self.directory.path().display().to_string(),
+        ))
     }
 
     /// Runs one command of the client: `d("run --rm @bb true")`.
@@ -124,7 +159,12 @@ impl<'a> Session<'a> {
     #[track_caller]
     pub fn d_with(&self, line: &str, input: &[u8]) -> Outcome {
         let shown = format!("{} {}", self.client.name(), self.x(line));
-        self.finish(outcome::run(self.command(line), shown, input, Duration::from_secs(60)))
+        self.finish(outcome::run(
+            self.command(line),
+            shown,
+            input,
+            Duration::from_secs(60),
+        ))
     }
 
     /// As [`Session::d`] with more environment for the client.
@@ -138,20 +178,34 @@ impl<'a> Session<'a> {
 
     /// Starts one command of the client and leaves it running; its output goes to `name.out` and `name.err`.
     pub fn background(&self, name: &str, line: &str) -> Background {
-        let (out, err) = (self.directory.path().join(format!("{name}.out")), self.directory.path().join(format!("{name}.err")));
+        let (out, err) = (
+            self.directory.path().join(format!("{name}.out")),
+            self.directory.path().join(format!("{name}.err")),
+        );
         let mut command = self.command(line);
         command.stdin(std::process::Stdio::piped());
         command.stdout(std::fs::File::create(&out).expect("create a file"));
         command.stderr(std::fs::File::create(&err).expect("create a file"));
         let child = command.spawn().expect("start the client");
-        Background { child, out, err, line: self.x(line) }
+        Background {
+            child,
+            out,
+            err,
+            line: self.x(line),
+        }
     }
 
     /// Runs one command of the client in a terminal of 24 by 80.
     pub fn terminal(&self, line: &str) -> Terminal {
         let mut words = self.client_words();
         words.extend(self.words(line));
-        words.insert(0, format!("DOCKER_CONFIG={}", self.directory.path().join(".docker").display()));
+        words.insert(
+            0,
+            format!(
+                "DOCKER_CONFIG={}",
+                self.directory.path().join(".docker").display()
+            ),
+        );
         words.insert(0, "env".to_owned());
         Terminal::start(&words, 24, 80)
     }
@@ -194,7 +248,9 @@ impl<'a> Session<'a> {
     #[track_caller]
     pub fn inspect(&self, name: &str) -> Value {
         let name = self.x(name);
-        let response = self.engine.api("GET", &format!("/containers/{name}/json"), None);
+        let response = self
+            .engine
+            .api("GET", &format!("/containers/{name}/json"), None);
         assert_eq!(response.status, 200, "inspect {name}: {}", response.text());
         response.json().expect("JSON")
     }
@@ -202,40 +258,75 @@ impl<'a> Session<'a> {
     /// Waits until the container is in `status`.
     #[track_caller]
     pub fn until_status(&self, name: &str, status: &str) {
-        eventually_within(Duration::from_secs(20), &format!("{name} is {status}"), || {
-            (self.inspect(name)["State"]["Status"] == status).then_some(())
-        });
+        eventually_within(
+            Duration::from_secs(20),
+            &format!("{name} is {status}"),
+            || (self.inspect(name)["State"]["Status"] == status).then_some(()),
+        );
     }
 
     /// Waits until the container's log holds `text`.
     #[track_caller]
     pub fn until_logged(&self, name: &str, text: &str) {
         let text = self.x(text);
-        eventually_within(Duration::from_secs(20), &format!("the log of {name} has {text:?}"), || {
-            let logs = self.d(&format!("logs {name}"));
-            (logs.stdout.contains(&text) || logs.stderr.contains(&text)).then_some(())
-        });
+        eventually_within(
+            Duration::from_secs(20),
+            &format!("the log of {name} has {text:?}"),
+            || {
+                let logs = self.d(&format!("logs {name}"));
+                (logs.stdout.contains(&text) || logs.stderr.contains(&text)).then_some(())
+            },
+        );
     }
 
     fn remove_everything(&self) {
         let filters = format!("{{%22label%22:[%22gantry.test={}%22]}}", self.prefix);
-        let list = self.engine.api("GET", &format!("/containers/json?all=1&filters={filters}"), None);
-        for container in list.json().expect("a list").as_array().into_iter().flatten() {
+        let list = self.engine.api(
+            "GET",
+            &format!("/containers/json?all=1&filters={filters}"),
+            None,
+        );
+        for container in list
+            .json()
+            .expect("a list")
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             let id = container["Id"].as_str().unwrap_or_default();
-            self.engine.api("DELETE", &format!("/containers/{id}?force=1&v=1"), None);
+            self.engine
+                .api("DELETE", &format!("/containers/{id}?force=1&v=1"), None);
         }
-        let volumes = self.engine.api("GET", "/volumes", None).json().expect("volumes");
+        let volumes = self
+            .engine
+            .api("GET", "/volumes", None)
+            .json()
+            .expect("volumes");
         for volume in volumes["Volumes"].as_array().into_iter().flatten() {
             let name = volume["Name"].as_str().unwrap_or_default();
-            if name.starts_with(&self.prefix) || volume["Labels"]["gantry.test"] == self.prefix.as_str() {
-                self.engine.api("DELETE", &format!("/volumes/{name}?force=1"), None);
+            if name.starts_with(&self.prefix)
+                || volume["Labels"]["gantry.test"] == self.prefix.as_str()
+            {
+                self.engine
+                    .api("DELETE", &format!("/volumes/{name}?force=1"), None);
             }
         }
-        let images = self.engine.api("GET", "/images/json", None).json().expect("images");
-        for tag in images.as_array().into_iter().flatten().flat_map(|image| image["RepoTags"].as_array()).flatten() {
+        let images = self
+            .engine
+            .api("GET", "/images/json", None)
+            .json()
+            .expect("images");
+        for tag in images
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|image| image["RepoTags"].as_array())
+            .flatten()
+        {
             let tag = tag.as_str().unwrap_or_default();
             if tag.contains(&self.prefix) {
-                self.engine.api("DELETE", &format!("/images/{tag}?force=1"), None);
+                self.engine
+                    .api("DELETE", &format!("/images/{tag}?force=1"), None);
             }
         }
     }
@@ -294,23 +385,30 @@ impl Background {
     /// Waits until standard output holds `text`.
     #[track_caller]
     pub fn until_shows(&self, text: &str) {
-        eventually_within(Duration::from_secs(20), &format!("`{}` shows {text:?}", self.line), || {
-            self.stdout().contains(text).then_some(())
-        });
+        eventually_within(
+            Duration::from_secs(20),
+            &format!("`{}` shows {text:?}", self.line),
+            || self.stdout().contains(text).then_some(()),
+        );
     }
 
     /// Waits for the end and gives the exit code.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {
         let what = format!("`{}` ends", self.line);
-        let status = eventually_within(Duration::from_secs(40), &what, || self.child.try_wait().expect("wait"));
+        let status = eventually_within(Duration::from_secs(40), &what, || {
+            self.child.try_wait().expect("wait")
+        });
         use std::os::unix::process::ExitStatusExt;
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }
 
     /// Sends a signal to the client.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).expect("signal the client");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .expect("signal the client");
     }
 }
 

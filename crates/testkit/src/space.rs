@@ -15,18 +15,34 @@ impl Space {
     /// Makes a network namespace and a mount namespace without propagation; the loopback interface is up.
     ///
     /// Call it from a thread that lives as long as the space: the holder gets SIGKILL when that thread ends.
-    pub fn new() -> Space {
+    pub fn hold() -> Space {
         let script = "ip link set lo up; echo ready; exec sleep 100000000";
         let mut holder = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--propagation", "private", "sh", "-ec", script])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--net",
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-ec",
+                script,
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .expect("start setpriv and unshare (root and util-linux are needed)");
         let mut line = String::new();
         let stdout = holder.stdout.take().expect("a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("read from the holder");
-        assert_eq!(line, "ready\n", "the namespaces could not be made; is this root?");
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("read from the holder");
+        assert_eq!(
+            line, "ready\n",
+            "the namespaces could not be made; is this root?"
+        );
         Space { holder }
     }
 
@@ -37,13 +53,23 @@ impl Space {
     /// The words that put a command into these namespaces.
     pub fn enter(&self) -> Vec<String> {
         let pid = self.pid();
-        ["nsenter".to_owned(), format!("--net=/proc/{pid}/ns/net"), format!("--mount=/proc/{pid}/ns/mnt"), "--".to_owned()].into()
+        [
+            "nsenter".to_owned(),
+            format!("--net=/proc/{pid}/ns/net"),
+            format!("--mount=/proc/{pid}/ns/mnt"),
+            "--".to_owned(),
+        ]
+        .into()
     }
 
     /// Runs a shell script in these namespaces.
     pub fn script(&self, script: &str) {
         let words = self.enter();
-        let status = Command::new(&words[0]).args(&words[1..]).args(["sh", "-ec", script]).status().expect("start nsenter");
+        let status = Command::new(&words[0])
+            .args(&words[1..])
+            .args(["sh", "-ec", script])
+            .status()
+            .expect("start nsenter");
         assert!(status.success(), "`{script}` failed");
     }
 
@@ -66,9 +92,12 @@ pub fn within_network_of<T: Send>(pid: u32, work: impl FnOnce() -> T + Send) -> 
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
             use std::os::fd::AsFd;
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("enter a network namespace");
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("enter a network namespace");
             work()
         });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -3,13 +3,20 @@
 use std::time::{Duration, Instant};
 
 /// Calls `probe` until it gives a value; panics with `what` after `limit`.
-pub fn eventually_within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn eventually_within<T>(
+    limit: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> Option<T>,
+) -> T {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = probe() {
             return value;
         }
-        assert!(Instant::now() < deadline, "after {limit:?} still not: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "after {limit:?} still not: {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

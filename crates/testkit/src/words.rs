@@ -37,7 +37,9 @@ pub fn expand(text: &str, resolve: impl Fn(&str) -> String) -> String {
             rest = after;
             continue;
         }
-        let length = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let length = rest
+            .find(|c: char| !c.is_ascii_alphanumeric())
+            .unwrap_or(rest.len());
         if length == 0 {
             result.push('@');
         } else {
@@ -66,7 +68,9 @@ mod tests {
 
     #[test]
     fn names_are_replaced_and_doubled_signs_stay() {
-        let check = |text: &str, expected: &str| assert_eq!(expand(text, |name| format!("<{name}>")), expected);
+        let check = |text: &str, expected: &str| {
+            assert_eq!(expand(text, |name| format!("<{name}>")), expected)
+        };
         check("run @bb --name=@web1-x", "run <bb> --name=<web1>-x");
         check("a@@sha256:b @", "a@sha256:b @");
         check("none", "none");

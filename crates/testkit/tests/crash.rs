@@ -2,6 +2,7 @@
 //!
 //! First every fail point of the engine, before and after its step; then kills at random moments from a seed.
 //!
+//! - `GANTRY_CRASH_POINT`: only the fail points whose `NAME:SIDE` holds this.
 //! - `GANTRY_CRASH_KILLS` (default 12): how many random kills. `GANTRY_CRASH_SEED`: the first seed; it is printed.
 //!
 //! What must hold after each kill and restart: what was acknowledged is there; what ran runs on, with the same process, unless
@@ -33,29 +34,49 @@ fn main() -> ExitCode {
         println!("skipped: the reference engine is not ours to kill");
         return ExitCode::SUCCESS;
     }
-    let filters: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    let filters: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let wanted = |name: &str| {
+        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+    };
     let engine = Engine::private(&[]);
     let mut failed = false;
-    for (name, test) in [("fail_points", fail_points as fn(&Engine)), ("random_kills", random_kills)] {
+    for (name, test) in [
+        ("fail_points", fail_points as fn(&Engine)),
+        ("random_kills", random_kills),
+    ] {
         if !wanted(name) {
             continue;
         }
         let begin = Instant::now();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&engine)));
-        println!("{name} ... {} ({:.0} s)", if result.is_ok() { "ok" } else { "FAILED" }, begin.elapsed().as_secs_f32());
+        println!(
+            "{name} ... {} ({:.0} s)",
+            if result.is_ok() { "ok" } else { "FAILED" },
+            begin.elapsed().as_secs_f32()
+        );
         if result.is_err() {
             println!("the daemon's log ends:\n{}", engine.daemon_log_tail());
             failed = true;
         }
     }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// The names in the engine's own table, read from its source so that none is listed twice.
 fn fail_point_names() -> Vec<&'static str> {
     let source = include_str!("../../engine/src/failpoint.rs");
-    let table = source.split_once("NAMES: &[&str] = &[").and_then(|(_, rest)| rest.split_once("];")).expect("the table of names").0;
+    let table = source
+        .split_once("NAMES: &[&str] = &[")
+        .and_then(|(_, rest)| rest.split_once("];"))
+        .expect("the table of names")
+        .0;
     table.split('"').skip(1).step_by(2).collect()
 }
 
@@ -65,6 +86,10 @@ fn fail_points(engine: &Engine) {
     for name in fail_point_names() {
         for side in ["before", "after"] {
             let point = format!("{name}:{side}");
+            if std::env::var("GANTRY_CRASH_POINT").is_ok_and(|wanted| !point.contains(&wanted)) {
+                continue;
+            }
+            let (begin, known) = (Instant::now(), problems.len());
             engine.end_daemon(Signal::TERM);
             engine.start_daemon(&[("GANTRY_FAILPOINT", point.as_str())]);
             every_operation(engine, &archive);
@@ -73,12 +98,29 @@ fn fail_points(engine: &Engine) {
             }
             engine.end_daemon(Signal::KILL);
             engine.start_daemon(&[]);
-            problems.extend(inconsistencies(engine).into_iter().map(|problem| format!("{point}: {problem}")));
+            problems.extend(
+                inconsistencies(engine)
+                    .into_iter()
+                    .map(|problem| format!("{point}: {problem}")),
+            );
             engine.remove_all_containers();
-            problems.extend(leak::settled(&engine.places()).into_iter().map(|leak| format!("{point}: leak: {leak}")));
+            problems.extend(
+                leak::settled(&engine.places())
+                    .into_iter()
+                    .map(|leak| format!("{point}: leak: {leak}")),
+            );
+            println!("  {point} ({:.1} s)", begin.elapsed().as_secs_f32());
+            problems[known..]
+                .iter()
+                .for_each(|problem| println!("    {problem}"));
         }
     }
-    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+    assert!(
+        problems.is_empty(),
+        "{} problems:\n{}",
+        problems.len(),
+        problems.join("\n")
+    );
 }
 
 fn gone_within(engine: &Engine, limit: Duration) -> bool {
@@ -94,17 +136,44 @@ fn gone_within(engine: &Engine, limit: Duration) -> bool {
 
 /// Goes through every verb that has a fail point; the daemon dies at one of them, so no answer is expected.
 fn every_operation(engine: &Engine, archive: &[u8]) {
-    let call = |method: &str, path: &str, body: Option<&Value>| engine.try_api(method, path, body).map(|response| response.status);
+    let call = |method: &str, path: &str, body: Option<&Value>| {
+        let begin = Instant::now();
+        let status = engine
+            .try_api(method, path, body)
+            .map(|response| response.status);
+        if begin.elapsed() > Duration::from_secs(8) {
+            println!(
+                "  {method} {path} took {:?} and gave {status:?}",
+                begin.elapsed()
+            );
+        }
+        status
+    };
     let long = json!({"Image": APP, "Entrypoint": ["sleep", "1000"], "Cmd": [], "ExposedPorts": {"80/tcp": {}},
         "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "18080"}]}, "Binds": ["points:/data"]}});
     let short = json!({"Image": BUSYBOX, "Cmd": ["sh", "-c", "exit 3"]});
-    let _ = http::unix(&engine.socket, "POST", "/images/load?quiet=1", Some(("application/x-tar", archive)));
+    let _ = http::unix(
+        &engine.socket,
+        "POST",
+        "/images/load?quiet=1",
+        Some(("application/x-tar", archive)),
+    );
     call("POST", "/containers/create?name=long", Some(&long));
     call("POST", "/containers/long/start", None);
-    if let Some(created) = engine.try_api("POST", "/containers/long/exec", Some(&json!({"Cmd": ["true"], "AttachStdout": true})))
-        && let Some(id) = created.json().ok().and_then(|body| body["Id"].as_str().map(str::to_owned))
+    if let Some(created) = engine.try_api(
+        "POST",
+        "/containers/long/exec",
+        Some(&json!({"Cmd": ["true"], "AttachStdout": true})),
+    ) && let Some(id) = created
+        .json()
+        .ok()
+        .and_then(|body| body["Id"].as_str().map(str::to_owned))
     {
-        call("POST", &format!("/exec/{id}/start"), Some(&json!({"Detach": false})));
+        call(
+            "POST",
+            &format!("/exec/{id}/start"),
+            Some(&json!({"Detach": false})),
+        );
     }
     call("POST", "/containers/create?name=short", Some(&short));
     call("POST", "/containers/short/start", None);
@@ -118,7 +187,10 @@ fn every_operation(engine: &Engine, archive: &[u8]) {
 /// What the API says against what the kernel says. A process may end between the two questions: what is odd is asked again.
 fn inconsistencies(engine: &Engine) -> Vec<String> {
     let mut problems = Vec::new();
-    let list = engine.api("GET", "/containers/json?all=1", None).json().expect("a list");
+    let list = engine
+        .api("GET", "/containers/json?all=1", None)
+        .json()
+        .expect("a list");
     for container in list.as_array().expect("a list") {
         let id = container["Id"].as_str().expect("an id");
         let deadline = Instant::now() + Duration::from_secs(3);
@@ -137,12 +209,18 @@ fn inconsistency(engine: &Engine, id: &str) -> Option<String> {
     if response.status == 404 {
         return None;
     }
-    let Ok(state) = response.json() else { return Some(format!("{id} cannot be inspected: {}", response.text())) };
+    let Ok(state) = response.json() else {
+        return Some(format!("{id} cannot be inspected: {}", response.text()));
+    };
     let pid = state["State"]["Pid"].as_i64().unwrap_or(0);
-    let alive = pid > 0 && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    let alive = pid > 0
+        && std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.contains(") Z "));
     match state["State"]["Status"].as_str() {
         Some("running" | "paused") if !alive => Some(format!("{id} runs without process {pid}")),
-        Some("created" | "exited") if pid != 0 => Some(format!("{id} has ended and has process {pid}")),
+        Some("created" | "exited") if pid != 0 => {
+            Some(format!("{id} has ended and has process {pid}"))
+        }
         Some("created" | "exited" | "running" | "paused" | "restarting") => None,
         other => Some(format!("{id} is {other:?} after a restart")),
     }
@@ -178,12 +256,17 @@ type Model = Mutex<BTreeMap<String, Expected>>;
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 fn number_of(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 fn random_kills(engine: &Engine) {
     let kills = number_of("GANTRY_CRASH_KILLS", 12);
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let clock = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
     let seed = number_of("GANTRY_CRASH_SEED", clock.as_secs());
     println!("GANTRY_CRASH_SEED={seed}, {kills} kills");
     if !engine.daemon_runs() {
@@ -192,7 +275,11 @@ fn random_kills(engine: &Engine) {
     engine.remove_all_containers();
     let begin = clock.as_secs();
     let model: Model = Mutex::default();
-    let counter = steady(engine, "counter", &json!({"Image": BUSYBOX, "Cmd": ["sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.01; done"]}));
+    let counter = steady(
+        engine,
+        "counter",
+        &json!({"Image": BUSYBOX, "Cmd": ["sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.01; done"]}),
+    );
     let port = 18090;
     let web = json!({"Image": "localhost/test/web:1", "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": port.to_string()}]}}});
     let server = steady(engine, "server", &web);
@@ -201,30 +288,59 @@ fn random_kills(engine: &Engine) {
         let context = format!("seed {seed}, kill {kill}");
         let target = round(engine, &model, &mut random, &[&counter, &server], port);
         let problems = verify(engine, &model, &[&counter, &server]);
-        assert!(problems.is_empty(), "{context} ({target}):\n{}", problems.join("\n"));
-        assert!(answers(engine, port), "{context} ({target}): the published port is dead after the restart");
+        assert!(
+            problems.is_empty(),
+            "{context} ({target}):\n{}",
+            problems.join("\n")
+        );
+        assert!(
+            answers(engine, port),
+            "{context} ({target}): the published port is dead after the restart"
+        );
         let leaks = leak::settled(&engine.places());
-        assert!(leaks.is_empty(), "{context} ({target}): leaks:\n{}", leaks.join("\n"));
+        assert!(
+            leaks.is_empty(),
+            "{context} ({target}): leaks:\n{}",
+            leaks.join("\n")
+        );
     }
     check_log(engine, &counter);
     check_events(engine, begin, &model);
     engine.remove_all_containers();
     let leaks = leak::settled(&engine.places());
-    assert!(leaks.is_empty(), "leaks after everything was removed:\n{}", leaks.join("\n"));
+    assert!(
+        leaks.is_empty(),
+        "leaks after everything was removed:\n{}",
+        leaks.join("\n")
+    );
 }
 
 /// A container that must run through all kills: its id.
 fn steady(engine: &Engine, name: &str, body: &Value) -> String {
-    let created = engine.api("POST", &format!("/containers/create?name={name}"), Some(body));
-    let id = created.json().expect("JSON")["Id"].as_str().unwrap_or_else(|| panic!("{}", created.text())).to_owned();
-    assert_eq!(engine.api("POST", &format!("/containers/{id}/start"), None).status, 204);
+    let created = engine.api(
+        "POST",
+        &format!("/containers/create?name={name}"),
+        Some(body),
+    );
+    let id = created.json().expect("JSON")["Id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{}", created.text()))
+        .to_owned();
+    assert_eq!(
+        engine
+            .api("POST", &format!("/containers/{id}/start"), None)
+            .status,
+        204
+    );
     id
 }
 
 fn answers(engine: &Engine, port: u16) -> bool {
     let address = SocketAddr::new(engine.address, port);
     (0..200).any(|_| {
-        let answered = engine.outside.within(|| http::get(address, "/group").is_ok_and(|response| response.status == 200));
+        let answered = engine
+            .outside
+            .within(|| http::get(address, "/group").is_ok_and(|response| response.status == 200));
         if !answered {
             std::thread::sleep(Duration::from_millis(25));
         }
@@ -233,13 +349,23 @@ fn answers(engine: &Engine, port: u16) -> bool {
 }
 
 /// Runs operations and kills something while they run; the daemon runs again when it returns.
-fn round(engine: &Engine, model: &Model, random: &mut Random, protected: &[&str], port: u16) -> String {
+fn round(
+    engine: &Engine,
+    model: &Model,
+    random: &mut Random,
+    protected: &[&str],
+    port: u16,
+) -> String {
     let stop = AtomicBool::new(false);
     let seeds: Vec<u64> = (0..3).map(|_| random.below(u64::MAX) | 1).collect();
     let pause = Duration::from_millis(20 + random.below(300));
     let choice = random.below(100);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = seeds.iter().map(|&seed| (seed, &stop)).map(|(seed, stop)| scope.spawn(move || work(engine, model, Random(seed), stop))).collect();
+        let workers: Vec<_> = seeds
+            .iter()
+            .map(|&seed| (seed, &stop))
+            .map(|(seed, stop)| scope.spawn(move || work(engine, model, Random(seed), stop)))
+            .collect();
         std::thread::sleep(pause);
         let target = match choice {
             0..60 => "daemon".to_owned(),
@@ -256,7 +382,10 @@ fn round(engine: &Engine, model: &Model, random: &mut Random, protected: &[&str]
             worker.join().expect("a worker");
         }
         if target == "daemon" {
-            assert!(answers(engine, port), "the published port is dead while no daemon runs");
+            assert!(
+                answers(engine, port),
+                "the published port is dead while no daemon runs"
+            );
             engine.start_daemon(&[]);
         }
         target
@@ -296,26 +425,46 @@ fn kill_a_shim(engine: &Engine, model: &Model, random: &mut Random, protected: &
 /// One client: makes, starts, enters, stops and removes containers until told to stop or until nobody answers.
 fn work(engine: &Engine, model: &Model, mut random: Random, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        let known: Vec<String> = model.lock().expect("no panic while locked").keys().cloned().collect();
-        let any = (!known.is_empty()).then(|| known[usize::try_from(random.below(known.len() as u64)).expect("small")].clone());
+        let known: Vec<String> = model
+            .lock()
+            .expect("no panic while locked")
+            .keys()
+            .cloned()
+            .collect();
+        let any = (!known.is_empty()).then(|| {
+            known[usize::try_from(random.below(known.len() as u64)).expect("small")].clone()
+        });
         let alive = match (random.below(10), any) {
             (0..5, _) | (_, None) => create_and_start(engine, model, &mut random),
             (5..7, Some(id)) => exec(engine, &id),
             (7, Some(id)) => {
                 disturb(model, &id);
-                engine.try_api("POST", &format!("/containers/{id}/stop?t=0"), None).is_some()
+                engine
+                    .try_api("POST", &format!("/containers/{id}/stop?t=0"), None)
+                    .is_some()
             }
             (8, Some(id)) => {
                 disturb(model, &id);
-                let removed = engine.try_api("DELETE", &format!("/containers/{id}?force=1&v=1"), None);
-                if removed.as_ref().is_some_and(|response| response.status == 204) {
+                let removed =
+                    engine.try_api("DELETE", &format!("/containers/{id}?force=1&v=1"), None);
+                if removed
+                    .as_ref()
+                    .is_some_and(|response| response.status == 204)
+                {
                     model.lock().expect("no panic while locked").remove(&id);
                 }
                 removed.is_some()
             }
             (_, Some(_)) => {
-                let archive = std::fs::read(images_directory().join("web.tar")).expect("an archive");
-                http::unix(&engine.socket, "POST", "/images/load?quiet=1", Some(("application/x-tar", &archive))).is_ok()
+                let archive =
+                    std::fs::read(images_directory().join("web.tar")).expect("an archive");
+                http::unix(
+                    &engine.socket,
+                    "POST",
+                    "/images/load?quiet=1",
+                    Some(("application/x-tar", &archive)),
+                )
+                .is_ok()
             }
         };
         if !alive {
@@ -337,15 +486,39 @@ fn create_and_start(engine: &Engine, model: &Model, random: &mut Random) -> bool
         Some(code) => format!("sleep 0.{}; exit {code}", random.below(4)),
         None => "sleep 100000".to_owned(),
     };
-    let mut body = json!({"Image": APP, "Entrypoint": ["sh", "-c", script], "Cmd": [], "User": "root"});
+    let mut body =
+        json!({"Image": APP, "Entrypoint": ["sh", "-c", script], "Cmd": [], "User": "root"});
     if random.below(3) == 0 {
         body["HostConfig"] = json!({"PortBindings": {"8080/tcp": [{"HostPort": ""}]}});
     }
-    let Some(created) = engine.try_api("POST", &format!("/containers/create?name=c{number}"), Some(&body)) else { return false };
-    let Some(id) = created.json().ok().and_then(|body| body["Id"].as_str().map(str::to_owned)) else { return true };
-    let expected = Expected { code, started: false, pid: None, disturbed: false, shim_killed: false };
-    model.lock().expect("no panic while locked").insert(id.clone(), expected);
-    let Some(started) = engine.try_api("POST", &format!("/containers/{id}/start"), None) else { return false };
+    let Some(created) = engine.try_api(
+        "POST",
+        &format!("/containers/create?name=c{number}"),
+        Some(&body),
+    ) else {
+        return false;
+    };
+    let Some(id) = created
+        .json()
+        .ok()
+        .and_then(|body| body["Id"].as_str().map(str::to_owned))
+    else {
+        return true;
+    };
+    let expected = Expected {
+        code,
+        started: false,
+        pid: None,
+        disturbed: false,
+        shim_killed: false,
+    };
+    model
+        .lock()
+        .expect("no panic while locked")
+        .insert(id.clone(), expected);
+    let Some(started) = engine.try_api("POST", &format!("/containers/{id}/start"), None) else {
+        return false;
+    };
     if started.status == 204
         && let Some(expected) = model.lock().expect("no panic while locked").get_mut(&id)
     {
@@ -356,18 +529,39 @@ fn create_and_start(engine: &Engine, model: &Model, random: &mut Random) -> bool
 
 fn exec(engine: &Engine, id: &str) -> bool {
     let body = json!({"Cmd": ["echo", "in"], "AttachStdout": true});
-    let Some(created) = engine.try_api("POST", &format!("/containers/{id}/exec"), Some(&body)) else { return false };
-    let Some(exec) = created.json().ok().and_then(|body| body["Id"].as_str().map(str::to_owned)) else { return true };
-    engine.try_api("POST", &format!("/exec/{exec}/start"), Some(&json!({"Detach": false}))).is_some()
+    let Some(created) = engine.try_api("POST", &format!("/containers/{id}/exec"), Some(&body))
+    else {
+        return false;
+    };
+    let Some(exec) = created
+        .json()
+        .ok()
+        .and_then(|body| body["Id"].as_str().map(str::to_owned))
+    else {
+        return true;
+    };
+    engine
+        .try_api(
+            "POST",
+            &format!("/exec/{exec}/start"),
+            Some(&json!({"Detach": false})),
+        )
+        .is_some()
 }
 
 /// Compares every container of the model with what the API says now.
 fn verify(engine: &Engine, model: &Model, steady: &[&str]) -> Vec<String> {
     let mut problems = inconsistencies(engine);
     for id in steady {
-        let state = engine.api("GET", &format!("/containers/{id}/json"), None).json().expect("JSON");
+        let state = engine
+            .api("GET", &format!("/containers/{id}/json"), None)
+            .json()
+            .expect("JSON");
         if state["State"]["Running"] != true {
-            problems.push(format!("{id} must run through everything: {}", state["State"]));
+            problems.push(format!(
+                "{id} must run through everything: {}",
+                state["State"]
+            ));
         }
     }
     let mut model = model.lock().expect("no panic while locked");
@@ -381,16 +575,26 @@ fn verify(engine: &Engine, model: &Model, steady: &[&str]) -> Vec<String> {
         }
         let mut state = response.json().expect("JSON")["State"].clone();
         if expected.shim_killed && expected.started && state["Running"] == true {
-            eventually_within(Duration::from_secs(10), &format!("{id} ends with its shim"), || {
-                state = engine.api("GET", &format!("/containers/{id}/json"), None).json().expect("JSON")["State"].clone();
-                (state["Running"] == false).then_some(())
-            });
+            eventually_within(
+                Duration::from_secs(10),
+                &format!("{id} ends with its shim"),
+                || {
+                    state = engine
+                        .api("GET", &format!("/containers/{id}/json"), None)
+                        .json()
+                        .expect("JSON")["State"]
+                        .clone();
+                    (state["Running"] == false).then_some(())
+                },
+            );
         }
         if expected.disturbed || !expected.started {
             continue;
         }
         match expected.code {
-            None if state["Running"] != true => problems.push(format!("{id} was started and does not run: {state}")),
+            None if state["Running"] != true => {
+                problems.push(format!("{id} was started and does not run: {state}"))
+            }
             None => {
                 let pid = state["Pid"].as_i64();
                 if expected.pid.is_some() && expected.pid != pid {
@@ -400,7 +604,11 @@ fn verify(engine: &Engine, model: &Model, steady: &[&str]) -> Vec<String> {
             }
             Some(code) => {
                 eventually(&format!("{id} ends"), || {
-                    state = engine.api("GET", &format!("/containers/{id}/json"), None).json().expect("JSON")["State"].clone();
+                    state = engine
+                        .api("GET", &format!("/containers/{id}/json"), None)
+                        .json()
+                        .expect("JSON")["State"]
+                        .clone();
                     state["Status"] == "exited"
                 });
                 if state["ExitCode"] != code {
@@ -425,15 +633,27 @@ fn check_log(engine: &Engine, id: &str) {
     }
     assert!(lines.len() > 10, "{} lines", lines.len());
     for (index, line) in lines.iter().enumerate() {
-        assert_eq!(*line, format!("line {}\n", index + 1), "the log lacks or repeats a line");
+        assert_eq!(
+            *line,
+            format!("line {}\n", index + 1),
+            "the log lacks or repeats a line"
+        );
     }
 }
 
 /// Each container's events tell one story: created once, starts and deaths by turns, destroyed last and once.
 fn check_events(engine: &Engine, begin: u64, model: &Model) {
-    let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs() + 1;
+    let until = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs()
+        + 1;
     let filters = "%7B%22type%22%3A%5B%22container%22%5D%7D";
-    let response = engine.api("GET", &format!("/events?since={begin}&until={until}&filters={filters}"), None);
+    let response = engine.api(
+        "GET",
+        &format!("/events?since={begin}&until={until}&filters={filters}"),
+        None,
+    );
     let mut stories: HashMap<String, Vec<String>> = HashMap::new();
     let mut seen = HashSet::new();
     for line in response.text().lines() {
@@ -441,7 +661,10 @@ fn check_events(engine: &Engine, begin: u64, model: &Model) {
         assert!(seen.insert(line.to_owned()), "told twice: {line}");
         let action = event["Action"].as_str().unwrap_or_default().to_owned();
         if matches!(action.as_str(), "create" | "start" | "die" | "destroy") {
-            stories.entry(event["Actor"]["ID"].as_str().unwrap_or_default().to_owned()).or_default().push(action);
+            stories
+                .entry(event["Actor"]["ID"].as_str().unwrap_or_default().to_owned())
+                .or_default()
+                .push(action);
         }
     }
     let mut problems = Vec::new();
@@ -464,7 +687,10 @@ fn check_events(engine: &Engine, begin: u64, model: &Model) {
         let told = stories.get(id).map(Vec::as_slice).unwrap_or_default();
         let dies = told.iter().filter(|action| *action == "die").count();
         if expected.started && !expected.disturbed && expected.code.is_some() && dies != 1 {
-            problems.push(format!("{id}: ended once, told {dies} times: {}", told.join(" ")));
+            problems.push(format!(
+                "{id}: ended once, told {dies} times: {}",
+                told.join(" ")
+            ));
         }
     }
     assert!(problems.is_empty(), "events:\n{}", problems.join("\n"));

@@ -22,10 +22,17 @@ struct Planted {
 
 /// One running container with everything it may own.
 fn healthy() -> Planted {
-    let space = Space::new();
+    let space = Space::hold();
     let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
     let (data_root, exec_root) = (directory.path().join("data"), directory.path().join("run"));
-    for below in ["records/container", "content/sha256", "content/ingest", "snapshots/7/work", "snapshots/3/fs", "snapshots/trash"] {
+    for below in [
+        "records/container",
+        "content/sha256",
+        "content/ingest",
+        "snapshots/7/work",
+        "snapshots/3/fs",
+        "snapshots/trash",
+    ] {
         fs::create_dir_all(data_root.join(below)).expect("a directory");
     }
     fs::create_dir_all(data_root.join("containers").join(ID)).expect("a directory");
@@ -39,38 +46,62 @@ fn healthy() -> Planted {
         "id": ID, "snapshot": 7, "state": {"status": "running"},
         "acquired": {"endpoint": {"ipv4": "172.17.0.2"}, "ports": [{"host_port": 8080}]},
     }});
-    fs::write(data_root.join(format!("records/container/{ID}.json")), record.to_string()).expect("a file");
+    fs::write(
+        data_root.join(format!("records/container/{ID}.json")),
+        record.to_string(),
+    )
+    .expect("a file");
     space.script(&format!(
         "ip link add veth1 type veth peer name peer1; ip link set veth1 alias gantry:0123456789ab:{ID}
          nft add table inet gantry-0123456789ab
          nft 'add map inet gantry-0123456789ab published {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}'
          nft 'add element inet gantry-0123456789ab published {{ tcp . 8080 : 172.17.0.2 . 80 }}'"
     ));
-    let places = Places { data_root, exec_root, cgroup_parent: format!("gantry-leak-{}", space.pid()), host_pid: space.pid() };
-    Planted { places, space, _directory: directory }
+    let places = Places {
+        data_root,
+        exec_root,
+        cgroup_parent: format!("gantry-leak-{}", space.pid()),
+        host_pid: space.pid(),
+    };
+    Planted {
+        places,
+        space,
+        _directory: directory,
+    }
 }
 
 #[track_caller]
 fn check(planted: &Planted, expected: &str) {
     let leaks = leak::find(&planted.places);
-    assert!(leaks.len() == 1 && leaks[0].contains(expected), "expected one leak with `{expected}`, found {leaks:#?}");
+    assert!(
+        leaks.len() == 1 && leaks[0].contains(expected),
+        "expected one leak with `{expected}`, found {leaks:#?}"
+    );
 }
 
 #[test]
 fn a_healthy_engine_has_no_leak() {
     let planted = healthy();
-    assert_eq!(leak::find(&planted.places), [String::new(); 0]);
+    assert_eq!(leak::find(&planted.places), Vec::<String>::new());
 }
 
 #[test]
 fn a_stopped_container_owns_nothing_of_the_kernel() {
     let planted = healthy();
-    let path = planted.places.data_root.join(format!("records/container/{ID}.json"));
-    let record = fs::read_to_string(&path).expect("a record").replace("running", "exited");
+    let path = planted
+        .places
+        .data_root
+        .join(format!("records/container/{ID}.json"));
+    let record = fs::read_to_string(&path)
+        .expect("a record")
+        .replace("running", "exited");
     fs::write(path, record).expect("a record");
     let leaks = leak::find(&planted.places);
     for expected in ["interface veth1", "nftables element", "shims/", "runtime/"] {
-        assert!(leaks.iter().any(|leak| leak.contains(expected)), "`{expected}` is not among {leaks:#?}");
+        assert!(
+            leaks.iter().any(|leak| leak.contains(expected)),
+            "`{expected}` is not among {leaks:#?}"
+        );
     }
 }
 
@@ -78,7 +109,9 @@ fn a_stopped_container_owns_nothing_of_the_kernel() {
 fn a_mount_is_reported() {
     let planted = healthy();
     let point = planted.places.data_root.join("snapshots/3/fs");
-    planted.space.script(&format!("mount -t tmpfs none {}", point.display()));
+    planted
+        .space
+        .script(&format!("mount -t tmpfs none {}", point.display()));
     check(&planted, "mount ");
 }
 
@@ -100,7 +133,9 @@ fn an_interface_is_reported() {
 #[test]
 fn a_firewall_element_is_reported() {
     let planted = healthy();
-    planted.space.script("nft 'add element inet gantry-0123456789ab published { tcp . 9090 : 172.17.0.9 . 80 }'");
+    planted.space.script(
+        "nft 'add element inet gantry-0123456789ab published { tcp . 9090 : 172.17.0.9 . 80 }'",
+    );
     check(&planted, "nftables element tcp . 9090 . 172.17.0.9 . 80");
 }
 
@@ -110,18 +145,27 @@ fn a_control_group_is_reported() {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
     let hierarchy = mounts
         .lines()
-        .filter_map(|line| match line.split(' ').collect::<Vec<_>>().as_slice() {
-            [_, point, "cgroup", options, ..] if options.contains("freezer") => Some((*point).to_owned()),
-            [_, point, "cgroup2", ..] => Some((*point).to_owned()),
-            _ => None,
-        })
+        .filter_map(
+            |line| match line.split(' ').collect::<Vec<_>>().as_slice() {
+                [_, point, "cgroup", options, ..] if options.contains("freezer") => {
+                    Some((*point).to_owned())
+                }
+                [_, point, "cgroup2", ..] => Some((*point).to_owned()),
+                _ => None,
+            },
+        )
         .next()
         .expect("a cgroup hierarchy");
     let parent = Path::new(&hierarchy).join(&planted.places.cgroup_parent);
-    fs::create_dir(&parent).and_then(|()| fs::create_dir(parent.join(GHOST))).expect("a control group");
+    fs::create_dir(&parent)
+        .and_then(|()| fs::create_dir(parent.join(GHOST)))
+        .expect("a control group");
     let leaks = leak::find(&planted.places);
     let _ = fs::remove_dir(parent.join(GHOST)).and_then(|()| fs::remove_dir(&parent));
-    assert!(leaks.len() == 1 && leaks[0].starts_with("cgroup "), "{leaks:#?}");
+    assert!(
+        leaks.len() == 1 && leaks[0].starts_with("cgroup "),
+        "{leaks:#?}"
+    );
 }
 
 #[test]
@@ -129,7 +173,11 @@ fn snapshots_without_owner_and_trash_are_reported() {
     let planted = healthy();
     fs::create_dir_all(planted.places.data_root.join("snapshots/9/work")).expect("a directory");
     check(&planted, "snapshots/9");
-    fs::rename(planted.places.data_root.join("snapshots/9"), planted.places.data_root.join("snapshots/trash/9")).expect("a rename");
+    fs::rename(
+        planted.places.data_root.join("snapshots/9"),
+        planted.places.data_root.join("snapshots/trash/9"),
+    )
+    .expect("a rename");
     check(&planted, "snapshots/trash/9");
 }
 
@@ -142,7 +190,12 @@ fn a_container_directory_without_record_is_reported() {
 
 #[test]
 fn temporary_files_are_reported() {
-    for file in ["records/container/.x.7", "content/ingest/12", ".engine-id", "content/sha256/x.partial"] {
+    for file in [
+        "records/container/.x.7",
+        "content/ingest/12",
+        ".engine-id",
+        "content/sha256/x.partial",
+    ] {
         let planted = healthy();
         fs::write(planted.places.data_root.join(file), "").expect("a file");
         check(&planted, "temporary file");
@@ -153,22 +206,47 @@ fn temporary_files_are_reported() {
 fn a_shim_without_container_is_reported() {
     let planted = healthy();
     // python runs the file `shim`, so the command line reads `gantry shim ID`.
-    let directory = planted.places.exec_root.parent().expect("a parent").to_owned();
+    let directory = planted
+        .places
+        .exec_root
+        .parent()
+        .expect("a parent")
+        .to_owned();
     fs::write(directory.join("shim"), "import time\ntime.sleep(1000)\n").expect("a script");
     let mut child = Command::new("nsenter")
-        .args([format!("--net=/proc/{}/ns/net", planted.space.pid()), format!("--mount=/proc/{}/ns/mnt", planted.space.pid())])
-        .args(["--", "sh", "-c", &format!("cd {} && exec python3 shim {GHOST}", directory.display())])
+        .args([
+            format!("--net=/proc/{}/ns/net", planted.space.pid()),
+            format!("--mount=/proc/{}/ns/mnt", planted.space.pid()),
+        ])
+        .args([
+            "--",
+            "sh",
+            "-c",
+            &format!("cd {} && exec python3 shim {GHOST}", directory.display()),
+        ])
         .spawn()
         .expect("start python3");
-    eventually("the shim is reported", || leak::find(&planted.places).iter().any(|leak| leak.starts_with("shim ") && leak.ends_with(GHOST)));
-    child.kill().and_then(|()| child.wait()).expect("end python3");
-    assert_eq!(leak::find(&planted.places), [String::new(); 0]);
+    eventually("the shim is reported", || {
+        leak::find(&planted.places)
+            .iter()
+            .any(|leak| leak.starts_with("shim ") && leak.ends_with(GHOST))
+    });
+    child
+        .kill()
+        .and_then(|()| child.wait())
+        .expect("end python3");
+    assert_eq!(leak::find(&planted.places), Vec::<String>::new());
 }
 
 #[test]
 fn a_port_reserved_for_nobody_and_a_kept_namespace_are_reported() {
     let planted = healthy();
-    let directory = planted.places.exec_root.parent().expect("a parent").to_owned();
+    let directory = planted
+        .places
+        .exec_root
+        .parent()
+        .expect("a parent")
+        .to_owned();
     let script = "import os, socket, subprocess, time\n\
                   ok = socket.socket(); ok.bind(('127.0.0.1', 8080)); ok.listen()\n\
                   bad = socket.socket(); bad.bind(('127.0.0.1', 9191)); bad.listen()\n\
@@ -179,13 +257,32 @@ fn a_port_reserved_for_nobody_and_a_kept_namespace_are_reported() {
                   time.sleep(1000)\n";
     fs::write(directory.join("netd"), script).expect("a script");
     let mut child = Command::new("nsenter")
-        .args([format!("--net=/proc/{}/ns/net", planted.space.pid()), format!("--mount=/proc/{}/ns/mnt", planted.space.pid())])
-        .args(["--", "sh", "-c", &format!("cd {} && exec python3 netd --exec-root {}", directory.display(), planted.places.exec_root.display())])
+        .args([
+            format!("--net=/proc/{}/ns/net", planted.space.pid()),
+            format!("--mount=/proc/{}/ns/mnt", planted.space.pid()),
+        ])
+        .args([
+            "--",
+            "sh",
+            "-c",
+            &format!(
+                "cd {} && exec python3 netd --exec-root {}",
+                directory.display(),
+                planted.places.exec_root.display()
+            ),
+        ])
         .spawn()
         .expect("start python3");
     eventually("both are reported", || {
         let leaks = leak::find(&planted.places);
-        leaks.len() == 2 && leaks.iter().any(|leak| leak == "reserved port 9191") && leaks.iter().any(|leak| leak.starts_with("network namespace net:["))
+        leaks.len() == 2
+            && leaks.iter().any(|leak| leak == "reserved port 9191")
+            && leaks
+                .iter()
+                .any(|leak| leak.starts_with("network namespace net:["))
     });
-    child.kill().and_then(|()| child.wait()).expect("end python3");
+    child
+        .kill()
+        .and_then(|()| child.wait())
+        .expect("end python3");
 }

@@ -41,7 +41,8 @@ impl Layer {
 
     pub fn directory(&mut self, path: &str, mode: u32, owner: Owner) -> Result<()> {
         let mut header = Self::header(tar::EntryType::Directory, mode, owner, 0);
-        self.builder.append_data(&mut header, path, std::io::empty())?;
+        self.builder
+            .append_data(&mut header, path, std::io::empty())?;
         Ok(())
     }
 
@@ -75,7 +76,11 @@ fn sha256(mut reader: impl Read) -> Result<String> {
         }
         state.update(&buffer[..count]);
     }
-    Ok(state.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(state
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// Writes an archive of one image: `layers` bottom first, `config` as the `config` member of its image config.
@@ -110,12 +115,24 @@ pub fn pack(output: &Path, reference: &str, layers: &[&Path], config: &Value) ->
         builder.append_data(&mut header, name, reader)?;
         Ok(())
     };
-    member(&format!("{image_id}.json"), image.len() as u64, &mut image.as_slice())?;
+    member(
+        &format!("{image_id}.json"),
+        image.len() as u64,
+        &mut image.as_slice(),
+    )?;
     for (id, layer) in ids.iter().zip(layers) {
         let mut file = File::open(layer)?;
-        member(&format!("{id}/layer.tar"), file.metadata()?.len(), &mut file)?;
+        member(
+            &format!("{id}/layer.tar"),
+            file.metadata()?.len(),
+            &mut file,
+        )?;
     }
-    member("manifest.json", manifest.len() as u64, &mut manifest.as_slice())?;
+    member(
+        "manifest.json",
+        manifest.len() as u64,
+        &mut manifest.as_slice(),
+    )?;
     builder.into_inner()?.flush()?;
     std::fs::rename(&partial, output)?;
     Ok(())

@@ -14,12 +14,17 @@ use serde_json::{Value, json};
 use crate::archive::{Layer, Owner, ROOT, pack};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const PACKAGES: &str = "bash,procps,strace,python3,nginx-light,redis-server,iproute2,netcat-openbsd,curl";
+const PACKAGES: &str =
+    "bash,procps,strace,python3,nginx-light,redis-server,iproute2,netcat-openbsd,curl";
 
 /// Makes the archives named, or all, in `directory`; those that are there stay.
 pub fn make(directory: &Path, names: &[&str]) -> Result<()> {
     std::fs::create_dir_all(directory)?;
-    let names = if names.is_empty() { &["busybox", "app", "web", "debian"] } else { names };
+    let names = if names.is_empty() {
+        &["busybox", "app", "web", "debian"]
+    } else {
+        names
+    };
     for name in names {
         let archive = directory.join(format!("{name}.tar"));
         if archive.exists() {
@@ -30,7 +35,12 @@ pub fn make(directory: &Path, names: &[&str]) -> Result<()> {
         match *name {
             "busybox" => {
                 let base = busybox_layer(directory)?;
-                pack(&archive, &reference, &[&base], &json!({"Cmd": ["sh"], "Env": [PATH]}))?;
+                pack(
+                    &archive,
+                    &reference,
+                    &[&base],
+                    &json!({"Cmd": ["sh"], "Env": [PATH]}),
+                )?;
             }
             "app" => {
                 let (base, seeds) = (busybox_layer(directory)?, app_layer(directory)?);
@@ -42,7 +52,12 @@ pub fn make(directory: &Path, names: &[&str]) -> Result<()> {
             }
             "debian" => {
                 let base = debian_layer(directory)?;
-                pack(&archive, &reference, &[&base], &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
+                pack(
+                    &archive,
+                    &reference,
+                    &[&base],
+                    &json!({"Cmd": ["bash"], "Env": [PATH]}),
+                )?;
                 std::fs::remove_file(base)?;
             }
             other => bail!("no image is called `{other}`"),
@@ -107,8 +122,18 @@ fn busybox_layer(directory: &Path) -> Result<PathBuf> {
     }
     let passwd = b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nuser:x:1000:1000:user:/home:/bin/sh\n";
     layer.file("etc/passwd", 0o644, ROOT, passwd)?;
-    layer.file("etc/group", 0o644, ROOT, b"root:x:0:\ndaemon:x:1:\nstaff:x:50:user\nuser:x:1000:\n")?;
-    layer.file("etc/not-executable", 0o644, ROOT, b"#!/bin/sh\necho never\n")?;
+    layer.file(
+        "etc/group",
+        0o644,
+        ROOT,
+        b"root:x:0:\ndaemon:x:1:\nstaff:x:50:user\nuser:x:1000:\n",
+    )?;
+    layer.file(
+        "etc/not-executable",
+        0o644,
+        ROOT,
+        b"#!/bin/sh\necho never\n",
+    )?;
     layer.finish(&path)?;
     Ok(path)
 }

@@ -10,7 +10,8 @@ mod images;
 use std::path::Path;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask images DIR [busybox|app|web|debian]...\n       cargo xtask size";
+const USAGE: &str =
+    "usage: cargo xtask images DIR [busybox|app|web|debian]...\n       cargo xtask size";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,7 +34,8 @@ fn main() -> ExitCode {
 }
 
 fn size() -> anyhow::Result<()> {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/x86_64-unknown-linux-gnu/release/gantry");
+    let target = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../target/x86_64-unknown-linux-gnu/release/gantry");
     let bytes = std::fs::metadata(&target)?.len();
     println!("{bytes} bytes ({:.1} MiB)", bytes as f64 / 1048576.0);
     Ok(())

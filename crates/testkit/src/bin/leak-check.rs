@@ -20,7 +20,9 @@ fn main() -> ExitCode {
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(flag) = arguments.next() {
-        let Some(value) = arguments.next() else { return usage() };
+        let Some(value) = arguments.next() else {
+            return usage();
+        };
         match flag.as_str() {
             "--data-root" => places.data_root = value.into(),
             "--exec-root" => places.exec_root = value.into(),
@@ -33,15 +35,24 @@ fn main() -> ExitCode {
         }
     }
     if !places.data_root.is_dir() {
-        eprintln!("leak-check: no data root at `{}`", places.data_root.display());
+        eprintln!(
+            "leak-check: no data root at `{}`",
+            places.data_root.display()
+        );
         return ExitCode::from(2);
     }
     let leaks = leak::settled(&places);
     leaks.iter().for_each(|leak| println!("{leak}"));
-    if leaks.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if leaks.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: leak-check --data-root DIRECTORY --exec-root DIRECTORY [--cgroup-parent NAME] [--host-pid PID]");
+    eprintln!(
+        "usage: leak-check --data-root DIRECTORY --exec-root DIRECTORY [--cgroup-parent NAME] [--host-pid PID]"
+    );
     ExitCode::from(2)
 }

@@ -22,7 +22,9 @@ fn actions(s: &Session, begin: &str, more: &str) -> String {
 }
 
 fn now() -> String {
-    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let time = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
     format!("{}.{:09}", time.as_secs(), time.subsec_nanos())
 }
 
@@ -30,7 +32,10 @@ fn a_run_has_its_events_in_order(s: &Session) {
     let begin = now();
     s.d("run --rm --name @c @bb sh -c 'exit 3'").exits(3);
     gantry_testkit::wait::eventually("the container is gone", || s.d("inspect @c").code == 1);
-    assert_eq!(actions(s, &begin, "--filter type=container"), "create\nattach\nstart\ndie\ndestroy\n");
+    assert_eq!(
+        actions(s, &begin, "--filter type=container"),
+        "create\nattach\nstart\ndie\ndestroy\n"
+    );
     let until = now();
     s.d(&format!("events --since {begin} --until {until} --filter container=@c --filter event=die --format '{{{{.Actor.Attributes.exitCode}}}} {{{{.Actor.Attributes.name}}}} {{{{.Actor.Attributes.image}}}}'"))
         .prints("3 @c @bb\n");
@@ -38,7 +43,11 @@ fn a_run_has_its_events_in_order(s: &Session) {
     s.d("start -a @d").ok();
     let until = now();
     let network = s.d(&format!("events --since {begin} --until {until} --filter type=network --format '{{{{.Action}}}} {{{{.Actor.Attributes.name}}}} {{{{.Actor.Attributes.type}}}} {{{{.Actor.Attributes.container}}}}'")).ok();
-    let own: Vec<&str> = network.stdout.lines().filter_map(|line| line.strip_suffix(&id)).collect();
+    let own: Vec<&str> = network
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_suffix(&id))
+        .collect();
     assert_eq!(own, ["connect bridge bridge ", "disconnect bridge bridge "]);
 }
 
@@ -46,7 +55,10 @@ fn exec_events_tell_the_command(s: &Session) {
     s.d("run -d --name @c @bb sleep 1000").ok();
     let begin = now();
     s.d("exec @c sh -c 'exit 2'").exits(2);
-    assert_eq!(actions(s, &begin, ""), "exec_create: sh -c exit 2\nexec_start: sh -c exit 2\nexec_die\n");
+    assert_eq!(
+        actions(s, &begin, ""),
+        "exec_create: sh -c exit 2\nexec_start: sh -c exit 2\nexec_die\n"
+    );
 }
 
 fn filters_choose(s: &Session) {
@@ -55,17 +67,34 @@ fn filters_choose(s: &Session) {
     s.d("run --name @two @bb true").ok();
     let count = |filters: &str| {
         let until = now();
-        s.d(&format!("events --since {begin} --until {until} {filters} --format '{{{{.Action}}}}'")).ok().stdout.lines().count()
+        s.d(&format!(
+            "events --since {begin} --until {until} {filters} --format '{{{{.Action}}}}'"
+        ))
+        .ok()
+        .stdout
+        .lines()
+        .count()
     };
     assert_eq!(count("--filter container=@one --filter type=container"), 4);
     assert_eq!(count("--filter container=@one --filter event=start"), 1);
-    assert_eq!(count("--filter container=@one --filter container=@two --filter event=start --filter event=die"), 4);
+    assert_eq!(
+        count(
+            "--filter container=@one --filter container=@two --filter event=start --filter event=die"
+        ),
+        4
+    );
     assert_eq!(count("--filter container=@none"), 0);
-    assert_eq!(count("--filter image=@bb --filter event=create --filter label=gantry.test=@prefix"), 2);
+    assert_eq!(
+        count("--filter image=@bb --filter event=create --filter label=gantry.test=@prefix"),
+        2
+    );
 }
 
 fn events_are_followed_live(s: &Session) {
-    let events = s.background("events", "events --filter label=gantry.test=@prefix --filter type=container --format '{{.Action}}'");
+    let events = s.background(
+        "events",
+        "events --filter label=gantry.test=@prefix --filter type=container --format '{{.Action}}'",
+    );
     std::thread::sleep(std::time::Duration::from_millis(300));
     s.d("run --rm @bb true").ok();
     events.until_shows("destroy");
@@ -83,13 +112,17 @@ fn volume_events(s: &Session) {
 }
 
 fn stop_and_kill_events(s: &Session) {
-    s.d("run -d --name @c @bb sh -c 'trap \"exit 0\" TERM; echo up; while :; do sleep 0.02; done'").ok();
+    s.d("run -d --name @c @bb sh -c 'trap \"exit 0\" TERM; echo up; while :; do sleep 0.02; done'")
+        .ok();
     s.until_logged("@c", "up");
     let begin = now();
     s.d("stop @c").ok();
     // The reference tells the end and the stop in either order.
     let told = actions(s, &begin, "--filter type=container");
-    assert!(told == "kill\ndie\nstop\n" || told == "kill\nstop\ndie\n", "{told}");
+    assert!(
+        told == "kill\ndie\nstop\n" || told == "kill\nstop\ndie\n",
+        "{told}"
+    );
     s.d("start @c").ok();
     let begin = now();
     s.d("kill @c").ok();
@@ -101,26 +134,50 @@ fn events_as_json(s: &Session) {
     let begin = now();
     let id = s.d("create --name @c @bb").ok().text();
     let until = now();
-    let event = s.d(&format!("events --since {begin} --until {until} --filter container=@c --format json")).ok().json();
-    assert_eq!((event["Type"].as_str(), event["Action"].as_str(), event["scope"].as_str()), (Some("container"), Some("create"), Some("local")));
+    let event = s
+        .d(&format!(
+            "events --since {begin} --until {until} --filter container=@c --format json"
+        ))
+        .ok()
+        .json();
+    assert_eq!(
+        (
+            event["Type"].as_str(),
+            event["Action"].as_str(),
+            event["scope"].as_str()
+        ),
+        (Some("container"), Some("create"), Some("local"))
+    );
     assert_eq!(event["Actor"]["ID"], id.as_str());
     assert_eq!(event["id"], id.as_str());
-    assert_eq!(event["timeNano"].as_i64().expect("a time") / 1_000_000_000, event["time"].as_i64().expect("a time"));
-    s.d(&format!("events --since {begin} --until {until} --filter container=@c")).ok().such_that("the known line", |text| {
-        text.contains(&format!(" container create {id} (")) && text.contains(&s.x("name=@c")) && text.ends_with(")\n")
+    assert_eq!(
+        event["timeNano"].as_i64().expect("a time") / 1_000_000_000,
+        event["time"].as_i64().expect("a time")
+    );
+    s.d(&format!(
+        "events --since {begin} --until {until} --filter container=@c"
+    ))
+    .ok()
+    .such_that("the known line", |text| {
+        text.contains(&format!(" container create {id} ("))
+            && text.contains(&s.x("name=@c"))
+            && text.ends_with(")\n")
     });
 }
 
 fn out_of_memory_is_an_event(s: &Session) {
     let begin = now();
-    s.d("run --name @c --memory 16m --memory-swap 16m @deb python3 -c 'x = bytearray(200000000)'").exits(137);
+    s.d("run --name @c --memory 16m --memory-swap 16m @deb python3 -c 'x = bytearray(200000000)'")
+        .exits(137);
     let seen = actions(s, &begin, "--filter type=container");
     assert!(seen.contains("oom\n") && seen.contains("die\n"), "{seen}");
 }
 
 fn since_and_until_are_needed_to_end(s: &Session) {
-    s.d("events --since 2020-01-01 --until 2020-01-02").prints("");
-    s.d("events --since 10 --until 5").fails_with(1, "`since` time (10) cannot be after `until` time (5)");
+    s.d("events --since 2020-01-01 --until 2020-01-02")
+        .prints("");
+    s.d("events --since 10 --until 5")
+        .fails_with(1, "`since` time (10) cannot be after `until` time (5)");
 }
 
 fn rename_pause_and_update_events(s: &Session) {

@@ -95,9 +95,11 @@ fn end_of_file_ends_the_shell(s: &Session) {
 }
 
 fn a_terminal_needs_a_terminal(s: &Session) {
-    s.d("run --rm -it @bb sh").fails(1, "the input device is not a TTY\n");
+    s.d("run --rm -it @bb sh")
+        .fails(1, "the input device is not a TTY\n");
     s.d("run -d --name @c @bb sleep 1000").ok();
-    s.d("exec -it @c sh").fails(1, "the input device is not a TTY\n");
+    s.d("exec -it @c sh")
+        .fails(1, "the input device is not a TTY\n");
 }
 
 fn two_clients_attached_see_the_same(s: &Session) {
@@ -119,7 +121,12 @@ fn detach_from_an_exec(s: &Session) {
     terminal.expect("ready");
     terminal.send(b"\x10\x11");
     terminal.wait();
-    eventually("cat goes on", || s.d("exec @c ps").stdout.lines().any(|line| line.ends_with(" cat")));
+    eventually("cat goes on", || {
+        s.d("exec @c ps")
+            .stdout
+            .lines()
+            .any(|line| line.ends_with(" cat"))
+    });
 }
 
 fn start_with_a_terminal(s: &Session) {

@@ -29,69 +29,113 @@ gantry_testkit::scenarios![
 ];
 
 fn effective(s: &Session, options: &str) -> u64 {
-    let text = s.d(&format!("run --rm {options} @bb grep CapEff /proc/self/status")).ok().text();
+    let text = s
+        .d(&format!(
+            "run --rm {options} @bb grep CapEff /proc/self/status"
+        ))
+        .ok()
+        .text();
     u64::from_str_radix(text.split_whitespace().last().unwrap_or_default(), 16).expect("hex")
 }
 
 fn fourteen_capabilities_by_default(s: &Session) {
     let status = s.d("run --rm @bb grep ^Cap /proc/self/status").ok().text();
-    assert_eq!(status, "CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000");
+    assert_eq!(
+        status,
+        "CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000"
+    );
 }
 
 fn capabilities_are_added_and_dropped(s: &Session) {
     let base = 0xa804_25fb_u64;
     assert_eq!(effective(s, "--cap-add NET_ADMIN"), base | 1 << 12);
-    assert_eq!(effective(s, "--cap-add CAP_SYS_PTRACE --cap-drop chown"), (base | 1 << 19) & !1);
+    assert_eq!(
+        effective(s, "--cap-add CAP_SYS_PTRACE --cap-drop chown"),
+        (base | 1 << 19) & !1
+    );
     assert_eq!(effective(s, "--cap-drop ALL"), 0);
     assert_eq!(effective(s, "--cap-drop ALL --cap-add KILL"), 1 << 5);
-    s.d("run --rm --cap-add NOSUCH @bb true").exits(125).warns("invalid CapAdd: unknown capability: \"CAP_NOSUCH\"");
+    s.d("run --rm --cap-add NOSUCH @bb true")
+        .exits(125)
+        .warns("invalid CapAdd: unknown capability: \"CAP_NOSUCH\"");
 }
 
 fn an_unprivileged_user_has_no_effective_capabilities(s: &Session) {
     assert_eq!(effective(s, "-u 1000"), 0);
-    s.d("run --rm -u 1000 @bb grep CapBnd /proc/self/status").prints("CapBnd:\t00000000a80425fb\n");
+    s.d("run --rm -u 1000 @bb grep CapBnd /proc/self/status")
+        .prints("CapBnd:\t00000000a80425fb\n");
 }
 
 fn the_seccomp_filter_is_on(s: &Session) {
-    s.d("run --rm @bb grep -E '^Seccomp:' /proc/self/status").prints("Seccomp:\t2\n");
+    s.d("run --rm @bb grep -E '^Seccomp:' /proc/self/status")
+        .prints("Seccomp:\t2\n");
     // keyctl, mount and clone into a user namespace are not for everyone.
-    s.d("run --rm @bb unshare -U true").exits(1).warns("Operation not permitted");
+    s.d("run --rm @bb unshare -U true")
+        .exits(1)
+        .warns("Operation not permitted");
     let call = "import ctypes; libc = ctypes.CDLL(None, use_errno=True); print(libc.syscall(250, 0, -3, 0), ctypes.get_errno())";
-    s.d(&format!("run --rm @deb python3 -c '{call}'")).prints("-1 1\n");
+    s.d(&format!("run --rm @deb python3 -c '{call}'"))
+        .prints("-1 1\n");
 }
 
 fn seccomp_can_be_switched_off_or_replaced(s: &Session) {
-    s.d("run --rm --security-opt seccomp=unconfined @bb grep -E '^Seccomp:' /proc/self/status").prints("Seccomp:\t0\n");
+    s.d("run --rm --security-opt seccomp=unconfined @bb grep -E '^Seccomp:' /proc/self/status")
+        .prints("Seccomp:\t0\n");
     s.file(
         "profile.json",
         r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":28}]}"#,
     );
-    s.d("run --rm --security-opt seccomp=@dir/profile.json @bb mkdir /x").exits(1).warns("No space left on device");
-    s.d("run --rm --security-opt seccomp=@dir/none.json @bb true").exits(125).warns("opening seccomp profile");
+    s.d("run --rm --security-opt seccomp=@dir/profile.json @bb mkdir /x")
+        .exits(1)
+        .warns("No space left on device");
+    s.d("run --rm --security-opt seccomp=@dir/none.json @bb true")
+        .exits(125)
+        .warns("opening seccomp profile");
     s.file("broken.json", "{");
-    s.d("run --rm --security-opt seccomp=@dir/broken.json @bb true").exits(125);
+    s.d("run --rm --security-opt seccomp=@dir/broken.json @bb true")
+        .exits(125);
 }
 
 fn no_new_privileges(s: &Session) {
-    s.d("run --rm @bb grep NoNewPrivs /proc/self/status").prints("NoNewPrivs:\t0\n");
-    s.d("run --rm --security-opt no-new-privileges @bb grep NoNewPrivs /proc/self/status").prints("NoNewPrivs:\t1\n");
-    s.d("run --rm --security-opt nosuch=1 @bb true").exits(125).warns("invalid --security-opt 2: \"nosuch=1\"");
+    s.d("run --rm @bb grep NoNewPrivs /proc/self/status")
+        .prints("NoNewPrivs:\t0\n");
+    s.d("run --rm --security-opt no-new-privileges @bb grep NoNewPrivs /proc/self/status")
+        .prints("NoNewPrivs:\t1\n");
+    s.d("run --rm --security-opt nosuch=1 @bb true")
+        .exits(125)
+        .warns("invalid --security-opt 2: \"nosuch=1\"");
 }
 
 fn kernel_paths_are_masked_and_read_only(s: &Session) {
     s.d("run --rm @bb sh -c 'for f in kcore keys timer_list interrupts; do [ -e /proc/$f ] && cat /proc/$f; done; ls /sys/firmware'").ok().prints("");
-    s.d("run --rm @bb sh -c 'echo 1 > /proc/sys/vm/drop_caches'").exits(1).warns("Read-only file system");
-    s.d("run --rm @bb sh -c 'echo x > /proc/irq/default_smp_affinity'").exits(1).warns("Read-only file system");
+    s.d("run --rm @bb sh -c 'echo 1 > /proc/sys/vm/drop_caches'")
+        .exits(1)
+        .warns("Read-only file system");
+    s.d("run --rm @bb sh -c 'echo x > /proc/irq/default_smp_affinity'")
+        .exits(1)
+        .warns("Read-only file system");
     s.d("run --rm @bb mkdir /sys/x").exits(1);
     s.d("create --name @c @bb").ok();
-    s.d("inspect -f '{{json .HostConfig.ReadonlyPaths}}' @c").prints("[\"/proc/bus\",\"/proc/fs\",\"/proc/irq\",\"/proc/sys\",\"/proc/sysrq-trigger\"]\n");
-    s.d("inspect -f '{{len .HostConfig.MaskedPaths}}' @c").such_that("a dozen or more", |text| text.trim().parse::<u32>().is_ok_and(|count| count >= 12));
+    s.d("inspect -f '{{json .HostConfig.ReadonlyPaths}}' @c")
+        .prints(
+            "[\"/proc/bus\",\"/proc/fs\",\"/proc/irq\",\"/proc/sys\",\"/proc/sysrq-trigger\"]\n",
+        );
+    s.d("inspect -f '{{len .HostConfig.MaskedPaths}}' @c")
+        .such_that("a dozen or more", |text| {
+            text.trim().parse::<u32>().is_ok_and(|count| count >= 12)
+        });
 }
 
 fn privileged_lifts_the_sandbox(s: &Session) {
     let host = std::fs::read_to_string("/proc/self/status").expect("status");
-    let bounding = host.lines().find(|line| line.starts_with("CapEff")).and_then(|line| line.split_whitespace().last()).expect("CapEff").to_owned();
-    s.d("run --rm --privileged @bb grep -E '^(CapEff|Seccomp):' /proc/self/status").prints(&format!("CapEff:\t{bounding}\nSeccomp:\t0\n"));
+    let bounding = host
+        .lines()
+        .find(|line| line.starts_with("CapEff"))
+        .and_then(|line| line.split_whitespace().last())
+        .expect("CapEff")
+        .to_owned();
+    s.d("run --rm --privileged @bb grep -E '^(CapEff|Seccomp):' /proc/self/status")
+        .prints(&format!("CapEff:\t{bounding}\nSeccomp:\t0\n"));
     s.d("run --rm --privileged @bb sh -c 'mkdir /m; mount -t tmpfs none /m && grep -c \" /m \" /proc/mounts'").prints("1\n");
     s.d("run --rm --privileged @bb sh -c 'ls /dev/kmsg /dev/loop-control 2>/dev/null; grep -c \" /sys sysfs rw\" /proc/mounts'").ok().shows("1\n");
     s.d("inspect -f x @none").exits(1);
@@ -104,81 +148,141 @@ fn the_default_devices(s: &Session) {
 }
 
 fn a_device_is_handed_in(s: &Session) {
-    s.d("run --rm --device /dev/kmsg:/dev/mine:r @bb stat -c '%t:%T' /dev/mine").prints("1:b\n");
+    s.d("run --rm --device /dev/kmsg:/dev/mine:r @bb stat -c '%t:%T' /dev/mine")
+        .prints("1:b\n");
     s.d("run --rm --device /dev/nosuch @bb true").exits(127).warns("error gathering device information while adding custom device \"/dev/nosuch\": no such file or directory");
     s.d("run --rm --device-cgroup-rule 'c 1:11 r' @bb sh -c 'mknod /k c 1 11 && timeout 1 head -c 1 /k >/dev/null; echo read'").ok().shows("read");
 }
 
 fn other_devices_are_denied(s: &Session) {
-    s.d("run --rm @bb sh -c 'mknod /k c 1 11; head -c 1 /k'").exits(1).warns("Operation not permitted");
+    s.d("run --rm @bb sh -c 'mknod /k c 1 11; head -c 1 /k'")
+        .exits(1)
+        .warns("Operation not permitted");
 }
 
 fn own_process_ids(s: &Session) {
-    s.d("run --rm @bb sh -c 'echo $$; ls -d /proc/[0-9]* | wc -l'").ok().such_that("it is the first of few", |text| text.starts_with("1\n"));
+    s.d("run --rm @bb sh -c 'echo $$; ls -d /proc/[0-9]* | wc -l'")
+        .ok()
+        .such_that("it is the first of few", |text| text.starts_with("1\n"));
 }
 
 fn process_ids_of_the_host_and_of_another_container(s: &Session) {
     s.d("run -d --name @c @bb sleep 4321").ok();
-    s.d("run --rm --pid container:@c @bb ps").ok().shows("sleep 4321");
+    s.d("run --rm --pid container:@c @bb ps")
+        .ok()
+        .shows("sleep 4321");
     let pid = s.inspect("@c")["State"]["Pid"].as_i64().expect("a pid");
-    s.d(&format!("run --rm --pid host @bb cat /proc/{pid}/cmdline")).ok().shows("4321");
-    s.d("run --rm --pid container:@none @bb true").exits(125).warns("No such container: @none");
+    s.d(&format!("run --rm --pid host @bb cat /proc/{pid}/cmdline"))
+        .ok()
+        .shows("4321");
+    s.d("run --rm --pid container:@none @bb true")
+        .exits(125)
+        .warns("No such container: @none");
 }
 
 fn ipc_is_private_or_shared(s: &Session) {
     s.d("run -d --name @c --ipc shareable @bb sleep 1000").ok();
     s.d("exec @c touch /dev/shm/shared").ok();
-    s.d("run --rm --ipc container:@c @bb ls /dev/shm").prints("shared\n");
+    s.d("run --rm --ipc container:@c @bb ls /dev/shm")
+        .prints("shared\n");
     s.d("run --rm @bb ls /dev/shm").prints("");
     s.d("run -d --name @d @bb sleep 1000").ok();
-    s.d("run --rm --ipc container:@d @bb true").exits(125).warns("non-shareable IPC");
-    s.d("run --rm --ipc none @bb sh -c 'grep -c \" /dev/shm \" /proc/mounts'").exits(1).shows("0");
+    s.d("run --rm --ipc container:@d @bb true")
+        .exits(125)
+        .warns("non-shareable IPC");
+    s.d("run --rm --ipc none @bb sh -c 'grep -c \" /dev/shm \" /proc/mounts'")
+        .exits(1)
+        .shows("0");
 }
 
 fn the_hostname_is_the_containers_own(s: &Session) {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
     s.d("run --rm --uts host @bb hostname").prints(&host);
     s.d("run --rm @bb hostname other").exits(1);
-    s.d("run --rm --uts host --hostname x @bb true").exits(125).warns("conflicting options: hostname and the UTS mode");
+    s.d("run --rm --uts host --hostname x @bb true")
+        .exits(125)
+        .warns("conflicting options: hostname and the UTS mode");
 }
 
 fn the_control_group_looks_like_the_root(s: &Session) {
-    s.d("run --rm --cgroupns private @bb cat /proc/self/cgroup").ok().such_that("each path is the root", |text| text.lines().all(|line| line.ends_with(":/")));
-    s.d("run --rm --cgroupns host @bb cat /proc/self/cgroup").ok().such_that("the real path", |text| text.lines().any(|line| !line.ends_with(":/")));
+    s.d("run --rm --cgroupns private @bb cat /proc/self/cgroup")
+        .ok()
+        .such_that("each path is the root", |text| {
+            text.lines().all(|line| line.ends_with(":/"))
+        });
+    s.d("run --rm --cgroupns host @bb cat /proc/self/cgroup")
+        .ok()
+        .such_that("the real path", |text| {
+            text.lines().any(|line| !line.ends_with(":/"))
+        });
 }
 
 fn cgroup_limits_are_visible(s: &Session) {
-    let file = |v1: &str, v2: &str| format!("cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/{v2}");
-    let check = |options: &str, v1: &str, v2: &str, expected: &str| {
-        s.d(&format!("run --rm {options} @bb sh -c '{}'", file(v1, v2))).prints(&format!("{expected}\n"));
+    let file = |v1: &str, v2: &str| {
+        format!("cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/{v2}")
     };
-    check("--memory 33m", "memory/memory.limit_in_bytes", "memory.max", "34603008");
-    check("--memory 32m --memory-reservation 16m", "memory/memory.soft_limit_in_bytes", "memory.low", "16777216");
+    let check = |options: &str, v1: &str, v2: &str, expected: &str| {
+        s.d(&format!("run --rm {options} @bb sh -c '{}'", file(v1, v2)))
+            .prints(&format!("{expected}\n"));
+    };
+    check(
+        "--memory 33m",
+        "memory/memory.limit_in_bytes",
+        "memory.max",
+        "34603008",
+    );
+    check(
+        "--memory 32m --memory-reservation 16m",
+        "memory/memory.soft_limit_in_bytes",
+        "memory.low",
+        "16777216",
+    );
     check("--pids-limit 77", "pids/pids.max", "pids.max", "77");
     check("--cpuset-cpus 0", "cpuset/cpuset.cpus", "cpuset.cpus", "0");
     check("--cpu-shares 512", "cpu/cpu.shares", "cpu.weight", "512");
-    check("--cpu-period 50000 --cpu-quota 25000", "cpu/cpu.cfs_period_us", "cpu.max", "50000");
+    check(
+        "--cpu-period 50000 --cpu-quota 25000",
+        "cpu/cpu.cfs_period_us",
+        "cpu.max",
+        "50000",
+    );
     s.d("run --rm @bb touch /sys/fs/cgroup/memory/x").exits(1);
 }
 
 fn no_foreign_mounts_are_seen(s: &Session) {
-    s.d("run --rm @bb cat /proc/mounts").ok().such_that("the first is an overlay and none is the engine's", |text| {
-        text.lines().next().is_some_and(|line| line.starts_with("overlay / overlay ")) && text.lines().all(|line| !line.contains("nsfs"))
-    });
+    s.d("run --rm @bb cat /proc/mounts").ok().such_that(
+        "the first is an overlay and none is the engine's",
+        |text| {
+            text.lines()
+                .next()
+                .is_some_and(|line| line.starts_with("overlay / overlay "))
+                && text.lines().all(|line| !line.contains("nsfs"))
+        },
+    );
 }
 
 fn no_descriptors_leak_into_the_container(s: &Session) {
-    s.d("run --rm @bb sh -c 'ls /proc/1/fd; true'").prints("0\n1\n2\n");
+    s.d("run --rm @bb sh -c 'ls /proc/1/fd; true'")
+        .prints("0\n1\n2\n");
     s.d("run -d --name @c @bb sleep 1000").ok();
-    s.d("exec @c sh -c 'ls /proc/1/fd; ls /proc/$$/fd; true'").ok().such_that("only the standard ones", |text| text.lines().all(|line| matches!(line, "0" | "1" | "2")));
+    s.d("exec @c sh -c 'ls /proc/1/fd; ls /proc/$$/fd; true'")
+        .ok()
+        .such_that("only the standard ones", |text| {
+            text.lines().all(|line| matches!(line, "0" | "1" | "2"))
+        });
 }
 
 fn mounting_is_refused(s: &Session) {
-    s.d("run --rm @bb mount -t tmpfs none /tmp").exits(1).warns("ermission");
+    s.d("run --rm @bb mount -t tmpfs none /tmp")
+        .exits(1)
+        .warns("ermission");
 }
 
 fn the_default_mounts(s: &Session) {
-    let text = s.d("run --rm @bb cut -d' ' -f2,3,4 /proc/mounts").ok().text();
+    let text = s
+        .d("run --rm @bb cut -d' ' -f2,3,4 /proc/mounts")
+        .ok()
+        .text();
     for start in [
         "/proc proc rw,nosuid,nodev,noexec,relatime",
         "/dev tmpfs rw,nosuid,",
@@ -192,13 +296,19 @@ fn the_default_mounts(s: &Session) {
         "/etc/hostname ",
         "/etc/hosts ",
     ] {
-        assert!(text.lines().any(|line| line.starts_with(start)), "no mount starts `{start}` among\n{text}");
+        assert!(
+            text.lines().any(|line| line.starts_with(start)),
+            "no mount starts `{start}` among\n{text}"
+        );
     }
 }
 
 fn oom_score_is_adjusted(s: &Session) {
-    s.d("run --rm --oom-score-adj 321 @bb cat /proc/self/oom_score_adj").prints("321\n");
-    s.d("run --rm --oom-score-adj 1001 @bb true").exits(125).warns("Invalid value 1001, range for oom score adj is [-1000, 1000]");
+    s.d("run --rm --oom-score-adj 321 @bb cat /proc/self/oom_score_adj")
+        .prints("321\n");
+    s.d("run --rm --oom-score-adj 1001 @bb true")
+        .exits(125)
+        .warns("Invalid value 1001, range for oom score adj is [-1000, 1000]");
 }
 
 fn systempaths_can_be_unconfined(s: &Session) {

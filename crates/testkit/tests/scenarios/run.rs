@@ -49,20 +49,31 @@ gantry_testkit::scenarios![
 ];
 
 fn output_and_exit_code_come_back(s: &Session) {
-    s.d("run --rm @bb sh -c 'echo out; exit 42'").exits(42).shows("out\n");
+    s.d("run --rm @bb sh -c 'echo out; exit 42'")
+        .exits(42)
+        .shows("out\n");
     s.d("run --rm @bb true").prints("");
     s.d("run --rm @bb false").fails(1, "");
 }
 
 fn standard_error_is_kept_apart(s: &Session) {
-    let outcome = s.d("run --rm @bb sh -c 'echo one; echo two >&2; echo three'").ok();
-    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("one\nthree\n", "two\n"));
+    let outcome = s
+        .d("run --rm @bb sh -c 'echo one; echo two >&2; echo three'")
+        .ok();
+    assert_eq!(
+        (outcome.stdout.as_str(), outcome.stderr.as_str()),
+        ("one\nthree\n", "two\n")
+    );
 }
 
 fn standard_input_is_passed_on(s: &Session) {
-    let input: Vec<u8> = (0..200_000_u32).flat_map(|number| format!("{number}\n").into_bytes()).collect();
-    s.d_with("run --rm -i @bb sh -c 'wc -c; echo end'", &input).prints(&format!("{}\nend\n", input.len()));
-    s.d_with("run --rm -i @bb md5sum", b"abc").prints("900150983cd24fb0d6963f7d28e17f72  -\n");
+    let input: Vec<u8> = (0..200_000_u32)
+        .flat_map(|number| format!("{number}\n").into_bytes())
+        .collect();
+    s.d_with("run --rm -i @bb sh -c 'wc -c; echo end'", &input)
+        .prints(&format!("{}\nend\n", input.len()));
+    s.d_with("run --rm -i @bb md5sum", b"abc")
+        .prints("900150983cd24fb0d6963f7d28e17f72  -\n");
 }
 
 fn standard_input_without_i_is_empty(s: &Session) {
@@ -72,22 +83,35 @@ fn standard_input_without_i_is_empty(s: &Session) {
 const RUN_HELP: &str = "\n\nRun 'docker run --help' for more information\n";
 
 fn start_failure(name: &str, rest: &str) -> String {
-    format!("docker: Error response from daemon: failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: exec: \"{name}\": {rest}{RUN_HELP}")
+    format!(
+        "docker: Error response from daemon: failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: exec: \"{name}\": {rest}{RUN_HELP}"
+    )
 }
 
 fn a_missing_command_gives_127(s: &Session) {
-    s.d("run --rm @bb nosuch").fails(127, &start_failure("nosuch", "executable file not found in $PATH"));
+    s.d("run --rm @bb nosuch").fails(
+        127,
+        &start_failure("nosuch", "executable file not found in $PATH"),
+    );
     s.d("run --name @c @bb nosuch arg").exits(127);
-    s.d("inspect -f '{{.State.Status}} {{.State.ExitCode}}' @c").prints("created 127\n");
-    s.d("start @c").fails_with(1, "executable file not found in $PATH");
+    s.d("inspect -f '{{.State.Status}} {{.State.ExitCode}}' @c")
+        .prints("created 127\n");
+    s.d("start @c")
+        .fails_with(1, "executable file not found in $PATH");
 }
 
 fn a_missing_path_gives_127(s: &Session) {
-    s.d("run --rm @bb /no/such").fails(127, &start_failure("/no/such", "stat /no/such: no such file or directory"));
+    s.d("run --rm @bb /no/such").fails(
+        127,
+        &start_failure("/no/such", "stat /no/such: no such file or directory"),
+    );
 }
 
 fn a_file_that_is_not_executable_gives_126(s: &Session) {
-    s.d("run --rm @bb /etc/not-executable").fails(126, &start_failure("/etc/not-executable", "permission denied"));
+    s.d("run --rm @bb /etc/not-executable").fails(
+        126,
+        &start_failure("/etc/not-executable", "permission denied"),
+    );
 }
 
 fn a_directory_as_command_gives_126(s: &Session) {
@@ -110,7 +134,8 @@ fn the_images_configuration_is_used(s: &Session) {
 }
 
 fn the_command_replaces_the_images_command(s: &Session) {
-    s.d("run --rm @app other words").prints("entry other words\n");
+    s.d("run --rm @app other words")
+        .prints("entry other words\n");
 }
 
 fn entrypoint_and_arguments(s: &Session) {
@@ -119,18 +144,22 @@ fn entrypoint_and_arguments(s: &Session) {
 }
 
 fn an_empty_entrypoint_is_none(s: &Session) {
-    s.d("run --rm --entrypoint '' @app echo bare").prints("bare\n");
+    s.d("run --rm --entrypoint '' @app echo bare")
+        .prints("bare\n");
 }
 
 fn environment_is_merged(s: &Session) {
-    s.d_env("run --rm --entrypoint env -e SHARED=mine -e EMPTY= -e PASSED -e ABSENT @app", &[("PASSED", "through")])
-        .ok()
-        .shows("SHARED=mine\n")
-        .shows("FROM_IMAGE=yes\n")
-        .shows("EMPTY=\n")
-        .shows("PASSED=through\n")
-        .hides("ABSENT")
-        .shows("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n");
+    s.d_env(
+        "run --rm --entrypoint env -e SHARED=mine -e EMPTY= -e PASSED -e ABSENT @app",
+        &[("PASSED", "through")],
+    )
+    .ok()
+    .shows("SHARED=mine\n")
+    .shows("FROM_IMAGE=yes\n")
+    .shows("EMPTY=\n")
+    .shows("PASSED=through\n")
+    .hides("ABSENT")
+    .shows("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n");
 }
 
 fn hostname_and_domain(s: &Session) {
@@ -143,19 +172,25 @@ fn hostname_and_domain(s: &Session) {
 
 fn working_directory_is_made(s: &Session) {
     s.d("run --rm -w /a/new/one @bb pwd").prints("/a/new/one\n");
-    s.d("run --rm --workdir /etc @bb ls hostname").prints("hostname\n");
+    s.d("run --rm --workdir /etc @bb ls hostname")
+        .prints("hostname\n");
     s.d("run --rm -w relative @bb pwd").fails(125, "docker: Error response from daemon: the working directory 'relative' is invalid, it needs to be an absolute path\n\nRun 'docker run --help' for more information\n");
 }
 
 fn users_by_name_number_and_group(s: &Session) {
-    s.d("run --rm -u user @bb id").prints("uid=1000(user) gid=1000(user) groups=50(staff),1000(user)\n");
-    s.d("run --rm -u user:staff @bb id").prints("uid=1000(user) gid=50(staff) groups=50(staff)\n");
-    s.d("run --rm -u 1234 @bb id").prints("uid=1234 gid=0(root) groups=0(root)\n");
-    s.d("run --rm -u 1234:4321 @bb id").prints("uid=1234 gid=4321 groups=4321\n");
+    s.d("run --rm -u user @bb id")
+        .prints("uid=1000(user) gid=1000(user) groups=50(staff),1000(user)\n");
+    s.d("run --rm -u user:staff @bb id")
+        .prints("uid=1000(user) gid=50(staff) groups=50(staff)\n");
+    s.d("run --rm -u 1234 @bb id")
+        .prints("uid=1234 gid=0(root) groups=0(root)\n");
+    s.d("run --rm -u 1234:4321 @bb id")
+        .prints("uid=1234 gid=4321 groups=4321\n");
 }
 
 fn additional_groups(s: &Session) {
-    s.d("run --rm -u 1234:4321 --group-add staff --group-add 777 @bb id -G").prints("4321 50 777\n");
+    s.d("run --rm -u 1234:4321 --group-add staff --group-add 777 @bb id -G")
+        .prints("4321 50 777\n");
 }
 
 fn a_wrong_user_is_named(s: &Session) {
@@ -179,15 +214,22 @@ fn names_are_unique(s: &Session) {
 
 fn a_name_is_chosen(s: &Session) {
     let id = s.d("create @bb").ok().text();
-    s.d(&format!("inspect -f '{{{{.Name}}}}' {id}")).such_that("two words", |text| {
-        let words: Vec<&str> = text.trim().trim_start_matches('/').split('_').collect();
-        words.len() == 2 && words.iter().all(|word| !word.is_empty())
-    });
+    s.d(&format!("inspect -f '{{{{.Name}}}}' {id}"))
+        .such_that("two words", |text| {
+            let words: Vec<&str> = text.trim().trim_start_matches('/').split('_').collect();
+            words.len() == 2 && words.iter().all(|word| !word.is_empty())
+        });
 }
 
 fn cidfile_holds_the_id(s: &Session) {
-    let id = s.d("run -d --name @c --cidfile @dir/cid @bb sleep 1000").ok().text();
-    assert_eq!(std::fs::read_to_string(s.dir().join("cid")).expect("a file"), id);
+    let id = s
+        .d("run -d --name @c --cidfile @dir/cid @bb sleep 1000")
+        .ok()
+        .text();
+    assert_eq!(
+        std::fs::read_to_string(s.dir().join("cid")).expect("a file"),
+        id
+    );
 }
 
 fn a_cidfile_that_exists_is_refused(s: &Session) {
@@ -204,16 +246,26 @@ fn rm_removes_after_the_end(s: &Session) {
 }
 
 fn detached_run_prints_the_id(s: &Session) {
-    s.d("run -d --name @c @bb sleep 1000").ok().such_that("an id", |text| {
-        text.len() == 65 && text.trim_end().chars().all(|character| character.is_ascii_hexdigit())
-    });
-    s.d("inspect -f '{{.State.Running}} {{.State.Pid}}' @c").such_that("it runs", |text| text.starts_with("true ") && text.trim() != "true 0");
+    s.d("run -d --name @c @bb sleep 1000")
+        .ok()
+        .such_that("an id", |text| {
+            text.len() == 65
+                && text
+                    .trim_end()
+                    .chars()
+                    .all(|character| character.is_ascii_hexdigit())
+        });
+    s.d("inspect -f '{{.State.Running}} {{.State.Pid}}' @c")
+        .such_that("it runs", |text| {
+            text.starts_with("true ") && text.trim() != "true 0"
+        });
 }
 
 fn init_reaps_and_forwards(s: &Session) {
     s.d("run -d --init --name @c @bb sh -c 'trap \"exit 9\" TERM; echo up; while :; do sleep 0.05; done'").ok();
     s.until_logged("@c", "up");
-    s.d("exec @c cat /proc/1/comm").such_that("an init is the first", |text| text.contains("init"));
+    s.d("exec @c cat /proc/1/comm")
+        .such_that("an init is the first", |text| text.contains("init"));
     s.d("exec @c sh -c '(sleep 0.1 &) ; exit 0'").ok();
     s.d("stop -t 20 @c").ok();
     s.d("inspect -f '{{.State.ExitCode}}' @c").prints("9\n");
@@ -221,31 +273,48 @@ fn init_reaps_and_forwards(s: &Session) {
 
 fn create_then_start_attached(s: &Session) {
     s.d("create -i --name @c @bb sh -c 'cat; exit 7'").ok();
-    s.d_with("start -ai @c", b"typed\n").exits(7).shows("typed\n");
+    s.d_with("start -ai @c", b"typed\n")
+        .exits(7)
+        .shows("typed\n");
     s.d("create --name @d @bb sh -c 'echo once'").ok();
     s.d("start -a @d").prints("once\n");
     s.d("start @d").prints("@d\n");
 }
 
 fn create_prints_the_id_and_starts_nothing(s: &Session) {
-    s.d("create --name @c @bb true").ok().such_that("an id", |text| text.len() == 65);
-    s.d("ps -a --filter name=@c --format '{{.Status}}'").prints("Created\n");
+    s.d("create --name @c @bb true")
+        .ok()
+        .such_that("an id", |text| text.len() == 65);
+    s.d("ps -a --filter name=@c --format '{{.Status}}'")
+        .prints("Created\n");
 }
 
 fn label_file_and_labels(s: &Session) {
     s.file("labels", "from.file=1\nboth=file\n");
-    s.d("create --name @c --label-file labels -l both=line -l bare @app").ok();
-    s.d("inspect -f '{{json .Config.Labels}}' @c").ok().such_that("all are there", |text| {
-        let labels: serde_json::Value = serde_json::from_str(text).expect("JSON");
-        labels["from.file"] == "1" && labels["both"] == "line" && labels["bare"] == "" && labels["from.image"] == "yes"
-    });
+    s.d("create --name @c --label-file labels -l both=line -l bare @app")
+        .ok();
+    s.d("inspect -f '{{json .Config.Labels}}' @c")
+        .ok()
+        .such_that("all are there", |text| {
+            let labels: serde_json::Value = serde_json::from_str(text).expect("JSON");
+            labels["from.file"] == "1"
+                && labels["both"] == "line"
+                && labels["bare"] == ""
+                && labels["from.image"] == "yes"
+        });
 }
 
 fn quiet_container_ids_by_filters(s: &Session) {
-    let one = s.d("run -d --name @one -l tier=a @bb sleep 1000").ok().text();
+    let one = s
+        .d("run -d --name @one -l tier=a @bb sleep 1000")
+        .ok()
+        .text();
     let two = s.d("create --name @two -l tier=b @bb").ok().text();
     let check = |filter: &str, expected: &str| {
-        s.d(&format!("ps -aq --no-trunc --filter label=gantry.test=@prefix {filter}")).prints(expected);
+        s.d(&format!(
+            "ps -aq --no-trunc --filter label=gantry.test=@prefix {filter}"
+        ))
+        .prints(expected);
     };
     check("", &format!("{two}\n{one}\n"));
     check("--filter status=running", &format!("{one}\n"));
@@ -254,7 +323,10 @@ fn quiet_container_ids_by_filters(s: &Session) {
     check("--filter label=tier=b", &format!("{two}\n"));
     check("--filter name=@one", &format!("{one}\n"));
     check(&format!("--filter id={}", &one[..12]), &format!("{one}\n"));
-    check("--filter ancestor=@bb --filter status=created", &format!("{two}\n"));
+    check(
+        "--filter ancestor=@bb --filter status=created",
+        &format!("{two}\n"),
+    );
     check("--filter before=@two", &format!("{one}\n"));
     check("--filter since=@one", &format!("{two}\n"));
     check("-n 1", &format!("{two}\n"));
@@ -262,8 +334,10 @@ fn quiet_container_ids_by_filters(s: &Session) {
 }
 
 fn stop_signal_and_timeout_are_kept(s: &Session) {
-    s.d("create --name @c --stop-signal SIGINT --stop-timeout 3 @bb").ok();
-    s.d("inspect -f '{{.Config.StopSignal}} {{.Config.StopTimeout}}' @c").prints("SIGINT 3\n");
+    s.d("create --name @c --stop-signal SIGINT --stop-timeout 3 @bb")
+        .ok();
+    s.d("inspect -f '{{.Config.StopSignal}} {{.Config.StopTimeout}}' @c")
+        .prints("SIGINT 3\n");
 }
 
 fn a_sysctl_is_set(s: &Session) {
@@ -274,35 +348,52 @@ fn a_sysctl_is_set(s: &Session) {
 
 fn ulimits_are_set(s: &Session) {
     s.d("run --rm --ulimit nofile=100:200 --ulimit core=0 @bb sh -c 'ulimit -Sn; ulimit -Hn; ulimit -c'").prints("100\n200\n0\n");
-    s.d("run --rm --ulimit nofile=10:5 @bb true").exits(125).warns("ulimit soft limit must be less than or equal to hard limit: 10 > 5");
+    s.d("run --rm --ulimit nofile=10:5 @bb true")
+        .exits(125)
+        .warns("ulimit soft limit must be less than or equal to hard limit: 10 > 5");
 }
 
 fn shared_memory_size(s: &Session) {
-    s.d("run --rm @bb sh -c 'df -k /dev/shm | tail -1 | tr -s \" \" | cut -d\" \" -f2'").prints("65536\n");
+    s.d("run --rm @bb sh -c 'df -k /dev/shm | tail -1 | tr -s \" \" | cut -d\" \" -f2'")
+        .prints("65536\n");
     s.d("run --rm --shm-size 10m @bb sh -c 'df -k /dev/shm | tail -1 | tr -s \" \" | cut -d\" \" -f2'").prints("10240\n");
 }
 
 fn read_only_root(s: &Session) {
-    s.d("run --rm --read-only @bb touch /x").exits(1).warns("Read-only file system");
+    s.d("run --rm --read-only @bb touch /x")
+        .exits(1)
+        .warns("Read-only file system");
     s.d("run --rm --read-only --tmpfs /tmp -v @v:/data @bb sh -c 'touch /tmp/x /data/x /dev/shm/x && echo fine'").prints("fine\n");
 }
 
 fn home_is_set(s: &Session) {
     s.d("run --rm @bb sh -c 'echo $HOME'").prints("/root\n");
-    s.d("run --rm -u user @bb sh -c 'echo $HOME'").prints("/home\n");
+    s.d("run --rm -u user @bb sh -c 'echo $HOME'")
+        .prints("/home\n");
     s.d("run --rm -u 4567 @bb sh -c 'echo $HOME'").prints("/\n");
-    s.d("run --rm -u user -e HOME=/x @bb sh -c 'echo $HOME'").prints("/x\n");
+    s.d("run --rm -u user -e HOME=/x @bb sh -c 'echo $HOME'")
+        .prints("/x\n");
 }
 
 fn term_is_set_with_a_terminal(s: &Session) {
-    s.d("run --rm @bb sh -c 'echo ${TERM-none}'").prints("none\n");
-    s.d("run --rm -t @bb sh -c 'echo $TERM'").prints("xterm\r\n");
+    s.d("run --rm @bb sh -c 'echo ${TERM-none}'")
+        .prints("none\n");
+    s.d("run --rm -t @bb sh -c 'echo $TERM'")
+        .prints("xterm\r\n");
 }
 
 fn two_at_once(s: &Session) {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..6)
-            .map(|number| scope.spawn(move || s.d(&format!("run --rm @bb sh -c 'echo {number}; exit {number}'")).exits(number).text()))
+            .map(|number| {
+                scope.spawn(move || {
+                    s.d(&format!(
+                        "run --rm @bb sh -c 'echo {number}; exit {number}'"
+                    ))
+                    .exits(number)
+                    .text()
+                })
+            })
             .collect();
         for (number, thread) in threads.into_iter().enumerate() {
             assert_eq!(thread.join().expect("a thread"), number.to_string());
@@ -311,25 +402,42 @@ fn two_at_once(s: &Session) {
 }
 
 fn attach_streams_can_be_chosen(s: &Session) {
-    let outcome = s.d("run --rm -a stderr @bb sh -c 'echo out; echo err >&2'").ok();
-    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", "err\n"));
-    s.d("run --rm -d -a stdout @bb true").fails(1, "conflicting options: cannot specify both --attach and --detach\n");
+    let outcome = s
+        .d("run --rm -a stderr @bb sh -c 'echo out; echo err >&2'")
+        .ok();
+    assert_eq!(
+        (outcome.stdout.as_str(), outcome.stderr.as_str()),
+        ("", "err\n")
+    );
+    s.d("run --rm -d -a stdout @bb true").fails(
+        1,
+        "conflicting options: cannot specify both --attach and --detach\n",
+    );
 }
 
 fn platform_of_this_machine(s: &Session) {
-    s.d("run --rm --platform linux/amd64 @bb uname -m").prints("x86_64\n");
+    s.d("run --rm --platform linux/amd64 @bb uname -m")
+        .prints("x86_64\n");
     s.d("run --rm --pull never --platform linux/s390x @bb uname -m").exits(125).warns("image with reference @bb was found but its platform (linux/amd64) does not match the specified platform (linux/s390x)");
 }
 
 fn annotations_are_kept(s: &Session) {
     s.d("create --name @c --annotation one=1 @bb").ok();
-    s.d("inspect -f '{{json .HostConfig.Annotations}}' @c").prints("{\"one\":\"1\"}\n");
+    s.d("inspect -f '{{json .HostConfig.Annotations}}' @c")
+        .prints("{\"one\":\"1\"}\n");
 }
 
 fn a_proxy_of_the_configuration_is_handed_in(s: &Session) {
     std::fs::create_dir_all(s.dir().join(".docker")).expect("a directory");
-    s.file(".docker/config.json", r#"{"proxies":{"default":{"httpProxy":"http://proxy.test:3128","noProxy":"localhost"}}}"#);
-    s.d("run --rm @bb env").ok().shows("HTTP_PROXY=http://proxy.test:3128\n").shows("http_proxy=http://proxy.test:3128\n").shows("no_proxy=localhost\n");
+    s.file(
+        ".docker/config.json",
+        r#"{"proxies":{"default":{"httpProxy":"http://proxy.test:3128","noProxy":"localhost"}}}"#,
+    );
+    s.d("run --rm @bb env")
+        .ok()
+        .shows("HTTP_PROXY=http://proxy.test:3128\n")
+        .shows("http_proxy=http://proxy.test:3128\n")
+        .shows("no_proxy=localhost\n");
 }
 
 fn large_output_is_complete(s: &Session) {

@@ -4,7 +4,12 @@ use gantry_testkit::golden::Recording;
 use gantry_testkit::http;
 use gantry_testkit::session::Session;
 
-gantry_testkit::scenarios![requests_and_answers, versions_are_negotiated, a_hijack_without_upgrade_works, heads_are_complete];
+gantry_testkit::scenarios![
+    requests_and_answers,
+    versions_are_negotiated,
+    a_hijack_without_upgrade_works,
+    heads_are_complete
+];
 
 fn requests_and_answers(s: &Session) {
     s.d("create --name @created @bb").ok();
@@ -28,8 +33,16 @@ fn requests_and_answers(s: &Session) {
         ("GET", "/containers/@running/logs?stdout=1&since=x", ""),
         ("GET", "/containers/json?limit=x", ""),
         ("GET", "/containers/json?filters=x", ""),
-        ("GET", "/containers/json?filters={%22nosuch%22:[%221%22]}", ""),
-        ("GET", "/containers/json?filters={%22status%22:{%22nosuch%22:true}}", ""),
+        (
+            "GET",
+            "/containers/json?filters={%22nosuch%22:[%221%22]}",
+            "",
+        ),
+        (
+            "GET",
+            "/containers/json?filters={%22status%22:{%22nosuch%22:true}}",
+            "",
+        ),
         ("POST", "/containers/create", ""),
         ("POST", "/containers/create", "{"),
         ("POST", "/containers/create", "[]"),
@@ -37,19 +50,58 @@ fn requests_and_answers(s: &Session) {
         ("POST", "/containers/create", "{\"Image\":\"\"}"),
         ("POST", "/containers/create", "{\"Image\":\"BAD\"}"),
         ("POST", "/containers/create", "{\"Image\":\"@none\"}"),
-        ("POST", "/containers/create", "{\"Image\":\"@bb\",\"HostConfig\":{\"Memory\":1}}"),
-        ("POST", "/containers/create", "{\"Image\":\"@bb\",\"Memory\":\"x\"}"),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":\"@bb\",\"HostConfig\":{\"Memory\":1}}",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":\"@bb\",\"Memory\":\"x\"}",
+        ),
         ("POST", "/containers/create?name=a", "{\"Image\":\"@bb\"}"),
-        ("POST", "/containers/create?name=bad%20name", "{\"Image\":\"@bb\"}"),
-        ("POST", "/containers/create?name=@created", "{\"Image\":\"@bb\"}"),
-        ("POST", "/containers/create?platform=x/y/z/w", "{\"Image\":\"@bb\"}"),
+        (
+            "POST",
+            "/containers/create?name=bad%20name",
+            "{\"Image\":\"@bb\"}",
+        ),
+        (
+            "POST",
+            "/containers/create?name=@created",
+            "{\"Image\":\"@bb\"}",
+        ),
+        (
+            "POST",
+            "/containers/create?platform=x/y/z/w",
+            "{\"Image\":\"@bb\"}",
+        ),
         ("POST", "/containers/create", "{\"Image\":\"@bb\"} trailing"),
-        ("POST", "/containers/create", "{\"Image\":\"@bb\",\"HostConfig\":{\"NetworkMode\":\"nosuch\"}}"),
-        ("POST", "/containers/create", "{\"Image\":\"@bb\",\"HostConfig\":{\"RestartPolicy\":{\"Name\":\"x\"}}}"),
-        ("POST", "/containers/create", "{\"Image\":\"@bb\",\"HostConfig\":{\"PortBindings\":{\"x\":[]}}}"),
-        ("POST", "/containers/create", "{\"Image\":\"@bb\",\"HostConfig\":{\"Binds\":[\"relative\"]}}"),
-        ("POST", "/containers/create", "{\"Image\":\"@bb\",\"HostConfig\":{\"Mounts\":[{\"Type\":\"nosuch\",\"Target\":\"/x\"}]}}"),
-        ("POST", "/containers/create", "{\"Image\":\"@bb\",\"Healthcheck\":{\"Interval\":5}}"),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":\"@bb\",\"HostConfig\":{\"NetworkMode\":\"nosuch\"}}",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":\"@bb\",\"HostConfig\":{\"RestartPolicy\":{\"Name\":\"x\"}}}",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":\"@bb\",\"HostConfig\":{\"PortBindings\":{\"x\":[]}}}",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":\"@bb\",\"HostConfig\":{\"Binds\":[\"relative\"]}}",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":\"@bb\",\"HostConfig\":{\"Mounts\":[{\"Type\":\"nosuch\",\"Target\":\"/x\"}]}}",
+        ),
         ("POST", "/containers/@none/start", ""),
         ("POST", "/containers/@running/start", ""),
         ("POST", "/containers/@created/stop", ""),
@@ -88,7 +140,6 @@ fn requests_and_answers(s: &Session) {
         ("POST", "/images/@bb/tag?repo=BAD", ""),
         ("POST", "/images/@none/tag?repo=x&tag=1", ""),
         ("GET", "/images/@none/get", ""),
-        ("POST", "/images/load", ""),
         ("GET", "/volumes/@none", ""),
         ("DELETE", "/volumes/@none", ""),
         ("DELETE", "/volumes/@none?force=1", ""),
@@ -96,7 +147,11 @@ fn requests_and_answers(s: &Session) {
         ("POST", "/volumes/create", "{\"Driver\":\"nosuch\"}"),
         ("POST", "/volumes/create", "{"),
         ("GET", "/volumes?filters={%22nosuch%22:[%221%22]}", ""),
-        ("POST", "/volumes/prune?filters={%22nosuch%22:[%221%22]}", ""),
+        (
+            "POST",
+            "/volumes/prune?filters={%22nosuch%22:[%221%22]}",
+            "",
+        ),
         ("GET", "/networks/nosuch", ""),
         ("DELETE", "/networks/nosuch", ""),
         ("DELETE", "/networks/bridge", ""),
@@ -104,7 +159,11 @@ fn requests_and_answers(s: &Session) {
         ("GET", "/events?since=x", ""),
         ("GET", "/events?since=1&until=2&filters=x", ""),
         ("GET", "/events?since=10&until=5", ""),
-        ("POST", "/containers/prune?filters={%22nosuch%22:[%221%22]}", ""),
+        (
+            "POST",
+            "/containers/prune?filters={%22nosuch%22:[%221%22]}",
+            "",
+        ),
         ("POST", "/images/prune?filters={%22nosuch%22:[%221%22]}", ""),
         ("GET", "/swarm", ""),
         ("GET", "/services", ""),
@@ -118,19 +177,30 @@ fn requests_and_answers(s: &Session) {
         let answer = match http::unix(&s.engine.socket, method, &s.x(path), body) {
             Ok(response) => {
                 let text = response.text().replace(&s.x("@prefix"), "@prefix");
-                format!("{} {}\n{text}", response.status, response.header("Content-Type").unwrap_or("-"))
+                format!(
+                    "{} {}\n{text}",
+                    response.status,
+                    response.header("Content-Type").unwrap_or("-")
+                )
             }
             Err(error) => format!("no answer: {error:#}"),
         };
         differences.extend(recording.compare(&line, &mask(&answer)));
     }
     recording.save();
-    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} differ:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
 }
 
 /// Replaces ids.
 fn mask(text: &str) -> String {
-    let is_id = |word: &str| word.len() == 64 && word.chars().all(|character| character.is_ascii_hexdigit());
+    let is_id = |word: &str| {
+        word.len() == 64 && word.chars().all(|character| character.is_ascii_hexdigit())
+    };
     let mut result = text.to_owned();
     for word in text.split(|character: char| !character.is_ascii_alphanumeric()) {
         if is_id(word) {
@@ -146,9 +216,19 @@ fn versions_are_negotiated(s: &Session) {
     assert_eq!(response.header("Api-Version"), Some("1.51"));
     assert_eq!(response.header("Ostype"), Some("linux"));
     for version in ["1.24", "1.30", "1.41", "1.45"] {
-        let version = s.d_env("version --format '{{.Client.APIVersion}}'", &[("DOCKER_API_VERSION", version)]).ok().text();
+        let version = s
+            .d_env(
+                "version --format '{{.Client.APIVersion}}'",
+                &[("DOCKER_API_VERSION", version)],
+            )
+            .ok()
+            .text();
         assert!(version.starts_with("1."));
-        s.d_env("run --rm @bb echo old client", &[("DOCKER_API_VERSION", &version)]).prints("old client\n");
+        s.d_env(
+            "run --rm @bb echo old client",
+            &[("DOCKER_API_VERSION", &version)],
+        )
+        .prints("old client\n");
         s.d_env("ps -q", &[("DOCKER_API_VERSION", &version)]).ok();
     }
 }
@@ -157,19 +237,39 @@ fn a_hijack_without_upgrade_works(s: &Session) {
     use std::io::{Read, Write};
     s.d("run -d --name @c @bb sleep 1000").ok();
     let body = serde_json::json!({"Cmd": ["cat"], "AttachStdin": true, "AttachStdout": true});
-    let created = s.engine.api("POST", &s.x("/containers/@c/exec"), Some(&body)).json().expect("JSON");
+    let created = s
+        .engine
+        .api("POST", &s.x("/containers/@c/exec"), Some(&body))
+        .json()
+        .expect("JSON");
     let id = created["Id"].as_str().expect("an id");
-    for (upgrade, status) in [("", "HTTP/1.1 200 OK"), ("Connection: Upgrade\r\nUpgrade: tcp\r\n", "HTTP/1.1 101 UPGRADED")] {
+    for (upgrade, status) in [
+        ("", "HTTP/1.1 200 OK"),
+        (
+            "Connection: Upgrade\r\nUpgrade: tcp\r\n",
+            "HTTP/1.1 101 UPGRADED",
+        ),
+    ] {
         let id = if upgrade.is_empty() {
             id.to_owned()
         } else {
-            let created = s.engine.api("POST", &s.x("/containers/@c/exec"), Some(&body)).json().expect("JSON");
+            let created = s
+                .engine
+                .api("POST", &s.x("/containers/@c/exec"), Some(&body))
+                .json()
+                .expect("JSON");
             created["Id"].as_str().expect("an id").to_owned()
         };
-        let mut stream = std::os::unix::net::UnixStream::connect(&s.engine.socket).expect("a connection");
-        stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("a timeout");
+        let mut stream =
+            std::os::unix::net::UnixStream::connect(&s.engine.socket).expect("a connection");
+        stream
+            .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+            .expect("a timeout");
         let start = "{\"Detach\":false,\"Tty\":false}";
-        let request = format!("POST /v1.24/exec/{id}/start HTTP/1.1\r\nHost: d\r\n{upgrade}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{start}", start.len());
+        let request = format!(
+            "POST /v1.24/exec/{id}/start HTTP/1.1\r\nHost: d\r\n{upgrade}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{start}",
+            start.len()
+        );
         stream.write_all(request.as_bytes()).expect("a write");
         let mut raw = Vec::new();
         while !raw.ends_with(b"\r\n\r\n") {
@@ -178,7 +278,9 @@ fn a_hijack_without_upgrade_works(s: &Session) {
             raw.push(byte[0]);
         }
         stream.write_all(b"early\n").expect("a write");
-        stream.shutdown(std::net::Shutdown::Write).expect("a half close");
+        stream
+            .shutdown(std::net::Shutdown::Write)
+            .expect("a half close");
         stream.read_to_end(&mut raw).expect("the answer's end");
         let text = String::from_utf8_lossy(&raw);
         assert!(text.starts_with(status), "{text:?}");
@@ -187,9 +289,16 @@ fn a_hijack_without_upgrade_works(s: &Session) {
 }
 
 fn heads_are_complete(s: &Session) {
-    let response = http::unix(&s.engine.socket, "GET", "/containers/json", None).expect("an answer");
+    let response =
+        http::unix(&s.engine.socket, "GET", "/containers/json", None).expect("an answer");
     assert_eq!(response.header("Content-Type"), Some("application/json"));
     assert_eq!(response.header("Api-Version"), Some("1.51"));
     assert_eq!(response.header("Docker-Experimental"), Some("false"));
-    assert!(response.header("Server").is_some_and(|server| server.contains('/') && server.ends_with("(linux)")), "{:?}", response.headers);
+    assert!(
+        response
+            .header("Server")
+            .is_some_and(|server| server.contains('/') && server.ends_with("(linux)")),
+        "{:?}",
+        response.headers
+    );
 }

@@ -1,0 +1,191 @@
+//! Clients of the unmodified docker command line, and their containers, while the daemon is killed and comes back.
+//!
+//! Only for Gantry: the reference engine's daemon is not ours to kill, and its clients do not survive it.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use gantry_testkit::engine::{Engine, ORACLE_SOCKET};
+use gantry_testkit::session::{Client, Session};
+use rustix::process::Signal;
+
+fn engine() -> Option<Engine> {
+    if std::env::var_os(ORACLE_SOCKET).is_some() {
+        println!("skipped: the reference engine is not ours to kill");
+        return None;
+    }
+    Some(Engine::private(&[]))
+}
+
+/// Kills the daemon, lets the world go on for a moment without it, and starts it again.
+fn kill_and_restart(engine: &Engine) {
+    engine.end_daemon(Signal::KILL);
+    std::thread::sleep(Duration::from_millis(300));
+    engine.start_daemon(&[]);
+}
+
+#[test]
+fn terminals_live_through_a_killed_daemon() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    let mut shell = session.terminal("run -it --name @shell @bb sh");
+    shell.expect("/ #");
+    let mut exec = session.terminal("exec -it @shell sh");
+    exec.expect("/ #");
+    session
+        .d("run -dit --name @held @bb sh -c 'read line; echo got $line; exit 5'")
+        .ok();
+    let mut attached = session.terminal("attach @held");
+    shell.send(b"echo before-$((1+1))\r");
+    shell.expect("before-2");
+    exec.send(b"echo exec-$((2+2))\r");
+    exec.expect("exec-4");
+
+    engine.end_daemon(Signal::KILL);
+    // Without any daemon the terminals work on.
+    shell.send(b"echo without-$((3+3))\r");
+    shell.expect("without-6");
+    exec.send(b"echo alone-$((4+4))\r");
+    exec.expect("alone-8");
+    engine.start_daemon(&[]);
+
+    exec.send(b"exit 7\r");
+    assert_eq!(exec.wait(), 7, "{}", exec.screen());
+    attached.send(b"hello\r");
+    attached.expect("got hello");
+    assert_eq!(attached.wait(), 5, "{}", attached.screen());
+    shell.send(b"exit 6\r");
+    assert_eq!(shell.wait(), 6, "{}", shell.screen());
+    for terminal in [&shell, &exec, &attached] {
+        let screen = terminal.screen();
+        for foreign in ["rror", "daemon", "HTTP", "EOF"] {
+            assert!(
+                !screen.contains(foreign),
+                "a foreign word in the terminal: {screen:?}"
+            );
+        }
+    }
+    assert_eq!(session.inspect("@shell")["State"]["ExitCode"], 6);
+}
+
+#[test]
+fn an_exit_while_no_daemon_lives_reaches_the_client_with_its_code() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    let mut client = session.background(
+        "run",
+        "run --name @c @bb sh -c 'echo one; sleep 1; echo two; exit 9'",
+    );
+    client.until_shows("one");
+    engine.end_daemon(Signal::KILL);
+    assert_eq!(client.wait(), 9, "{}", client.stderr());
+    assert_eq!(client.stdout(), "one\ntwo\n");
+    engine.start_daemon(&[]);
+    assert_eq!(session.inspect("@c")["State"]["ExitCode"], 9);
+    assert_eq!(session.d("logs @c").ok().stdout, "one\ntwo\n");
+}
+
+#[test]
+fn two_hundred_megabytes_of_numbered_lines_lose_none_while_the_daemon_is_away() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    // 200 bytes a line, a million of them.
+    let script = "while [ ! -e /go ]; do usleep 10000; done; awk \"BEGIN { for (i = 1; i <= 1000000; i++) printf \\\"%0199d\\\\n\\\", i }\"";
+    session
+        .d(&format!(
+            "run -d --name @all --log-opt max-size=1g @bb sh -c '{script}'"
+        ))
+        .ok();
+    session
+        .d(&format!("run -d --name @tail @bb sh -c '{script}'"))
+        .ok();
+    for name in ["@all", "@tail"] {
+        session.d(&format!("exec {name} touch /go")).ok();
+    }
+    engine.end_daemon(Signal::KILL);
+    std::thread::sleep(Duration::from_secs(3));
+    engine.start_daemon(&[]);
+    for name in ["@all", "@tail"] {
+        assert_eq!(session.d(&format!("wait {name}")).ok().stdout.trim(), "0");
+    }
+    assert_eq!(numbers(&session, "@all"), (1, 1_000_000));
+    let (first, last) = numbers(&session, "@tail");
+    // 20 MiB x 5 by default: at least four full files are there, and the suffix has no hole.
+    let kept = last - first + 1;
+    let json_line = 200
+        + r#"{"log":"\n","stream":"stdout","time":"2026-11-23T22:37:13.123456789Z"}"#.len() as u64
+        + 1;
+    assert_eq!(last, 1_000_000);
+    assert!(
+        kept * json_line >= (20 << 20) * 4,
+        "only {kept} lines were kept"
+    );
+}
+
+/// Reads a log of ascending numbers; panics at a hole, returns the first and the last.
+fn numbers(session: &Session<'_>, name: &str) -> (u64, u64) {
+    let text = session.d(&format!("logs {name}")).ok().stdout;
+    let mut range = None;
+    for line in text.lines() {
+        let number: u64 = line
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("not a number: {line:?}"));
+        range = Some(match range {
+            None => (number, number),
+            Some((first, last)) => {
+                assert_eq!(number, last + 1, "a hole after {last}");
+                (first, number)
+            }
+        });
+    }
+    range.expect("lines")
+}
+
+#[test]
+fn standard_input_right_behind_the_request_is_not_lost() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    session.d("create -i --name @cat @bb sh -c 'wc -c'").ok();
+    let name = session.x("@cat");
+    let payload = vec![b'x'; 64 << 10];
+    let mut bytes = format!(
+        "POST /v1.43/containers/{name}/attach?stdin=1&stdout=1&stream=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\n\
+         Upgrade: tcp\r\n\r\n"
+    )
+    .into_bytes();
+    bytes.extend(&payload);
+    let mut stream = UnixStream::connect(&engine.socket).expect("connect");
+    stream
+        .write_all(&bytes)
+        .expect("one write of request and input");
+    stream
+        .shutdown(std::net::Shutdown::Write)
+        .expect("end of input");
+    session.d("start @cat").ok();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("read");
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.contains("65536"), "{text:?}");
+}
+
+#[test]
+fn a_published_port_and_its_container_do_not_notice() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    let port = session.port();
+    session
+        .d(&format!(
+            "run -d --name @web -p {port}:80 @bb httpd -f -p 80 -h /etc"
+        ))
+        .ok();
+    let pid = session.inspect("@web")["State"]["Pid"].clone();
+    engine.end_daemon(Signal::KILL);
+    assert!(session.get([127, 0, 0, 1], port, "/group").contains("root"));
+    engine.start_daemon(&[]);
+    assert!(session.get([127, 0, 0, 1], port, "/group").contains("root"));
+    assert_eq!(session.inspect("@web")["State"]["Pid"], pid);
+    kill_and_restart(&engine);
+    assert_eq!(session.inspect("@web")["State"]["Pid"], pid);
+}
