@@ -55,8 +55,36 @@ fn exchange(
         stream.write_all(bytes)?;
     }
     let mut raw = Vec::new();
-    stream.read_to_end(&mut raw)?;
+    let mut buffer = [0; 65536];
+    while !is_complete(&raw) {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            count => raw.extend_from_slice(&buffer[..count]),
+        }
+    }
     parse(&raw)
+}
+
+/// Whether the answer's own framing says that nothing follows; a body without framing ends with the connection.
+fn is_complete(raw: &[u8]) -> bool {
+    let Some(end) = raw
+        .windows(4)
+        .take(8192)
+        .position(|window| window == b"\r\n\r\n")
+    else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(&raw[..end]).to_ascii_lowercase();
+    if head.contains("\r\ntransfer-encoding: chunked") {
+        return raw.ends_with(b"0\r\n\r\n") && unchunk(&raw[end + 4..]).is_ok();
+    }
+    let length = head.split("\r\n").find_map(|line| {
+        line.strip_prefix("content-length:")?
+            .trim()
+            .parse::<usize>()
+            .ok()
+    });
+    length.is_some_and(|length| raw.len() >= end + 4 + length && !head.starts_with("http/1.1 101"))
 }
 
 fn parse(raw: &[u8]) -> Result<Response> {

@@ -177,15 +177,15 @@ fn a_published_port_and_its_container_do_not_notice() {
     let port = session.port();
     session
         .d(&format!(
-            "run -d --name @web -p {port}:80 @bb httpd -f -p 80 -h /etc"
+            "run -d --name @www -p {port}:80 @bb httpd -f -p 80 -h /etc"
         ))
         .ok();
-    let pid = session.inspect("@web")["State"]["Pid"].clone();
+    let pid = session.inspect("@www")["State"]["Pid"].clone();
     engine.end_daemon(Signal::KILL);
     assert!(session.get([127, 0, 0, 1], port, "/group").contains("root"));
     engine.start_daemon(&[]);
     assert!(session.get([127, 0, 0, 1], port, "/group").contains("root"));
-    assert_eq!(session.inspect("@web")["State"]["Pid"], pid);
+    assert_eq!(session.inspect("@www")["State"]["Pid"], pid);
     kill_and_restart(&engine);
-    assert_eq!(session.inspect("@web")["State"]["Pid"], pid);
+    assert_eq!(session.inspect("@www")["State"]["Pid"], pid);
 }

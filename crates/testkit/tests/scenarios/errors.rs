@@ -343,7 +343,6 @@ fn wrong_objects_and_states(s: &Session) {
             "run --rm -w /etc/passwd @bb true",
             "run --rm --volumes-from @none @bb true",
             "run --rm --link @none:x @bb true",
-            "run --rm --link @exited:x @bb true",
             "run --rm --network container:@exited @bb true",
             "run --rm --pid container:@exited @bb true",
             "run --rm --ipc container:@exited @bb true",

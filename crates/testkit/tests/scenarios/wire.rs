@@ -8,7 +8,8 @@ gantry_testkit::scenarios![
     requests_and_answers,
     versions_are_negotiated,
     a_hijack_without_upgrade_works,
-    heads_are_complete
+    heads_are_complete,
+    a_connection_to_be_closed_is_closed,
 ];
 
 fn requests_and_answers(s: &Session) {
@@ -301,4 +302,26 @@ fn heads_are_complete(s: &Session) {
         "{:?}",
         response.headers
     );
+}
+
+fn a_connection_to_be_closed_is_closed(s: &Session) {
+    use std::io::{Read, Write};
+    s.d("run -d --name @c @bb sleep 0.3").ok();
+    for path in ["/containers/@c/wait", "/containers/@c/wait"] {
+        let mut stream =
+            std::os::unix::net::UnixStream::connect(&s.engine.socket).expect("a connection");
+        stream
+            .set_read_timeout(Some(std::time::Duration::from_secs(10)))
+            .expect("a timeout");
+        let request = format!(
+            "POST {} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            s.x(path)
+        );
+        stream.write_all(request.as_bytes()).expect("a write");
+        let mut raw = Vec::new();
+        stream
+            .read_to_end(&mut raw)
+            .expect("the connection's end after the answer");
+        assert!(String::from_utf8_lossy(&raw).contains("\"StatusCode\":0"));
+    }
 }
