@@ -603,7 +603,9 @@ pub mod stats {
     #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
     #[serde(default)]
     pub struct StatsResponse {
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub name: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub id: String,
         pub read: Timestamp,
         pub preread: Timestamp,

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::index::LayerRecord;
 use crate::resolve::resolve;
-use crate::store::{Image, Images, Lease, missing_layer};
+use crate::store::{Image, Images, Lease, missing_layer, no_such_image};
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Index, Manifest, media_type,
@@ -227,7 +227,7 @@ impl Images {
             }
             let (id, reference) = {
                 let mirror = self.lock();
-                let id = resolve(&mirror, name)?;
+                let id = resolve(&mirror, name).map_err(|error| unknown(name, error))?;
                 let reference = name
                     .parse::<Reference>()
                     .ok()
@@ -284,6 +284,20 @@ impl<W: Write> Write for Data<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Words the failure of a save as Docker does: a tag that is not there is named otherwise than an image.
+fn unknown(name: &str, error: Error) -> Error {
+    match (parse_any(name), error) {
+        (Ok(AnyReference::Named(reference)), Error::NotFound(_)) => {
+            if reference.is_name_only() {
+                no_such_image(name)
+            } else {
+                Error::NotFound("reference does not exist".to_owned())
+            }
+        }
+        (_, error) => error,
     }
 }
 

@@ -39,13 +39,16 @@ pub fn options(
     }
     let mut host = host_config.unwrap_or_default();
     adapt(&mut host, version);
-    refuse_networking(networking_config.as_ref(), &host.network_mode)?;
+    let endpoint_mac = endpoint_wishes(networking_config.as_ref(), &host.network_mode)?;
     let platform = platform
         .map(|text| Platform::from_str(text).map_err(|error| ApiError::invalid(error.to_string())))
         .transpose()?;
     Ok(CreateOptions {
         name: name.map(str::to_owned),
-        config: config(user)?,
+        config: Config {
+            mac_address: merge_mac(&user.mac_address, endpoint_mac)?,
+            ..config(user)?
+        },
         host: host_config_options(host)?,
         platform,
     })
@@ -158,9 +161,6 @@ fn config(user: wire::Config) -> Result<Config, ApiError> {
     if network_disabled {
         return Err(refused("NetworkDisabled"));
     }
-    if !mac_address.is_empty() {
-        return Err(refused("MacAddress"));
-    }
     let disabled =
         |check: &wire::HealthConfig| check.test.as_deref().is_some_and(|test| test == ["NONE"]);
     if healthcheck
@@ -177,6 +177,7 @@ fn config(user: wire::Config) -> Result<Config, ApiError> {
         attach_stdout,
         attach_stderr,
         tty,
+        mac_address,
         open_stdin,
         stdin_once,
         env: env.unwrap_or_default(),
@@ -492,11 +493,26 @@ fn resources(limits: wire::Resources) -> Result<ResourceParts, ApiError> {
     })
 }
 
-/// Refuses wishes about endpoints: the three networks that exist grant none.
-fn refuse_networking(
+/// Joins the two places for a hardware address: the container's own, of old, and that of its network.
+fn merge_mac(of_container: &str, of_endpoint: String) -> Result<String, ApiError> {
+    if !of_container.is_empty() && !of_endpoint.is_empty() && of_container != of_endpoint {
+        return Err(ApiError::invalid(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty",
+        ));
+    }
+    Ok(if of_endpoint.is_empty() {
+        of_container.to_owned()
+    } else {
+        of_endpoint
+    })
+}
+
+/// Reads the hardware address wished for on the container's network. The three networks that exist grant no other wish.
+fn endpoint_wishes(
     networking: Option<&NetworkingConfig>,
     network_mode: &str,
-) -> Result<(), ApiError> {
+) -> Result<String, ApiError> {
+    let mut wished_mac = String::new();
     let endpoints = networking.and_then(|networking| networking.endpoints_config.as_ref());
     for (name, endpoint) in endpoints.into_iter().flatten() {
         let mode = if network_mode.is_empty() {
@@ -534,7 +550,6 @@ fn refuse_networking(
         }
         for (field, given) in [
             ("Links", links.as_ref().is_some_and(|list| !list.is_empty())),
-            ("MacAddress", !mac_address.is_empty()),
             (
                 "DriverOpts",
                 driver_opts.as_ref().is_some_and(|map| !map.is_empty()),
@@ -547,8 +562,9 @@ fn refuse_networking(
                 )));
             }
         }
+        wished_mac.clone_from(mac_address);
     }
-    Ok(())
+    Ok(wished_mac)
 }
 
 #[cfg(test)]
@@ -634,8 +650,8 @@ mod tests {
                 "config cannot be empty in order to create a container",
             ),
             (
-                r#"{"Image":"i","MacAddress":"02:00:00:00:00:01"}"#,
-                "MacAddress is not supported by this engine",
+                r#"{"Image":"i","MacAddress":"02:00:00:00:00:01","NetworkingConfig":{"EndpointsConfig":{"default":{"MacAddress":"02:00:00:00:00:02"}}}}"#,
+                "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty",
             ),
             (
                 r#"{"Image":"i","Healthcheck":{"Test":["CMD","true"]}}"#,

@@ -16,9 +16,11 @@ const INDEX_SERVER: &str = "https://index.docker.io/v1/";
 
 /// Writes the answer of `GET /version`.
 pub fn version(kernel: &str, architecture: &str) -> Version {
+    let build_time = build_time();
     let details = BTreeMap::from([
         ("ApiVersion".to_owned(), MAX.to_string()),
         ("Arch".to_owned(), go_architecture(architecture).to_owned()),
+        ("BuildTime".to_owned(), build_time.clone()),
         ("Experimental".to_owned(), "false".to_owned()),
         ("KernelVersion".to_owned(), kernel.to_owned()),
         ("MinAPIVersion".to_owned(), MIN.to_string()),
@@ -50,8 +52,15 @@ pub fn version(kernel: &str, architecture: &str) -> Version {
         arch: go_architecture(architecture).to_owned(),
         kernel_version: kernel.to_owned(),
         experimental: false,
-        build_time: String::new(),
+        build_time,
     }
+}
+
+/// Returns when this binary was built, in the form that Docker's build writes.
+fn build_time() -> String {
+    let seconds = env!("GANTRY_BUILD_SECONDS").parse().unwrap_or(0);
+    let text = Timestamp::from_unix(seconds, 0).to_rfc3339_fixed();
+    format!("{}+00:00", text.trim_end_matches('Z'))
 }
 
 /// Names a machine as Go does.

@@ -58,13 +58,21 @@ pub async fn create(mut request: Request) -> Reply {
     let Some(body) = body else {
         return Err(ApiError::invalid("invalid JSON: got EOF while reading request body").into());
     };
+    // Docker asks for it in the network's settings since 1.44.
+    let deprecated_mac = !body.config.mac_address.is_empty() && !request.version.is_before(44);
     let options = convert::create::options(
         body,
         request.query.non_empty("name"),
         request.query.non_empty("platform"),
         request.version,
     )?;
-    let created = request.daemon.engine.create(options).await?;
+    let mut created = request.daemon.engine.create(options).await?;
+    if deprecated_mac {
+        created.warnings.push(
+            "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+                .to_owned(),
+        );
+    }
     respond::json(
         StatusCode::CREATED,
         &CreateResponse {

@@ -58,7 +58,7 @@ pub async fn start(mut request: Request, id: &str) -> Reply {
     let never = request
         .connection
         .take_over(move |taken| async move {
-            if let Some(io) = hijacked(taken, &[], &head, !tty).await
+            if let Some(io) = hijacked(taken, &[], head, !tty)
                 && let Err(error) = starting.give(io).await
             {
                 tracing::error!("Error running exec in container: {error}");

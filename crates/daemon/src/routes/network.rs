@@ -15,12 +15,17 @@ pub async fn list(request: Request) -> Reply {
         .engine
         .networks(&convert::filters(&filters))
         .await?;
-    // The list names no containers, inspect does.
+    // The list names containers for clients of old alone, inspect does for all.
+    let with_containers = request.version.is_before(28);
     let networks: Vec<_> = networks
         .into_iter()
         .map(|network| {
             convert::network::network(&gantry_engine::network::Network {
-                containers: Vec::new(),
+                containers: if with_containers {
+                    network.containers
+                } else {
+                    Vec::new()
+                },
                 ..network
             })
         })

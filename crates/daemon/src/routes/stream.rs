@@ -88,7 +88,13 @@ pub async fn stats(request: Request, name: &str) -> Reply {
     let first = engine.stats(&name).await?;
     if !streams {
         if one_shot || !first.running {
-            return respond::ok(&convert::stats::response(&first, None));
+            let mut answer = convert::stats::response(&first, None);
+            if one_shot {
+                // One sample without the one before is not named.
+                answer.name = String::new();
+                answer.id = String::new();
+            }
+            return respond::ok(&answer);
         }
         tokio::time::sleep(STATS_PERIOD).await;
         let second = engine.stats(&name).await?;
@@ -141,7 +147,7 @@ pub async fn attach(mut request: Request, name: &str) -> Reply {
     let never = request
         .connection
         .take_over(move |taken| async move {
-            if let Some(io) = hijacked(taken, &body, &head, !tty).await
+            if let Some(io) = hijacked(taken, &body, head, !tty)
                 && let Err(error) = attachment.give(io).await
             {
                 tracing::error!("attach: {error}");
@@ -163,17 +169,8 @@ pub fn hijack_head(upgrade: bool, content_type: &str, more: &str) -> String {
     }
 }
 
-/// Sends the head and gives the connection's parts to whoever serves the stream.
-pub async fn hijacked(
-    mut taken: Taken,
-    body: &[u8],
-    head: &str,
-    multiplexed: bool,
-) -> Option<AttachIo> {
-    if let Err(error) = taken.stream.write_all(head.as_bytes()).await {
-        tracing::debug!(error = %error, "answer a client that upgrades");
-        return None;
-    }
+/// Takes a connection apart for whoever serves its stream: the engine writes the head when the stream is sure.
+pub fn hijacked(taken: Taken, body: &[u8], head: String, multiplexed: bool) -> Option<AttachIo> {
     let early = if body.is_empty() {
         taken.early
     } else {
@@ -184,6 +181,7 @@ pub async fn hijacked(
             fd,
             early,
             multiplexed,
+            head: head.into_bytes(),
         }),
         Err(error) => {
             tracing::error!(error = %error, "take a client's socket");

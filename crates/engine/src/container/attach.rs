@@ -1,6 +1,6 @@
 //! `attach`: the client's connection is handed to the shim, which serves it without the daemon.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use gantry_shim::protocol::{self, Attach, Reply, Request};
@@ -33,6 +33,26 @@ pub struct AttachIo {
     pub early: Vec<u8>,
     /// Whether output is framed with eight-byte headers.
     pub multiplexed: bool,
+    /// What the client is sent first, the head of the HTTP response. It is written no earlier than the stream is sure
+    /// to be served: a client that starts the container as soon as it sees the head finds itself attached.
+    pub head: Vec<u8>,
+}
+
+impl AttachIo {
+    /// Writes the head. Never waits: nothing was sent before it on this response, so it fits into the socket's buffer.
+    pub(crate) fn write_head(&mut self) -> Result<()> {
+        let head = std::mem::take(&mut self.head);
+        if head.is_empty() {
+            return Ok(());
+        }
+        match gantry_sys::unix::send(self.fd.as_fd(), &head) {
+            Ok(count) if count == head.len() => Ok(()),
+            Ok(_) => Err(Error::system(
+                "a client does not read the answer to its attach",
+            )),
+            Err(error) => Err(Error::io("answer a client that attaches", error)),
+        }
+    }
 }
 
 /// An attach that is checked and waits for the upgrade.
@@ -79,7 +99,7 @@ impl Engine {
 
 impl Attachment {
     /// Gives the connection away; it lives as long as the client and the container want.
-    pub async fn give(self, io: AttachIo) -> Result<()> {
+    pub async fn give(self, mut io: AttachIo) -> Result<()> {
         let record = self.container.record();
         let mut attach = Attach {
             exec: None,
@@ -88,7 +108,7 @@ impl Attachment {
             stderr: self.options.stderr,
             multiplexed: io.multiplexed,
             detach_keys: self.detach_keys,
-            early: io.early,
+            early: std::mem::take(&mut io.early),
             from: None,
             version: protocol::VERSION,
         };
@@ -100,6 +120,7 @@ impl Attachment {
             .shim
             .clone();
         if self.options.logs {
+            io.write_head()?;
             let position = self
                 .engine
                 .replay_to(&self.container, shim.as_ref(), &io.fd, &attach)
@@ -107,13 +128,14 @@ impl Attachment {
             attach.from = position;
         }
         if !self.options.stream {
-            return Ok(());
+            return io.write_head();
         }
         self.engine.container_event("attach", &record, &[], None);
         // A start that came between the check and now has its shim by now; without one the connection goes along with
-        // the next start.
+        // the next start. The head is written under the lock, so that no start comes between the two.
         let shim = {
             let mut link = self.container.link.lock().expect("no holder panics");
+            io.write_head()?;
             match link.shim.clone() {
                 Some(shim) => shim,
                 None => {

@@ -33,6 +33,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     pub stop_signal: Option<String>,
     pub stop_timeout_s: Option<i64>,
+    /// The hardware address on the container's network, as the user wrote it; empty for one of the engine's choice.
+    pub mac_address: String,
     pub on_build: Option<Vec<String>>,
     pub shell: Option<Vec<String>>,
     /// An image's health check; kept so that `inspect` and `commit` show it.
@@ -96,6 +98,8 @@ pub struct HostConfig {
     /// Target → options of tmpfs mounts (`--tmpfs`).
     pub tmpfs: BTreeMap<String, String>,
     pub volumes_from: Vec<String>,
+    /// Links of old, `name[:alias]`; what they lead to is in the record.
+    pub links: Vec<String>,
     pub volume_driver: String,
     pub container_id_file: String,
     /// `default`, `bridge`, `host`, `none` or `container:ID`; as the user gave it (`container:` is resolved to an id).

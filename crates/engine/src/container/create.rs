@@ -68,6 +68,7 @@ impl Engine {
         let mut warnings = Vec::new();
         self.fill_host(&mut host, &mut warnings)?;
         self.check(&config, &host)?;
+        let links = self.resolve_links(&host)?;
         let inherited = self.inherited_mounts(&host.volumes_from)?;
         let planned = mounts::plan(&config, &host, &inherited)?;
 
@@ -96,6 +97,7 @@ impl Engine {
             args,
             config,
             host,
+            links,
             platform_os: "linux".into(),
             incomplete: true,
             ..Record::default()
@@ -246,14 +248,20 @@ impl Engine {
         if host.init.is_none() && config.default_init {
             host.init = Some(true);
         }
-        for mode in [
-            &mut host.network_mode,
-            &mut host.ipc_mode,
-            &mut host.pid_mode,
-        ] {
+        if let Some(name) = host.network_mode.strip_prefix("container:") {
+            if name.is_empty() {
+                return Err(Error::invalid(
+                    "invalid network mode: invalid container format container:<name|id>",
+                ));
+            }
+            // One that is not there yet is looked for at the start again, as Docker does.
+            if let Ok(other) = self.container(name) {
+                host.network_mode = format!("container:{}", other.id);
+            }
+        }
+        for mode in [&mut host.ipc_mode, &mut host.pid_mode] {
             if let Some(name) = mode.strip_prefix("container:") {
-                let other = self.container(name)?;
-                *mode = format!("container:{}", other.id);
+                *mode = format!("container:{}", self.other_container(name)?.id);
             }
         }
         if host.network_mode == "host" || host.network_mode.starts_with("container:") {
@@ -269,6 +277,12 @@ impl Engine {
 
     fn check(&self, config: &Config, host: &HostConfig) -> Result<()> {
         limits::check(&host.resources)?;
+        if !(-1000..=1000).contains(&host.oom_score_adj) {
+            return Err(Error::invalid(format!(
+                "Invalid value {}, range for oom score adj is [-1000, 1000]",
+                host.oom_score_adj
+            )));
+        }
         oci::security_options(&host.security_opt, false)?;
         crate::container::effective_capabilities(&host.cap_add, &host.cap_drop, host.privileged)?;
         if let Some(text) = config
@@ -278,6 +292,14 @@ impl Engine {
             && signal::parse(text).is_none()
         {
             return Err(Error::invalid(format!("invalid signal: {text}")));
+        }
+        if !config.mac_address.is_empty()
+            && crate::network::parse_mac(&config.mac_address).is_none()
+        {
+            return Err(Error::invalid(format!(
+                "invalid config for network {}: invalid MAC address {}",
+                host.network_mode, config.mac_address
+            )));
         }
         match host.network_mode.as_str() {
             "bridge" if self.inner.network.bridge().is_none() => {
@@ -293,6 +315,11 @@ impl Engine {
                 if !config.hostname.is_empty() {
                     return conflict("hostname");
                 }
+                if !config.mac_address.is_empty() {
+                    return Err(Error::invalid(
+                        "conflicting options: mac-address and the network mode",
+                    ));
+                }
                 if !host.port_bindings.is_empty() || host.publish_all_ports {
                     return conflict("port publishing");
                 }
@@ -303,7 +330,8 @@ impl Engine {
                     return conflict("custom host-to-IP mapping");
                 }
             }
-            other => return Err(Error::not_found(format!("network {other} not found"))),
+            // Docker looks for the network at the start.
+            _ => {}
         }
         for (what, mode, allowed) in [
             (
@@ -369,6 +397,12 @@ impl Engine {
     }
 
     /// Collects the mounts of the containers named by `--volumes-from`.
+    /// Finds a container that the options of a new one name. That it is missing is no 404: clients would pull the image.
+    fn other_container(&self, name: &str) -> Result<Arc<Container>> {
+        self.container(name)
+            .map_err(|error| Error::invalid(error.to_string()).caused_by(error))
+    }
+
     fn inherited_mounts(&self, names: &[String]) -> Result<Vec<(MountPoint, bool)>> {
         let mut all = Vec::new();
         for text in names {
@@ -382,7 +416,7 @@ impl Engine {
                 )));
             }
             let writable = !mode.starts_with("ro");
-            let other = self.container(name)?;
+            let other = self.other_container(name)?;
             let record = other.record();
             all.extend(
                 record

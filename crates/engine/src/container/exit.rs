@@ -57,6 +57,8 @@ impl Engine {
                 .events
                 .was_told("die", &container.id, exit.at_unix_ns)
             {
+                self.network_event("disconnect", &before, exit.at_unix_ns);
+                self.volume_use_events("unmount", &before, exit.at_unix_ns);
                 let more = [
                     ("exitCode", code.as_str()),
                     ("execDuration", &seconds.to_string()),

@@ -16,6 +16,8 @@ pub struct Inspect {
     pub sizes: Option<(u64, u64)>,
     pub network: NetworkView,
     pub exec_ids: Vec<String>,
+    /// Links of old as Docker shows them, `/name:/container/alias`.
+    pub links: Vec<String>,
     pub hostname_path: PathBuf,
     pub hosts_path: PathBuf,
     pub resolv_conf_path: PathBuf,
@@ -26,12 +28,14 @@ pub struct Inspect {
 /// A container's place on its network.
 #[derive(Clone, Debug, Default)]
 pub struct NetworkView {
-    /// `bridge`, `host`, `none` or empty for another container's.
+    /// `bridge`, `host`, `none`, a name that no network has, or empty for another container's.
     pub network: String,
     /// The network's id; empty when the container is on none.
     pub network_id: String,
     /// `None` while the container does not run, and on networks without addresses.
     pub endpoint: Option<Endpoint>,
+    /// The hardware address that the user chose, until the run has one.
+    pub wanted_mac: String,
     pub bridge: Option<BridgeInfo>,
     pub ports: Vec<PublishedPort>,
 }
@@ -53,6 +57,7 @@ impl Engine {
         Ok(Inspect {
             network: self.network_view(&record),
             exec_ids: self.exec_ids(&record.id),
+            links: self.shown_links(&record),
             hostname_path: directory.join("hostname"),
             hosts_path: directory.join("hosts"),
             resolv_conf_path: directory.join("resolv.conf"),
@@ -74,6 +79,10 @@ impl Engine {
         NetworkView {
             network: mode.to_owned(),
             network_id: self.network_id(mode),
+            wanted_mac: match mode {
+                "bridge" => record.config.mac_address.clone(),
+                _ => String::new(),
+            },
             endpoint: record.acquired.endpoint.clone().filter(|_| running),
             bridge: (mode == "bridge")
                 .then(|| self.inner.network.bridge())

@@ -57,18 +57,18 @@ pub(crate) enum Seccomp {
 }
 
 const MASKED_PATHS: &[&str] = &[
-    "/proc/acpi",
     "/proc/asound",
+    "/proc/acpi",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
+    "/proc/sched_debug",
+    "/proc/scsi",
     "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 const READONLY_PATHS: &[&str] = &[
     "/proc/bus",
@@ -77,6 +77,28 @@ const READONLY_PATHS: &[&str] = &[
     "/proc/sys",
     "/proc/sysrq-trigger",
 ];
+
+impl HostConfig {
+    /// Returns the paths that the container does not see: those given, else the default ones. `None` for a privileged
+    /// container, from which nothing is hidden.
+    pub fn shown_masked_paths(&self) -> Option<Vec<String>> {
+        self.paths(&self.masked_paths, MASKED_PATHS)
+    }
+
+    /// Returns the paths that the container cannot write; as [`HostConfig::shown_masked_paths`].
+    pub fn shown_readonly_paths(&self) -> Option<Vec<String>> {
+        self.paths(&self.readonly_paths, READONLY_PATHS)
+    }
+
+    fn paths(&self, given: &Option<Vec<String>>, default: &[&str]) -> Option<Vec<String>> {
+        match given {
+            None if !self.privileged => {
+                Some(default.iter().map(|path| (*path).to_owned()).collect())
+            }
+            given => given.clone(),
+        }
+    }
+}
 
 /// Parses `--security-opt` values.
 ///
@@ -174,13 +196,8 @@ pub(crate) fn spec(inputs: Inputs<'_>) -> Spec {
         resources.devices = inputs.device_rules.clone();
     }
     if !host.privileged {
-        let list = |given: &Option<Vec<String>>, default: &[&str]| {
-            given
-                .clone()
-                .unwrap_or_else(|| default.iter().map(|path| (*path).to_owned()).collect())
-        };
-        linux.masked_paths = list(&host.masked_paths, MASKED_PATHS);
-        linux.readonly_paths = list(&host.readonly_paths, READONLY_PATHS);
+        linux.masked_paths = host.shown_masked_paths().unwrap_or_default();
+        linux.readonly_paths = host.shown_readonly_paths().unwrap_or_default();
     }
     if private_network {
         linux

@@ -187,9 +187,8 @@ impl Engine {
         };
         around("start.commit", || {
             let record = container.record();
-            if let Some(endpoint) = &record.acquired.endpoint {
-                self.network_event("connect", &record, endpoint);
-            }
+            self.volume_use_events("mount", &record, started_at_ns);
+            self.network_event("connect", &record, started_at_ns);
             self.container_event("start", &record, &[], None);
             self.save(container, owner, |record| {
                 record.state.status = Status::Running;
@@ -210,6 +209,7 @@ impl Engine {
     fn prepare_start(&self, container: &Arc<Container>, owner: &mut Owner) -> Result<Prepared> {
         let record = container.record();
         let host = &record.host;
+        self.check_network(&record)?;
         let own_network = matches!(host.network_mode.as_str(), "bridge" | "none");
         // A thread makes the namespace while this one writes files.
         let netns =
@@ -220,6 +220,7 @@ impl Engine {
                     .network
                     .allocate(&gantry_network::EndpointRequest {
                         container_id: record.id.clone(),
+                        mac: crate::network::parse_mac(&record.config.mac_address),
                         ..gantry_network::EndpointRequest::default()
                     })
                     .map_err(network_error)?,
@@ -410,11 +411,49 @@ impl Engine {
         let Some(id) = record.host.network_mode.strip_prefix("container:") else {
             return Ok(None);
         };
-        let pid = self.running_pid(id, "network")?;
+        let pid = self.container(id)?.record().state.pid;
         let file = File::open(format!("/proc/{pid}/ns/net")).map_err(|error| {
             Error::io(format_args!("join the network of container {id}"), error)
         })?;
         Ok(Some(file.into()))
+    }
+
+    /// Refuses a network that is not there, or a container's whose network cannot be joined, before anything is made.
+    fn check_network(&self, record: &Record) -> Result<()> {
+        let mode = record.host.network_mode.as_str();
+        let Some(name) = mode.strip_prefix("container:") else {
+            return match mode {
+                "bridge" | "host" | "none" => Ok(()),
+                _ => Err(Error::not_found(format!(
+                    "failed to set up container networking: network {mode} not found"
+                ))
+                .caused_by(StartExit(128))),
+            };
+        };
+        let other = match self.container(name) {
+            Ok(other) => other.record(),
+            Err(error) => {
+                return Err(Error::system(format!(
+                    "joining network namespace of container: {error}"
+                ))
+                .caused_by(StartExit(128)));
+            }
+        };
+        let unfit = match other.state.status {
+            Status::Running | Status::Paused => return Ok(()),
+            Status::Restarting => {
+                format!(
+                    "container {} is restarting, wait until the container is running",
+                    other.id
+                )
+            }
+            status => format!(
+                "cannot join network namespace of a non running container: container {} is {}",
+                other.name,
+                status.as_str()
+            ),
+        };
+        Err(Error::conflict(unfit).caused_by(StartExit(128)))
     }
 
     fn running_pid(&self, id: &str, what: &str) -> Result<i32> {
@@ -422,7 +461,7 @@ impl Engine {
         match other.state.status {
             Status::Running | Status::Paused => Ok(other.state.pid),
             _ => Err(Error::conflict(format!(
-                "cannot join {what} of a non running container: {}",
+                "failed to join {what} namespace: container {} is not running",
                 other.id
             ))),
         }

@@ -200,7 +200,12 @@ impl Engine {
         }
     }
 
-    async fn run_exec(&self, id: &str, options: StartOptions, io: Option<AttachIo>) -> Result<()> {
+    async fn run_exec(
+        &self,
+        id: &str,
+        options: StartOptions,
+        mut io: Option<AttachIo>,
+    ) -> Result<()> {
         let entry = self.inner.execs.entry(id).ok_or_else(|| no_such_exec(id))?;
         let config = &entry.view.config;
         let container = self.container(&entry.view.container_id)?;
@@ -215,6 +220,9 @@ impl Engine {
             None => None,
         };
         let multiplexed = io.as_ref().is_some_and(|io| io.multiplexed);
+        if let Some(io) = &mut io {
+            io.write_head()?;
+        }
         let mut fds = Vec::new();
         let attach = io.map(|io| {
             fds.push(io.fd);

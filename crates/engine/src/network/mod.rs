@@ -258,12 +258,17 @@ impl Engine {
         })
     }
 
-    pub(crate) fn network_event(&self, action: &str, record: &Record, _endpoint: &Endpoint) {
-        let name = &record.host.network_mode;
+    /// Tells that a container's run begins or ends to use its network; one that joins another container's has none.
+    /// The time is that of the begin or the end.
+    pub(crate) fn network_event(&self, action: &str, record: &Record, at_ns: i64) {
+        let name = record.host.network_mode.as_str();
+        let Some((_, driver)) = NETWORKS.iter().find(|(network, _)| *network == name) else {
+            return;
+        };
         let attributes = [
             ("container", record.id.as_str()),
             ("name", name),
-            ("type", "bridge"),
+            ("type", driver),
         ];
         let attributes = attributes
             .into_iter()
@@ -271,6 +276,51 @@ impl Engine {
             .collect();
         self.inner
             .events
-            .emit("network", action, &self.network_id(name), attributes);
+            .emit_at("network", action, &self.network_id(name), attributes, at_ns);
+    }
+}
+
+/// Reads a hardware address of six bytes in the forms that Docker takes: `02:42:ac:11:00:02`, `02-42-ac-11-00-02`,
+/// `0242.ac11.0002`.
+pub(crate) fn parse_mac(text: &str) -> Option<gantry_network::MacAddress> {
+    let (separator, digits) = match text.as_bytes().get(2)? {
+        b':' => (':', 2),
+        b'-' => ('-', 2),
+        _ => ('.', 4),
+    };
+    let mut bytes = Vec::with_capacity(6);
+    for group in text.split(separator) {
+        if group.len() != digits || !group.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        for pair in group.as_bytes().chunks(2) {
+            let pair = std::str::from_utf8(pair).ok()?;
+            bytes.push(u8::from_str_radix(pair, 16).ok()?);
+        }
+    }
+    bytes.try_into().ok().map(gantry_network::MacAddress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_mac;
+
+    #[test]
+    fn hardware_addresses_have_three_forms() {
+        let want = [0x02, 0x42, 0xac, 0x11, 0, 0x99];
+        for text in ["02:42:ac:11:00:99", "02-42-AC-11-00-99", "0242.ac11.0099"] {
+            assert_eq!(parse_mac(text).unwrap().0, want, "{text}");
+        }
+        for bad in [
+            "",
+            "zz",
+            "02:42:ac:11:00",
+            "02:42:ac:11:00:9",
+            "02:42-ac:11:00:99",
+            "02:42:ac:11:00:99:01",
+            "+2:42:ac:11:00:99",
+        ] {
+            assert!(parse_mac(bad).is_none(), "{bad}");
+        }
     }
 }

@@ -378,6 +378,32 @@ impl Engine {
         users
     }
 
+    /// Tells that a container's run begins or ends to use its volumes.
+    pub(crate) fn volume_use_events(
+        &self,
+        action: &str,
+        record: &crate::container::Record,
+        at_ns: i64,
+    ) {
+        for mount in &record.mounts {
+            if mount.kind != crate::container::MountKind::Volume {
+                continue;
+            }
+            let mut attributes = BTreeMap::from([
+                ("container".to_owned(), record.id.clone()),
+                ("driver".to_owned(), mount.driver.clone()),
+            ]);
+            if action == "mount" {
+                attributes.insert("destination".to_owned(), mount.destination.clone());
+                attributes.insert("propagation".to_owned(), mount.propagation.clone());
+                attributes.insert("read/write".to_owned(), mount.rw.to_string());
+            }
+            self.inner
+                .events
+                .emit_at("volume", action, &mount.name, attributes, at_ns);
+        }
+    }
+
     pub(crate) fn volume_event(&self, action: &str, volume: &Volume, more: &[(&str, &str)]) {
         let mut attributes: BTreeMap<String, String> =
             [("driver".to_owned(), volume.driver.clone())].into();
