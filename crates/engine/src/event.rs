@@ -150,6 +150,15 @@ impl Events {
         self.sender.receiver_count() as u64
     }
 
+    /// Tells whether the ring holds such an event of this object at any time.
+    pub fn was_ever_told(&self, action: &str, id: &str) -> bool {
+        let inner = self.inner.lock().expect("no holder panics");
+        inner
+            .ring
+            .iter()
+            .any(|event| event.id == id && event.action == action)
+    }
+
     /// Subscribes; replayed and live events join without a gap or a double.
     pub fn subscribe(&self, subscription: Subscription) -> Result<Subscriber> {
         check_filters(&subscription.filters)?;
@@ -237,7 +246,15 @@ fn rewrite(path: &Path, ring: &VecDeque<Arc<Event>>) -> io::Result<File> {
         serde_json::to_writer(&mut text, &**event)?;
         text.push(b'\n');
     }
-    std::fs::write(&temporary, text)?;
+    // Events tell command lines: they are the owner's alone.
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(&text)?;
     std::fs::rename(&temporary, path)?;
     OpenOptions::new().append(true).open(path)
 }

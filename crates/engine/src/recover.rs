@@ -10,11 +10,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_network::{Endpoint, PublishedPort};
 use gantry_shim::protocol::{Reply, Request};
 
-use crate::container::{self, Container, Record, Shim, Status, restart_policy};
+use crate::container::{self, Container, Owner, Record, Shim, Status, restart_policy};
 use crate::network::Netd;
 use crate::store::Store;
 use crate::{Engine, EngineConfig, Error, Inner, Result, event, exec, volume};
@@ -54,15 +55,18 @@ impl Engine {
     }
 
     async fn adopt_one(&self, container: Arc<Container>) {
-        let record = container.record();
         let id = &container.id;
+        // Held until the record is right: an exit that the shim tells meanwhile waits for it.
+        let mut owner = container.owner.clone().lock_owned().await;
+        let record = container.record();
+        let ended = matches!(record.state.status, Status::Exited | Status::Dead);
         match record.state.status {
-            Status::Removing => {
-                let mut owner = container.owner.clone().lock_owned().await;
-                if let Err(error) = self
-                    .remove_owned(&container, &mut owner, record.host.auto_remove)
-                    .await
-                {
+            status
+                if status == Status::Removing
+                    || ended && record.host.auto_remove && !record.acquired.shim =>
+            {
+                let volumes = record.host.auto_remove || record.remove_volumes;
+                if let Err(error) = self.remove_owned(&container, &mut owner, volumes).await {
                     tracing::error!(container = id, %error, "finish a removal");
                 }
                 return;
@@ -70,18 +74,23 @@ impl Engine {
             _ if !record.acquired.shim => return,
             _ => {}
         }
-        if let Some(shim) = self.reconnect(&container).await {
-            self.adopt_running(&container, shim).await;
-            return;
+        match self.reconnect(&container).await {
+            Reached::Shim(shim) => return self.adopt_running(&container, &shim, &mut owner).await,
+            Reached::Silent => {
+                tracing::error!(
+                    container = id,
+                    "the container's shim does not answer; it is left alone"
+                );
+                return;
+            }
+            Reached::Gone => {}
         }
-        let mut owner = container.owner.clone().lock_owned().await;
         let exit = if record.state.status.has_process() {
             Some(self.lost_exit(&container).await)
         } else {
-            // Killed in the middle of a start whose process never was: only what it held is given back. If the
-            // process came and went, its exit record tells of it.
+            // Killed in the middle of a start: the process may have come and gone.
             self.kill_leftovers(&container).await;
-            None
+            self.read_exit(&record)
         };
         let finished = match exit {
             Some(exit) => self.finish_run(&container, &mut owner, None, &exit).await,
@@ -93,29 +102,45 @@ impl Engine {
         self.after_exit(container.clone(), owner).await;
     }
 
-    /// Connects to a container's shim; `None` when none listens.
-    async fn reconnect(&self, container: &Arc<Container>) -> Option<Arc<Shim>> {
-        let socket = self.shim_socket(&container.id);
-        let stream = crate::blocking::run(move || connect(&socket))
-            .await
-            .ok()?
-            .ok()?;
-        let shim = Shim::open(stream).ok()?;
-        self.follow(container, &shim, None);
-        shim.hello().await.ok()?;
-        Some(shim)
+    /// Connects to a container's shim. Only a socket that nobody listens on means that the shim is gone: anything else
+    /// may pass, and a container must not die of a daemon's shortage.
+    async fn reconnect(&self, container: &Arc<Container>) -> Reached {
+        for attempt in 0..5 {
+            let socket = self.shim_socket(&container.id);
+            match crate::blocking::run(move || connect(&socket)).await {
+                Ok(Ok(stream)) => {
+                    if let Ok(shim) = Shim::open(stream) {
+                        self.follow(container, &shim, None);
+                        if shim.hello().await.is_ok() {
+                            return Reached::Shim(shim);
+                        }
+                        container.link.lock().expect("no holder panics").shim = None;
+                    }
+                }
+                Ok(Err(error))
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+                    ) =>
+                {
+                    return Reached::Gone;
+                }
+                _ => {}
+            }
+            tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
+        }
+        Reached::Silent
     }
 
-    /// Takes over a container whose shim answers.
-    async fn adopt_running(&self, container: &Arc<Container>, shim: Arc<Shim>) {
+    /// Takes over a container whose shim answers. An exit that happened meanwhile is told by the shim as an event.
+    async fn adopt_running(&self, container: &Arc<Container>, shim: &Arc<Shim>, owner: &mut Owner) {
         let Ok((Reply::State(state), _)) = shim.call(Request::State, Vec::new()).await else {
             return;
         };
         let record = container.record();
         if !record.state.status.has_process() && state.pid != 0 {
             // The last daemon died between the start and its record.
-            let mut owner = container.owner.clone().lock_owned().await;
-            let saved = self.save(container, &mut owner, |record| {
+            let saved = self.save(container, owner, |record| {
                 record.state.status = Status::Running;
                 record.state.pid = state.pid;
                 record.state.pid_start_ticks = state.start_time_ticks;
@@ -134,13 +159,34 @@ impl Engine {
             }
             container.life.send_modify(|life| life.running = true);
         }
+        self.adopt_freezer(container, owner).await;
         if let Ok((Reply::Execs(execs), _)) = shim.call(Request::ExecList, Vec::new()).await {
             self.adopt_execs(container, execs);
         }
-        // An exit that happened meanwhile is told by the shim as an event.
     }
 
-    async fn kill_leftovers(&self, container: &Arc<Container>) {
+    /// Takes the kernel's word for whether the container is paused: the last daemon may have died before its own.
+    async fn adopt_freezer(&self, container: &Arc<Container>, owner: &mut Owner) {
+        let Some(path) = container.record().acquired.cgroup.clone() else {
+            return;
+        };
+        let layout = self.inner.cgroups.clone();
+        let frozen = crate::blocking::run(move || {
+            gantry_sys::cgroup::Cgroup::open(&layout, &path)?.is_frozen()
+        })
+        .await;
+        let status = match (frozen, container.record().state.status) {
+            (Ok(Ok(true)), Status::Running) => Status::Paused,
+            (Ok(Ok(false)), Status::Paused) => Status::Running,
+            _ => return,
+        };
+        if let Err(error) = self.save(container, owner, |record| record.state.status = status) {
+            tracing::error!(container = container.id, %error, "record a paused container");
+        }
+    }
+
+    /// Kills whatever is in the container's control group.
+    pub(crate) async fn kill_leftovers(&self, container: &Arc<Container>) {
         let Some(path) = container.record().acquired.cgroup.clone() else {
             return;
         };
@@ -221,12 +267,26 @@ impl Engine {
                 if container.record().state.status.has_process() {
                     return;
                 }
-                if let Err(error) = engine.start_owned(&container, &mut owner).await {
+                // From now on it is the policy's again, whoever stopped it before.
+                let cleared = engine.save(&container, &mut owner, |record| {
+                    record.state.manually_stopped = false
+                });
+                if let Err(error) = cleared.and(engine.start_owned(&container, &mut owner).await) {
                     tracing::error!(container = container.id, %error, "start a container by its restart policy");
+                    engine.announce_exit(&container, &container.record());
                 }
             });
         }
     }
+}
+
+/// What became of a connection to a shim of the last daemon.
+enum Reached {
+    Shim(Arc<Shim>),
+    /// Nobody listens.
+    Gone,
+    /// Somebody may listen and does not answer.
+    Silent,
 }
 
 fn open_blocking(config: EngineConfig) -> Result<Engine> {

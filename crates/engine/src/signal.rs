@@ -44,6 +44,20 @@ pub(crate) const KILL: i32 = 9;
 /// SIGTERM.
 pub(crate) const TERM: i32 = 15;
 
+/// Reads the signal of a `kill`.
+///
+/// # Errors
+/// Docker's texts: no signal at all, or a number that Linux does not have.
+pub(crate) fn of_kill(text: &str) -> Result<i32, String> {
+    match text.parse::<i64>() {
+        Ok(number) if number != 0 => i32::try_from(number)
+            .ok()
+            .filter(|number| (1..=64).contains(number))
+            .ok_or_else(|| format!("the linux daemon does not support signal {number}")),
+        _ => parse(text).ok_or_else(|| format!("invalid signal: {text}")),
+    }
+}
+
 /// Parses `9`, `KILL`, `sigkill`, `RTMIN+3`; `None` when it is no signal of Linux.
 pub(crate) fn parse(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
@@ -71,6 +85,20 @@ pub(crate) fn parse(text: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_kill_tells_what_is_wrong_with_its_signal() {
+        for (text, expected) in [
+            ("USR1", Ok(10)),
+            ("64", Ok(64)),
+            ("0", Err("invalid signal: 0")),
+            ("NOSUCH", Err("invalid signal: NOSUCH")),
+            ("99", Err("the linux daemon does not support signal 99")),
+            ("-5", Err("the linux daemon does not support signal -5")),
+        ] {
+            assert_eq!(super::of_kill(text), expected.map_err(str::to_owned), "{text}");
+        }
+    }
+
     #[test]
     fn names_numbers_and_real_time_signals_are_known() {
         for (text, expected) in [

@@ -171,6 +171,9 @@ impl Supervisor {
             Phase::Ended(Some(record)) => Some(record.clone()),
             _ => None,
         };
+        // What an earlier daemon has left is unknown to this one.
+        let left = self.waits.drain(..).map(|(fd, _)| fd);
+        self.orphans.extend(left);
         for connection in &mut self.connections {
             if connection.id != id {
                 connection.broken = true;

@@ -78,7 +78,9 @@ impl Supervisor {
             Request::Release => match &self.phase {
                 Phase::Ended(_) => {
                     self.released = true;
+                    // The daemon has answered those that it left here itself.
                     self.waits.clear();
+                    self.answer_waits();
                     (Reply::Ok, Vec::new())
                 }
                 _ => error("the container has not ended"),
@@ -113,6 +115,7 @@ impl Supervisor {
         // Their requests were answered by the failure.
         self.clients.clear();
         self.waits.clear();
+        self.orphans.clear();
         self.phase = Phase::Ended(None);
         self.released = true;
     }
@@ -211,7 +214,7 @@ impl Supervisor {
         if self.waits.len() >= WAITS_MAX {
             self.waits.retain(|(fd, _)| !peer_is_gone(fd));
         }
-        if self.waits.len() >= WAITS_MAX {
+        if self.waits.len() + self.orphans.len() >= WAITS_MAX {
             return Err(format!("{WAITS_MAX} waits are held"));
         }
         let fd = fds.into_iter().next().ok_or("wait needs a descriptor")?;

@@ -110,6 +110,8 @@ pub struct Supervisor {
     pub ended_execs: VecDeque<ExecState>,
     pub clients: Vec<Client>,
     pub waits: Vec<(OwnedFd, HoldWait)>,
+    /// Waits that an earlier daemon left here: no later one knows of them, so they are answered at the end.
+    pub orphans: Vec<OwnedFd>,
     pub log: Writer,
     pub log_config: LogConfig,
     oom: Option<OwnedFd>,
@@ -148,6 +150,7 @@ impl Supervisor {
             ended_execs: VecDeque::new(),
             clients: Vec::new(),
             waits: Vec::new(),
+            orphans: Vec::new(),
             log: Writer::open(&log_config)?,
             log_config,
             oom: None,
@@ -475,17 +478,19 @@ impl Supervisor {
     }
 
     /// Finishes the body of every wait that was left to us.
-    fn answer_waits(&mut self) {
+    pub fn answer_waits(&mut self) {
         let Phase::Ended(record) = &self.phase else {
             return;
         };
         let Some(record) = record else {
             self.waits.clear();
+            self.orphans.clear();
             return;
         };
         let body = format!("{{\"StatusCode\":{}}}\n", record.code);
         let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-        for (fd, _) in self.waits.drain(..) {
+        let waits = self.waits.drain(..).map(|(fd, _)| fd);
+        for fd in self.orphans.drain(..).chain(waits) {
             // A few bytes on an idle connection: they fit, or the client is gone.
             let _ = unix::send(fd.as_fd(), chunked.as_bytes());
             let _ = rustix::net::shutdown(&fd, rustix::net::Shutdown::Write);

@@ -25,6 +25,11 @@ impl Engine {
     ) {
         let mut owner = container.owner.clone().lock_owned().await;
         if !container.record().state.status.has_process() {
+            // Recorded already, or a start that failed: the shim has nothing more to keep.
+            drop(owner);
+            if let Some(shim) = shim {
+                release_when_answered(container.clone(), shim.clone());
+            }
             return;
         }
         if let Err(error) = self.finish_run(container, &mut owner, shim, &exit).await {
@@ -78,7 +83,8 @@ impl Engine {
         // What was held goes before the record says so, in one write: a daemon that dies in between finds the same exit
         // again, and gives back again what is gone already.
         let free = around_async("exit.teardown", self.give_back(container)).await?;
-        let removes = before.host.auto_remove && !self.restarts(&before, exit.code);
+        let removes =
+            before.host.auto_remove && owner.restarting == 0 && !self.restarts(&before, exit.code);
         around("exit.record", || {
             self.save(container, owner, |record| {
                 record.state.status = if removes {
@@ -124,7 +130,7 @@ impl Engine {
             self.restart_later(&container, &mut owner, ran);
             return;
         }
-        if record.host.auto_remove {
+        if record.host.auto_remove && owner.restarting == 0 {
             let removal = self.remove_owned(&container, &mut owner, true).await;
             if let Err(error) = removal {
                 tracing::error!(container = container.id, %error, "remove a container after its exit");
@@ -181,6 +187,15 @@ impl Engine {
         if let Err(error) = saved {
             tracing::error!(container = container.id, %error, "record a restart");
         }
+        // Who waits for this run's end has seen it, though another run follows.
+        let exit = Exit {
+            code: i64::from(container.record().state.exit_code),
+            error: None,
+        };
+        container.life.send_modify(|life| {
+            life.exits += 1;
+            life.last_exit = Some(exit);
+        });
         let (engine, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;

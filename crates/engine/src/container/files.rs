@@ -8,6 +8,7 @@ use gantry_network::resolv::{self, DnsOptions, Resolver};
 use gantry_shim::protocol::{Overlay, Runtime};
 
 use super::config::MountKind;
+use super::legacy_links::Linked;
 use super::record::{MountPoint, Record};
 use crate::{Engine, Error, Result};
 
@@ -20,7 +21,7 @@ pub(crate) struct Files {
 }
 
 /// Writes hostname, hosts and resolv.conf; with `--network container:` the other container's are shared.
-pub(crate) fn write(engine: &Engine, record: &Record) -> Result<Files> {
+pub(crate) fn write(engine: &Engine, record: &Record, links: &[Linked]) -> Result<Files> {
     if let Some(id) = record.host.network_mode.strip_prefix("container:") {
         let directory = engine.directory(id);
         let hostname = std::fs::read_to_string(directory.join("hostname"))
@@ -62,10 +63,8 @@ pub(crate) fn write(engine: &Engine, record: &Record) -> Result<Files> {
     } else {
         let names = resolv::host_names(&hostname, &record.config.domainname);
         let endpoint = record.acquired.endpoint.as_ref();
-        let endpoints: Vec<_> = endpoint
-            .map(|endpoint| (IpAddr::from(endpoint.ipv4), names))
-            .into_iter()
-            .collect();
+        let own = endpoint.map(|endpoint| (IpAddr::from(endpoint.ipv4), names));
+        let endpoints: Vec<_> = links.iter().map(Linked::host).chain(own).collect();
         resolv::hosts(&resolv::Hosts {
             ipv6: true,
             extra: &extra,
@@ -136,6 +135,11 @@ impl Engine {
     /// The directory of a container's files.
     pub(crate) fn directory(&self, id: &str) -> PathBuf {
         self.inner.config.data_root.join("containers").join(id)
+    }
+
+    /// Where the /dev/shm of a container with a shareable IPC namespace is mounted on the host.
+    pub(crate) fn shm_path(&self, id: &str) -> PathBuf {
+        self.directory(id).join("mounts").join("shm")
     }
 
     pub(crate) fn exit_path(&self, id: &str) -> PathBuf {

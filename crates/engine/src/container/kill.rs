@@ -14,24 +14,22 @@ impl Engine {
     /// # Errors
     /// Not found; an invalid signal; not running.
     pub async fn kill(&self, name: &str, text: Option<String>) -> Result<()> {
-        let container = self.container(name)?;
+        let failed = |error: Error| {
+            let text = format!("cannot kill container: {name}: {error}");
+            Error::new(error.kind(), text).caused_by(error)
+        };
         let number = match text.as_deref().filter(|text| !text.is_empty()) {
             None => signal::KILL,
-            Some(text) => signal::parse(text)
-                .ok_or_else(|| Error::invalid(format!("Invalid signal: {text}")))?,
+            Some(text) => signal::of_kill(text)
+                .map_err(Error::invalid)
+                .map_err(failed)?,
         };
+        let container = self.container(name).map_err(failed)?;
         let mut life = container.life.subscribe();
         self.own(
             container.clone(),
             move |engine, container, mut owner| async move {
                 let record = container.record();
-                let failed = |error: Error| {
-                    Error::new(
-                        error.kind(),
-                        format!("cannot kill container: {}: {error}", container.id),
-                    )
-                    .caused_by(error)
-                };
                 match record.state.status {
                     Status::Running | Status::Paused => {}
                     Status::Restarting => {
@@ -43,33 +41,32 @@ impl Engine {
                         engine.announce_exit(&container, &container.record());
                         return Ok(());
                     }
-                    _ => return Err(failed(super::not_running(&container.id))),
+                    _ => return Err(super::not_running(&container.id)),
                 }
-                let stops = record
-                    .config
-                    .stop_signal
-                    .as_deref()
-                    .and_then(signal::parse)
-                    .unwrap_or(number)
-                    == number;
+                let stops = number == signal::KILL
+                    || record
+                        .config
+                        .stop_signal
+                        .as_deref()
+                        .and_then(signal::parse)
+                        .unwrap_or(number)
+                        == number;
                 if stops {
                     engine.save(&container, &mut owner, |record| {
                         record.state.manually_stopped = true
                     })?;
                 }
-                engine
-                    .signal_process(&container, number)
-                    .await
-                    .map_err(failed)
+                engine.signal_process(&container, number).await
             },
         )
-        .await?;
+        .await
+        .map_err(failed)?;
         if number == signal::KILL {
             let ended = life.wait_for(|life| !life.running || life.removed);
             if tokio::time::timeout(KILL_WAIT, ended).await.is_err() {
-                return Err(Error::system(
+                return Err(failed(Error::system(
                     "tried to kill container, but did not receive an exit event",
-                ));
+                )));
             }
         }
         Ok(())

@@ -46,10 +46,13 @@ pub(crate) fn check(resources: &Resources) -> Result<()> {
             "Minimum memory limit can not be less than memory reservation limit, see usage",
         );
     }
-    if resources.nano_cpus != 0 && (resources.cpu_period_us != 0 || resources.cpu_quota_us != 0) {
-        return invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set");
-    }
     if resources.nano_cpus != 0 {
+        if resources.cpu_period_us != 0 {
+            return invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set");
+        }
+        if resources.cpu_quota_us != 0 {
+            return invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set");
+        }
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let most = i64::try_from(processors).unwrap_or(1) * 1_000_000_000;
         if !(0..=most).contains(&resources.nano_cpus) {
@@ -86,6 +89,24 @@ pub(crate) fn check(resources: &Resources) -> Result<()> {
     Ok(())
 }
 
+/// Takes out what the machine's cgroups cannot do and a container can do without, and warns in Docker's words.
+pub(crate) fn discard(resources: &mut Resources, has_weight: bool, warnings: &mut Vec<String>) {
+    if has_weight {
+        return;
+    }
+    if std::mem::take(&mut resources.blkio_weight) != 0 {
+        warnings.push(
+            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.".into(),
+        );
+    }
+    if !std::mem::take(&mut resources.blkio_weight_device).is_empty() {
+        warnings.push(
+            "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded."
+                .into(),
+        );
+    }
+}
+
 /// Checks a list such as `0-2,5` against what the machine has online.
 fn check_set(list: &str, what: &str, file: &str) -> Result<()> {
     if list.is_empty() {
@@ -97,7 +118,7 @@ fn check_set(list: &str, what: &str, file: &str) -> Result<()> {
         } else {
             "cpuset mems"
         };
-        Error::invalid(format!("Invalid value {list} for {field}"))
+        Error::invalid(format!("Invalid value {list} for {field}: invalid format: {list}"))
     };
     let wanted = parse_set(list).ok_or_else(invalid)?;
     let online = std::fs::read_to_string(file).unwrap_or_default();
@@ -217,8 +238,14 @@ pub(crate) fn oci(resources: &Resources) -> Result<LinuxResources> {
 
 fn device_number(path: &str) -> Result<(i64, i64)> {
     use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(path)
-        .map_err(|error| Error::invalid(format!("no such device: {path}")).caused_by(error))?;
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        let errno = rustix::io::Errno::from_io_error(&error);
+        let reason = match errno {
+            Some(rustix::io::Errno::NOENT) => "no such file or directory".to_owned(),
+            _ => error.to_string(),
+        };
+        Error::system(format!("stat {path}: {reason}")).caused_by(error)
+    })?;
     let number = metadata.rdev();
     Ok((
         rustix::fs::major(number).into(),
@@ -261,7 +288,7 @@ mod tests {
                     cpu_quota_us: 5000,
                     ..Resources::default()
                 },
-                "Conflicting options",
+                "Conflicting options: Nano CPUs and CPU Quota",
             ),
             (
                 Resources {
@@ -282,7 +309,7 @@ mod tests {
                     cpuset_cpus: "x".into(),
                     ..Resources::default()
                 },
-                "Invalid value x for cpuset cpus",
+                "Invalid value x for cpuset cpus: invalid format: x",
             ),
             (
                 Resources {
@@ -302,6 +329,21 @@ mod tests {
             ..Resources::default()
         })
         .unwrap();
+    }
+
+    #[test]
+    fn a_weight_that_the_kernel_does_not_know_is_discarded_with_a_warning() {
+        let given = Resources {
+            blkio_weight: 5,
+            blkio_weight_device: vec![("/dev/sda".into(), 100)],
+            ..Resources::default()
+        };
+        let (mut resources, mut warnings) = (given.clone(), Vec::new());
+        discard(&mut resources, true, &mut warnings);
+        assert_eq!((&resources, warnings.len()), (&given, 0));
+        assert!(check(&resources).is_err());
+        discard(&mut resources, false, &mut warnings);
+        assert_eq!((resources, warnings.len()), (Resources::default(), 2));
     }
 
     #[test]

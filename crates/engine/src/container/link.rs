@@ -31,7 +31,18 @@ pub(crate) struct Link {
     /// Clients that attached before the start.
     pub attaches: Vec<(Attach, OwnedFd)>,
     /// Connections of clients that wait; each is the dup of one whose response the daemon means to finish itself.
-    pub waits: Vec<(HoldWait, OwnedFd)>,
+    pub waits: Vec<(u64, HoldWait, OwnedFd)>,
+    /// The last number given to one of them.
+    pub wait_number: u64,
+    /// The shim's process, if this daemon started it.
+    pub process: Option<OwnedFd>,
+}
+
+impl Link {
+    pub(crate) fn next_wait(&mut self) -> u64 {
+        self.wait_number += 1;
+        self.wait_number
+    }
 }
 
 /// An open connection to a shim.

@@ -112,20 +112,31 @@ impl Engine {
             let status = known
                 .into_iter()
                 .find(|known| known.as_str() == status)
-                .ok_or_else(|| Error::invalid(format!("invalid filter 'status={status}'")))?;
+                .ok_or_else(|| {
+                    Error::invalid(format!(
+                        "invalid filter 'status={status}': invalid value for state ({status}): must be one of created, \
+                         running, paused, restarting, removing, exited, dead"
+                    ))
+                })?;
             filter.statuses.push(status);
         }
         for code in values("exited") {
-            filter.exited.push(
-                code.parse()
-                    .map_err(|_| Error::invalid(format!("invalid filter 'exited={code}'")))?,
-            );
+            filter.exited.push(code.parse().map_err(|_| {
+                Error::invalid(format!(
+                    "invalid filter 'exited={code}': strconv.Atoi: parsing \"{code}\": invalid syntax"
+                ))
+            })?);
         }
         for health in values("health") {
             match health.as_str() {
                 "none" => filter.healthy_only = false,
                 "starting" | "healthy" | "unhealthy" => filter.healthy_only = true,
-                other => return Err(Error::invalid(format!("invalid filter 'health={other}'"))),
+                other => {
+                    return Err(Error::invalid(format!(
+                        "invalid filter 'health={other}': invalid value for health ({other}): must be one of none, \
+                         starting, healthy, unhealthy"
+                    )));
+                }
             }
         }
         if crate::filter_flag(filters, "is-task")? == Some(true) {

@@ -239,7 +239,7 @@ fn driver(host: &HostConfig) -> Result<LogDriver> {
             ))
         }
         other => Err(Error::invalid(format!(
-            "logger: no log driver named '{other}' is registered"
+            "error looking up logging plugin {other}: plugin \"{other}\" not found"
         ))),
     }
 }
@@ -303,7 +303,7 @@ pub(crate) fn check(host: &HostConfig) -> Result<()> {
 }
 
 struct Parsed {
-    max_size_bytes: Option<u64>,
+    max_size_bytes: u64,
     max_files: u32,
     compress: bool,
     mode: LogMode,
@@ -311,37 +311,49 @@ struct Parsed {
 
 fn options(host: &HostConfig, driver: LogDriver) -> Result<Parsed> {
     let get = |key: &str| host.log_options.get(key).map(String::as_str);
-    let invalid = |key: &str, text: &str| {
-        Error::invalid(format!("invalid value for log opt '{key}': {text}"))
+    // Docker says it at the start, when its driver opens; nothing is gained by a container that can never start.
+    let invalid = |text: String| {
+        Error::invalid(format!(
+            "failed to create task for container: failed to initialize logging driver: {text}"
+        ))
     };
-    let max_size_bytes = match get("max-size") {
-        None => Some(MAX_SIZE_DEFAULT),
-        Some("-1") => None,
-        Some(text) => Some(
-            size(text)
-                .filter(|size| *size > 0)
-                .ok_or_else(|| invalid("max-size", text))?,
-        ),
+    let max_size_bytes = match get("max-size").map(|text| (text, size(text))) {
+        None => MAX_SIZE_DEFAULT,
+        Some((_, Some(0))) => return Err(invalid("max-size must be a positive number".into())),
+        Some((_, Some(size))) => size,
+        Some((text, None)) => return Err(invalid(format!("invalid size: '{text}'"))),
     };
     let max_files = match get("max-file") {
         // As in Docker, a size alone means one file; no option at all is Gantry's default.
         None if get("max-size").is_some() && driver == LogDriver::JsonFile => 1,
         None => MAX_FILES_DEFAULT,
         Some(text) => text
-            .parse()
-            .ok()
-            .filter(|count| *count >= 1)
-            .ok_or_else(|| Error::invalid(format!("max-file cannot be less than 1: {text}")))?,
+            .parse::<i64>()
+            .map_err(|_| {
+                invalid(format!(
+                    "strconv.Atoi: parsing \"{text}\": invalid syntax"
+                ))
+            })
+            .and_then(|count| {
+                u32::try_from(count)
+                    .ok()
+                    .filter(|count| *count >= 1)
+                    .ok_or_else(|| invalid("max-file cannot be less than 1".into()))
+            })?,
     };
     let compress = match get("compress") {
         None => driver == LogDriver::Local,
         Some("true") => true,
         Some("false") => false,
-        Some(text) => return Err(invalid("compress", text)),
+        Some(text) => {
+            return Err(invalid(format!(
+                "strconv.ParseBool: parsing \"{text}\": invalid syntax"
+            )));
+        }
     };
     if compress && driver == LogDriver::JsonFile && max_files < 2 {
-        return Err(Error::invalid(
-            "compress cannot be true when max-file is less than 2 or max-size is not set",
+        return Err(invalid(
+            "compress cannot be true when max-file is less than 2 or max-size is not set".into(),
         ));
     }
     let mode = match get("mode") {
@@ -356,7 +368,9 @@ fn options(host: &HostConfig, driver: LogDriver) -> Result<Parsed> {
         Some("non-blocking") => LogMode::NonBlocking {
             buffer_bytes: match get("max-buffer-size") {
                 None => 1 << 20,
-                Some(text) => size(text).ok_or_else(|| invalid("max-buffer-size", text))?,
+                Some(text) => {
+                    size(text).ok_or_else(|| invalid(format!("invalid size: '{text}'")))?
+                }
             },
         },
         Some(text) => {
@@ -405,7 +419,7 @@ pub(crate) fn config(record: &Record) -> Result<LogConfig> {
     Ok(LogConfig {
         driver,
         path,
-        max_size_bytes: parsed.max_size_bytes,
+        max_size_bytes: Some(parsed.max_size_bytes),
         max_files: parsed.max_files,
         compress: parsed.compress,
         attrs: attributes(record)?,
@@ -499,6 +513,9 @@ mod tests {
         check(&host("local", &[])).unwrap();
         for (driver, pairs) in [
             ("json-file", &[("max-size", "x")][..]),
+            ("json-file", &[("max-size", "-1")]),
+            ("json-file", &[("max-size", "0")]),
+            ("json-file", &[("max-file", "x")]),
             ("json-file", &[("max-file", "0")]),
             ("json-file", &[("bogus", "1")]),
             ("json-file", &[("max-size", "1m"), ("compress", "true")]),
@@ -517,10 +534,9 @@ mod tests {
             options(&host("json-file", pairs), LogDriver::JsonFile).unwrap()
         };
         let plain = parsed(&[]);
-        assert_eq!((plain.max_size_bytes, plain.max_files), (Some(20 << 20), 5));
+        assert_eq!((plain.max_size_bytes, plain.max_files), (20 << 20, 5));
         let sized = parsed(&[("max-size", "1.5m")]);
-        assert_eq!((sized.max_size_bytes, sized.max_files), (Some(3 << 19), 1));
-        assert_eq!(parsed(&[("max-size", "-1")]).max_size_bytes, None);
+        assert_eq!((sized.max_size_bytes, sized.max_files), (3 << 19, 1));
     }
 
     #[test]

@@ -76,12 +76,18 @@ pub(crate) fn command(config: &Config) -> Option<(String, Vec<String>)> {
     Some((path, words.collect()))
 }
 
-/// Returns the environment of the first process: defaults, then `env` over them, in Docker's order.
-pub(crate) fn environment(env: &[String], hostname: &str, tty: bool) -> Vec<String> {
+/// Returns the environment of the first process: defaults and what `links` tell, then `env` over them, in Docker's order.
+pub(crate) fn environment(
+    env: &[String],
+    hostname: &str,
+    tty: bool,
+    links: &[String],
+) -> Vec<String> {
     let mut all = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
     if tty {
         all.push("TERM=xterm".to_owned());
     }
+    all.extend_from_slice(links);
     overlay(&mut all, env);
     all
 }
@@ -179,11 +185,11 @@ mod tests {
         merge(&mut user, &image);
         assert_eq!(user.env, ["A=1", "PATH=/bin"]);
         assert_eq!(
-            environment(&user.env, "h", false),
-            ["PATH=/bin", "HOSTNAME=h", "A=1"]
+            environment(&user.env, "h", false, &["DB_NAME=/a/db".into()]),
+            ["PATH=/bin", "HOSTNAME=h", "DB_NAME=/a/db", "A=1"]
         );
         assert_eq!(
-            environment(&["HOSTNAME".into()], "h", true),
+            environment(&["HOSTNAME".into()], "h", true, &[]),
             [DEFAULT_PATH, "TERM=xterm"]
         );
     }

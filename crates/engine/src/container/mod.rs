@@ -8,6 +8,7 @@ mod exit;
 mod files;
 mod inspect;
 mod kill;
+mod legacy_links;
 mod limits;
 mod link;
 mod list;
@@ -57,7 +58,7 @@ pub use wait::{Exit, Wait, WaitCondition};
 pub(crate) use attach::detach_keys;
 pub(crate) use link::{Link, Shim};
 pub(crate) use list::until_ns;
-pub(crate) use merge::{environment, overlay as overlay_environment};
+pub(crate) use merge::overlay as overlay_environment;
 pub(crate) use oci::{capabilities as oci_capabilities, name_user, security_options};
 pub(crate) use stats::memory_total;
 
@@ -86,6 +87,8 @@ pub(crate) struct Owner {
     pub last_pause: Option<std::time::Duration>,
     /// Bumped by every start and stop: a restart timer that sees another number than it was made with does nothing.
     pub generation: u64,
+    /// Restarts by hand that are under way: an end is then not the container's last, whatever `--rm` says.
+    pub restarting: u32,
 }
 
 /// What waiters look at.
@@ -216,6 +219,13 @@ impl Engine {
         _owner: &mut Owner,
         change: impl FnOnce(&mut Record),
     ) -> Result<Arc<Record>> {
+        if container.life.borrow().removed {
+            // Whoever waited for the lock meanwhile must not write the record again.
+            return Err(Error::not_found(format!(
+                "No such container: {}",
+                container.id
+            )));
+        }
         let mut record = (*container.record()).clone();
         change(&mut record);
         self.inner
@@ -284,9 +294,13 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     if crate::names::is_valid(name) {
         return Ok(());
     }
-    Err(Error::invalid(format!(
+    Err(bad_name(name))
+}
+
+pub(crate) fn bad_name(name: &str) -> Error {
+    Error::invalid(format!(
         "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-    )))
+    ))
 }
 
 pub(crate) fn name_in_use(name: &str, holder: &str) -> Error {

@@ -61,7 +61,10 @@ pub(crate) fn parse_bind(raw: &str, volume_driver: &str) -> Result<Planned> {
     }
     apply_mode(&mut point, mode)?;
     check_destination(&point, destination).map_err(|error| {
-        Error::invalid(format!("invalid volume specification: '{raw}': {error}"))
+        Error::invalid(format!(
+            "invalid volume specification: '{raw}': invalid mount config for type \"{}\": {error}",
+            point.kind.as_str()
+        ))
     })?;
     Ok(Planned {
         point,
@@ -103,21 +106,13 @@ fn apply_mode(point: &mut MountPoint, mode: &str) -> Result<()> {
 }
 
 fn check_destination(point: &MountPoint, given: &str) -> Result<(), String> {
-    let kind = point.kind.as_str();
-    if given.is_empty() {
-        return Err(format!(
-            "invalid mount config for type \"{kind}\": field Target must not be empty"
-        ));
-    }
     if !given.starts_with('/') {
         return Err(format!(
-            "invalid mount config for type \"{kind}\": invalid mount path: '{given}' mount path must be absolute"
+            "invalid mount path: '{given}' mount path must be absolute"
         ));
     }
     if point.destination == "/" {
-        return Err(format!(
-            "invalid mount config for type \"{kind}\": invalid specification: destination can't be '/'"
-        ));
+        return Err("invalid specification: destination can't be '/'".into());
     }
     Ok(())
 }
@@ -134,7 +129,10 @@ pub(crate) fn from_spec(spec: &MountSpec) -> Result<Planned> {
         explicit: true,
         ..MountPoint::default()
     };
-    check_destination(&point, &spec.target).map_err(Error::invalid)?;
+    if spec.target.is_empty() {
+        return Err(invalid("field Target must not be empty"));
+    }
+    check_destination(&point, &spec.target).map_err(|error| invalid(&error))?;
     match spec.kind {
         MountKind::Bind => {
             if spec.source.is_empty() {
@@ -158,7 +156,7 @@ pub(crate) fn from_spec(spec: &MountSpec) -> Result<Planned> {
             .contains(&point.propagation.as_str())
             {
                 return Err(invalid(&format!(
-                    "invalid bind propagation: {}",
+                    "invalid propagation mode: {}",
                     point.propagation
                 )));
             }
@@ -422,6 +420,19 @@ mod tests {
         ] {
             assert_eq!(parse_bind(raw, "").unwrap_err().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_tmpfs_has_an_absolute_place_too() {
+        let error = |target| from_tmpfs(target, "").unwrap_err().to_string();
+        assert_eq!(
+            error("relative"),
+            "invalid mount path: 'relative' mount path must be absolute"
+        );
+        assert_eq!(
+            error("/"),
+            "invalid specification: destination can't be '/'"
+        );
     }
 
     #[test]

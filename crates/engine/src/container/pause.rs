@@ -29,9 +29,7 @@ impl Engine {
                         "Container {id} is restarting, wait until the container is running"
                     )));
                 }
-                (Status::Running, false) => {
-                    return Err(Error::conflict(format!("Container {id} is not paused")));
-                }
+                (_, false) => return Err(Error::system(format!("Container {id} is not paused"))),
                 _ => return Err(super::not_running(id)),
             }
             let path = record.acquired.cgroup.clone().unwrap_or_default();

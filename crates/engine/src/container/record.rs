@@ -29,6 +29,8 @@ pub struct Record {
     pub platform_os: String,
     pub state: State,
     pub mounts: Vec<MountPoint>,
+    /// Where links of old lead.
+    pub links: Vec<LegacyLink>,
     /// Number of the writable snapshot; `None` until it is prepared.
     pub snapshot: Option<u64>,
     /// What the current run of the container holds of the machine.
@@ -37,6 +39,8 @@ pub struct Record {
     pub log_path: String,
     /// The record exists, the container is not complete: a restart of the daemon removes it.
     pub incomplete: bool,
+    /// A removal that is under way takes the anonymous volumes along.
+    pub remove_volumes: bool,
 }
 
 /// Resources of one run, each written here before it is taken.
@@ -49,6 +53,19 @@ pub struct Acquired {
     pub ports: Vec<gantry_network::PublishedPort>,
     /// Path beneath each hierarchy, such as `/gantry/ID`.
     pub cgroup: Option<String>,
+    /// A tmpfs may be mounted in the container's directory, the /dev/shm that others may share.
+    pub shm: bool,
+}
+
+/// A link of old to another container (`--link`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LegacyLink {
+    /// Id of the container that it leads to.
+    pub container: String,
+    /// What that was called when the link was made.
+    pub name: String,
+    pub alias: String,
 }
 
 /// One mount of a container as `inspect` shows it and a start makes it.

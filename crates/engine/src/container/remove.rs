@@ -13,7 +13,7 @@ pub struct RemoveOptions {
     pub force: bool,
     /// Removes its anonymous volumes as well.
     pub volumes: bool,
-    /// Removes a legacy link instead; there are none here.
+    /// Removes a link of old, named `container/alias`, instead.
     pub link: bool,
 }
 
@@ -23,57 +23,63 @@ impl Engine {
     /// # Errors
     /// Not found; running and not forced (conflict); being removed already (conflict).
     pub async fn remove(&self, name: &str, options: RemoveOptions) -> Result<()> {
-        let container = self.container(name)?;
         if options.link {
-            return Err(Error::invalid(
-                "legacy container links are not supported: there is no link to remove",
-            ));
+            return self.remove_link(name).await;
         }
+        let container = self.container(name)?;
         let (engine, name) = (self.clone(), name.to_owned());
         let task = tokio::spawn(async move {
-            let status = container.record().state.status;
-            if status == Status::Removing {
-                return Err(Error::conflict(format!(
-                    "removal of container {name} is already in progress"
-                )));
-            }
-            if status.is_running() {
-                if !options.force {
-                    let (state, advice) = match status {
-                        Status::Paused => (
-                            "paused",
-                            "unpause and then stop the container before removing or force remove",
-                        ),
-                        Status::Restarting => (
-                            "restarting",
-                            "stop the container before removing or force remove",
-                        ),
-                        _ => (
-                            "running",
-                            "stop the container before removing or force remove",
-                        ),
-                    };
+            let mut owner = container.owner.clone().lock_owned().await;
+            loop {
+                let status = container.record().state.status;
+                if status == Status::Removing && !container.life.borrow().removed {
                     return Err(Error::conflict(format!(
-                        "cannot remove container \"{}\": container is {state}: {advice}",
-                        display_name(&name, &container)
+                        "removal of container {name} is already in progress"
                     )));
                 }
-                let kill = StopOptions {
-                    signal: Some("KILL".into()),
-                    timeout_s: Some(10),
-                };
-                if let Err(error) = engine.stop_container(&container, &kill).await {
-                    return Err(Error::new(
-                        error.kind(),
-                        format!(
-                            "cannot remove container \"{}\": could not kill container: {error}",
+                if !status.is_running() {
+                    break;
+                }
+                {
+                    if !options.force {
+                        let (state, advice) = match status {
+                            Status::Paused => (
+                                "paused",
+                                "unpause and then stop the container before removing or force remove",
+                            ),
+                            Status::Restarting => (
+                                "restarting",
+                                "stop the container before removing or force remove",
+                            ),
+                            _ => (
+                                "running",
+                                "stop the container before removing or force remove",
+                            ),
+                        };
+                        return Err(Error::conflict(format!(
+                            "cannot remove container \"{}\": container is {state}: {advice}",
                             display_name(&name, &container)
-                        ),
-                    )
-                    .caused_by(error));
+                        )));
+                    }
+                    let kill = StopOptions {
+                        signal: Some("KILL".into()),
+                        timeout_s: Some(10),
+                    };
+                    drop(owner);
+                    if let Err(error) = engine.stop_container(&container, &kill).await {
+                        return Err(Error::new(
+                            error.kind(),
+                            format!(
+                                "cannot remove container \"{}\": could not kill container: {error}",
+                                display_name(&name, &container)
+                            ),
+                        )
+                        .caused_by(error));
+                    }
+                    // Somebody may have started it again meanwhile.
+                    owner = container.owner.clone().lock_owned().await;
                 }
             }
-            let mut owner = container.owner.clone().lock_owned().await;
             if container.life.borrow().removed {
                 return Ok(());
             }
@@ -103,7 +109,8 @@ impl Engine {
         if before.state.status != Status::Removing {
             around("rm.record", || {
                 self.save(container, owner, |record| {
-                    record.state.status = Status::Removing
+                    record.state.status = Status::Removing;
+                    record.remove_volumes = volumes;
                 })
             })?;
         }
@@ -124,6 +131,10 @@ impl Engine {
         if volumes {
             self.remove_anonymous_volumes(&before);
         }
+        // Told first, and once: a daemon that dies in between finds it told and only deletes the record.
+        if !self.inner.events.was_ever_told("destroy", &container.id) {
+            self.container_event("destroy", &before, &[], None);
+        }
         around("rm.commit", || self.inner.records.delete(&container.id)).map_err(|error| {
             Error::io(
                 format_args!("delete the record of container {}", container.id),
@@ -132,7 +143,6 @@ impl Engine {
         })?;
         self.inner.containers.forget(container);
         self.execs_ended(container);
-        self.container_event("destroy", &before, &[], None);
         container.life.send_modify(|life| {
             if life.running || life.last_exit.is_none() {
                 life.last_exit = Some(super::Exit {

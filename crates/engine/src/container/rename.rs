@@ -16,18 +16,27 @@ impl Engine {
             }
             let record = container.record();
             let old_name = record.name.clone();
+            let taken = |error: Error| {
+                Error::new(
+                    error.kind(),
+                    format!("Error when allocating new name: {error}"),
+                )
+            };
             if old_name == new_name {
                 return Err(Error::invalid(
                     "Renaming a container with the same name as its current name",
                 ));
             }
-            super::check_name(&new_name)?;
+            if super::check_name(&new_name).is_err() {
+                // Told with the slash, as Docker keeps names.
+                return Err(taken(super::bad_name(&format!("/{new_name}"))));
+            }
             if let Err(holder) = engine
                 .inner
                 .containers
                 .reserve_name(&new_name, &container.id)
             {
-                return Err(super::name_in_use(&new_name, &holder));
+                return Err(taken(super::name_in_use(&new_name, &holder)));
             }
             if let Err(error) = engine.save(&container, &mut owner, |record| {
                 record.name.clone_from(&new_name)

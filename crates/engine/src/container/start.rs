@@ -98,9 +98,26 @@ impl Engine {
         container: &Arc<Container>,
         owner: &mut Owner,
     ) -> Result<()> {
+        if container.record().state.status.has_process() {
+            return Err(Error::conflict(format!(
+                "container {} is running already",
+                container.id
+            )));
+        }
         owner.generation += 1;
         let started = self.try_start(container, owner).await;
         if let Err(error) = &started {
+            // Whatever stage it came to, no process of it may live on without a record that says so.
+            let process = container
+                .link
+                .lock()
+                .expect("no holder panics")
+                .process
+                .take();
+            if let Some(process) = process {
+                let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+            }
+            self.kill_leftovers(container).await;
             if let Err(error) = self.tear_down(container, owner).await {
                 tracing::error!(container = container.id, %error, "clean up after a failed start");
             }
@@ -136,6 +153,7 @@ impl Engine {
             let mut lent = Owner {
                 generation: owner.generation,
                 last_pause: owner.last_pause,
+                restarting: owner.restarting,
             };
             crate::blocking::run(move || engine.prepare_start(&own, &mut lent)).await??
         };
@@ -147,8 +165,8 @@ impl Engine {
             shim: spawned,
         } = prepared;
         let shim = Shim::open(control).map_err(|error| Error::io("speak to a shim", error))?;
+        container.link.lock().expect("no holder panics").process = spawned.pidfd.try_clone().ok();
         self.follow(container, &shim, Some(spawned));
-        shim.hello().await?;
         let mut fds = vec![listener];
         fds.extend(netns);
         let (attaches, waits) = {
@@ -162,15 +180,14 @@ impl Engine {
             request.attaches.push(attach);
             fds.push(fd);
         }
-        for (wait, fd) in waits {
+        for (_, wait, fd) in waits {
             request.waits.push(wait);
             fds.push(fd);
         }
-        let answer = around_async(
-            "start.shim",
-            shim.call(Request::Start(Box::new(request)), fds),
-        )
-        .await;
+        // Requests are answered in order: the greeting's answer need not be waited for.
+        let start = async { shim.call(Request::Start(Box::new(request)), fds).await };
+        let (_, answer) =
+            around_async("start.shim", async { tokio::join!(shim.hello(), start) }).await;
         let (pid, ticks, started_at_ns) = match answer?.0 {
             Reply::Started {
                 pid,
@@ -189,7 +206,7 @@ impl Engine {
             let record = container.record();
             self.volume_use_events("mount", &record, started_at_ns);
             self.network_event("connect", &record, started_at_ns);
-            self.container_event("start", &record, &[], None);
+            self.container_event("start", &record, &[], Some(started_at_ns));
             self.save(container, owner, |record| {
                 record.state.status = Status::Running;
                 record.state.pid = pid;

@@ -61,26 +61,18 @@ impl Engine {
                 .caused_by(error)
             };
             // A container that would be removed on exit is kept: the restart is one operation.
-            let mut keep = container.owner.clone().lock_owned().await;
-            let auto_remove = container.record().host.auto_remove;
-            if auto_remove {
-                engine
-                    .save(&container, &mut keep, |record| {
-                        record.host.auto_remove = false
-                    })
-                    .map_err(failed)?;
-            }
-            drop(keep);
-            let stopped = engine.stop_container(&container, &options).await;
-            let mut owner = container.owner.clone().lock_owned().await;
-            if auto_remove {
-                engine
-                    .save(&container, &mut owner, |record| {
-                        record.host.auto_remove = true
-                    })
-                    .map_err(failed)?;
-            }
-            stopped.map_err(failed)?;
+            container.owner.lock().await.restarting += 1;
+            let stopped = engine.stop_for_restart(&container, &options).await;
+            let mut owner = match stopped {
+                Ok(mut owner) => {
+                    owner.restarting -= 1;
+                    owner
+                }
+                Err(error) => {
+                    container.owner.lock().await.restarting -= 1;
+                    return Err(failed(error));
+                }
+            };
             owner.generation += 1;
             engine
                 .save(&container, &mut owner, |record| {
@@ -97,6 +89,27 @@ impl Engine {
         });
         task.await
             .map_err(|error| Error::system("an engine task died").caused_by(error))?
+    }
+
+    /// Stops a container and returns its lock with nothing running: somebody else may start it in between.
+    async fn stop_for_restart(
+        &self,
+        container: &Arc<Container>,
+        options: &StopOptions,
+    ) -> Result<tokio::sync::OwnedMutexGuard<super::Owner>> {
+        loop {
+            self.stop_container(container, options).await?;
+            let owner = container.owner.clone().lock_owned().await;
+            match container.record().state.status {
+                Status::Running | Status::Paused => drop(owner),
+                Status::Removing | Status::Dead => {
+                    return Err(Error::conflict(
+                        "container is marked for removal and cannot be started",
+                    ));
+                }
+                _ => return Ok(owner),
+            }
+        }
     }
 
     pub(crate) async fn stop_container(
@@ -162,6 +175,11 @@ impl Engine {
                 tracing::warn!(container = container.id, %error, "kill a container that did not stop");
             }
             done = ended(Some(KILL_WAIT)).await;
+        }
+        if !done {
+            // The shim does not serve: its container is killed around it, and its end is noticed by the connection.
+            self.kill_leftovers(container).await;
+            done = ended(Some(Duration::from_secs(2))).await;
         }
         if !done {
             return Err(Error::system(

@@ -34,7 +34,13 @@ impl Engine {
             }
             let mut resources = before.host.resources.clone();
             merge(&mut resources, &options.resources);
-            limits::check(&resources).map_err(failed)?;
+            let mut warnings = Vec::new();
+            limits::discard(
+                &mut resources,
+                engine.inner.cgroups.support().blkio_weight,
+                &mut warnings,
+            );
+            limits::check(&resources)?;
             if before.state.status.has_process() {
                 let oci = limits::oci(&resources).map_err(failed)?;
                 let path = before.acquired.cgroup.clone().unwrap_or_default();
@@ -53,7 +59,7 @@ impl Engine {
                 }
             })?;
             engine.container_event("update", &container.record(), &[], None);
-            Ok(Vec::new())
+            Ok(warnings)
         })
         .await
     }

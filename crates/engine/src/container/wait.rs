@@ -34,6 +34,8 @@ pub struct Wait {
     condition: WaitCondition,
     life: watch::Receiver<Life>,
     before: u64,
+    /// Number of the connection that waits for a shim with us.
+    held: std::sync::atomic::AtomicU64,
 }
 
 impl Engine {
@@ -48,13 +50,30 @@ impl Engine {
             condition,
             life,
             before,
+            held: std::sync::atomic::AtomicU64::new(0),
         })
+    }
+}
+
+impl Drop for Wait {
+    /// The client is answered or gone: its connection need not wait for a start any longer.
+    fn drop(&mut self) {
+        let number = *self.held.get_mut();
+        if number != 0
+            && let Ok(mut link) = self.container.link.lock()
+        {
+            link.waits.retain(|(own, _, _)| *own != number);
+        }
     }
 }
 
 impl Wait {
     /// Leaves a dup of the client's connection, whose chunked response has begun, with the shim.
     pub async fn hold(&self, connection: OwnedFd) {
+        if self.condition == WaitCondition::NotRunning && !self.life.borrow().running {
+            // The answer is on its way already.
+            return;
+        }
         let hold = HoldWait {
             condition: match self.condition {
                 WaitCondition::NotRunning => protocol::WaitCondition::NotRunning,
@@ -70,7 +89,10 @@ impl Wait {
                 None => {
                     // No process yet: the connection goes along with the start.
                     if self.life.borrow().exits == self.before {
-                        link.waits.push((hold, connection));
+                        let number = link.next_wait();
+                        link.waits.push((number, hold, connection));
+                        self.held
+                            .store(number, std::sync::atomic::Ordering::Relaxed);
                     }
                     return;
                 }
@@ -93,7 +115,7 @@ impl Wait {
         let life = self
             .life
             .wait_for(|life| match condition {
-                WaitCondition::NotRunning => !life.running,
+                WaitCondition::NotRunning => !life.running || life.exits > before,
                 WaitCondition::NextExit => life.exits > before || life.removed,
                 WaitCondition::Removed => life.removed,
             })

@@ -148,9 +148,36 @@ impl Engine {
     }
 
     /// Inspects an exec.
+    ///
+    /// The client asks for the exit code as soon as its stream ends, which may be before the shim's word of the end has
+    /// come here; so of an exec that seems to run the shim is asked.
     pub async fn exec_inspect(&self, id: &str) -> Result<ExecView> {
-        let view = self.inner.execs.view(id);
-        view.ok_or_else(|| no_such_exec(id))
+        let view = self.inner.execs.view(id).ok_or_else(|| no_such_exec(id))?;
+        if !view.running {
+            return Ok(view);
+        }
+        let Ok(shim) = self
+            .container(&view.container_id)
+            .and_then(|container| self.shim(&container))
+        else {
+            return Ok(view);
+        };
+        if let Ok((Reply::ExecState(state), _)) = shim
+            .call(
+                Request::ExecInspect {
+                    exec: id.to_owned(),
+                },
+                Vec::new(),
+            )
+            .await
+            && !state.running
+        {
+            self.inner.execs.change(id, |view| {
+                view.running = false;
+                view.exit_code = state.exit_code;
+            });
+        }
+        self.inner.execs.view(id).ok_or_else(|| no_such_exec(id))
     }
 
     /// Sets the size of an exec's terminal.
@@ -317,7 +344,7 @@ impl Engine {
             self.inner.config.no_new_privileges,
         )?;
         let mut env =
-            crate::container::environment(&record.config.env, &record.config.hostname, config.tty);
+            self.environment(&record, &record.config.hostname, config.tty)?;
         crate::container::overlay_environment(&mut env, &config.env);
         let mut user = User::default();
         let name = if config.user.is_empty() {
@@ -394,10 +421,8 @@ impl Engine {
             .values_mut()
             .filter(|entry| entry.view.container_id == container.id)
         {
-            if entry.view.running {
-                entry.view.running = false;
-                entry.view.exit_code.get_or_insert(137);
-            }
+            entry.view.running = false;
+            entry.view.exit_code.get_or_insert(137);
         }
     }
 
