@@ -29,7 +29,25 @@ pub fn daemon(args: &[OsString]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let _ = process::set_name(c"gantry-daemon");
+    raise_descriptor_limit();
     gantry_daemon::run(args, listen_fds())
+}
+
+/// Lets the daemon hold as many descriptors as it may: it has one for each running container, and a daemon that cannot
+/// open another one could not find its containers again. Containers inherit the limit, as Docker's do.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Raising the soft limit to the hard one needs no privilege.
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                maximum: limit.maximum,
+            },
+        );
+    }
 }
 
 fn execute_sealed(args: &[OsString], own_id: &str) -> std::io::Error {
