@@ -18,6 +18,7 @@ pub const NAMES: &[&str] = &[
     "start.spawn",
     "start.network",
     "start.ports",
+    "start.shm",
     "start.shim",
     "start.commit",
     "exit.record",

@@ -95,7 +95,11 @@ mod tests {
             ("99", Err("the linux daemon does not support signal 99")),
             ("-5", Err("the linux daemon does not support signal -5")),
         ] {
-            assert_eq!(super::of_kill(text), expected.map_err(str::to_owned), "{text}");
+            assert_eq!(
+                super::of_kill(text),
+                expected.map_err(str::to_owned),
+                "{text}"
+            );
         }
     }
 

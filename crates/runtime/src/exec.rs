@@ -26,7 +26,7 @@ use crate::create::{filter, send_console, write_pid_file};
 use crate::error::Error;
 use crate::options::Stdio;
 use crate::plan::process::ProcessPlan;
-use crate::process::Launch;
+use crate::process::{Failed, Launch};
 use crate::rootfs::devices;
 use crate::{plan, process as launch, user};
 
@@ -273,11 +273,10 @@ impl Helper<'_> {
                 cgroup: None,
             },
             || {
-                let error = match self.become_process() {
-                    Ok(never) => never,
-                    Err(error) => error,
-                };
-                self.channel.send_error(error);
+                match self.become_process() {
+                    Ok(Failed::Told) => {}
+                    Ok(Failed::Untold(error)) | Err(error) => self.channel.send_error(error),
+                }
                 255
             },
         )
@@ -287,8 +286,8 @@ impl Helper<'_> {
             .map_err(|error| failed("hand over", "the process", error))
     }
 
-    /// Returns the error of execve.
-    fn become_process(&self) -> Result<Error, Error> {
+    /// Returns what came of execve.
+    fn become_process(&self) -> Result<Failed, Error> {
         let failed = |operation: &str, object: &str, error: io::Error| {
             Error::stage(operation, object, error)
         };

@@ -19,7 +19,7 @@ use crate::hooks;
 use crate::options::Stdio;
 use crate::plan::Plan;
 use crate::prepare::Prepared;
-use crate::process::{Launch, Program, write_beneath};
+use crate::process::{Failed, Launch, Program, write_beneath};
 use crate::rootfs::{devices, mounts, pivot, seal};
 
 /// Everything the child needs, made before it.
@@ -52,10 +52,12 @@ impl Init<'_> {
     /// Runs in the child; returns the exit code of a failure.
     pub fn run(&self) -> i32 {
         let error = match self.set_up() {
-            Ok((report, error)) => {
-                match report {
-                    Report::Channel(channel) => channel.send_error(error),
-                    Report::Fifo(fifo) => {
+            Ok((report, failed)) => {
+                match (report, failed) {
+                    // The end of the line without a word is a start: the process runs, to say what is wrong.
+                    (_, Failed::Told) => {}
+                    (Report::Channel(channel), Failed::Untold(error)) => channel.send_error(error),
+                    (Report::Fifo(fifo), Failed::Untold(error)) => {
                         // Who started us reads until the end: nothing, or what went wrong. A closed reader is no matter.
                         let text = error.runc_text();
                         let _ = rustix::io::write(&fifo, text.as_bytes());
@@ -70,7 +72,7 @@ impl Init<'_> {
     }
 
     /// Returns where to report a failure that came after the start, and the failure.
-    fn set_up(&self) -> Result<(Report<'_>, Error), Error> {
+    fn set_up(&self) -> Result<(Report<'_>, Failed), Error> {
         let plan = self.plan;
         self.namespaces()?;
         let root = self.prepared.root.as_fd();
@@ -91,6 +93,9 @@ impl Init<'_> {
         };
         self.hooks_before_pivot()?;
         pivot::pivot(root, self.no_pivot)?;
+        // As runc and Docker do. What cannot be made is told by the change of directory that follows.
+        use std::os::unix::fs::DirBuilderExt;
+        let _ = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&plan.process.cwd);
         let proc = mounted.proc.as_ref().map(AsFd::as_fd);
         for (path, value) in &plan.sysctls {
             write_beneath(proc, &format!("sys/{path}"), value)
@@ -234,7 +239,7 @@ impl Init<'_> {
     }
 
     /// Says that all is ready, waits for the start, and becomes the program.
-    fn gate(&self, proc: &Option<OwnedFd>) -> Result<(Report<'_>, Error), Error> {
+    fn gate(&self, proc: &Option<OwnedFd>) -> Result<(Report<'_>, Failed), Error> {
         let channel = self.channel.fd().as_raw_fd();
         let mut keep = vec![channel];
         let gate = match (self.fifo, proc) {
@@ -284,18 +289,18 @@ impl Init<'_> {
                 })
                 .map_err(|error| Error::stage("open", "exec.fifo", error))?;
                 if let Err(error) = self.launch.close(&[fifo.as_raw_fd()]) {
-                    return Ok((Report::Fifo(fifo), error));
+                    return Ok((Report::Fifo(fifo), Failed::Untold(error)));
                 }
                 Report::Fifo(fifo)
             }
         };
-        let error = match hooks::run("startContainer", hooks, &self.own_state("created"))
+        let failed = match hooks::run("startContainer", hooks, &self.own_state("created"))
             .and_then(|()| program.map_or_else(|| self.identify(), Ok))
         {
             Ok(program) => self.launch.execute(&program),
-            Err(error) => error,
+            Err(error) => Failed::Untold(error),
         };
-        Ok((report, error))
+        Ok((report, failed))
     }
 
     fn identify(&self) -> Result<Program, Error> {

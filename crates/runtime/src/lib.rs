@@ -44,6 +44,7 @@ pub use exec::{ExecOptions, Execed, exec};
 pub use kill::{kill, pause, processes, resume};
 pub use options::{CreateOptions, Overlay, Rootfs, StartGate, Stdio};
 pub use state::{State, Status, list};
+pub use user::check_user;
 
 /// Mounts an overlay as kernels before 6.5 need it, for `Rootfs::Mount`; [`create`] falls back to it by itself.
 pub fn mount_overlay_classic(

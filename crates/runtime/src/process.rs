@@ -50,6 +50,15 @@ pub(crate) struct Program {
     environment: StringList,
 }
 
+/// Why a process did not become its program.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// Who starts it is to be told.
+    Untold(Error),
+    /// The error is on the process's standard error.
+    Told,
+}
+
 impl Launch<'_> {
     /// Puts the standard streams into their places and gives them to the user, so that `/dev/stdout` can be opened.
     pub fn streams(&self, stdio: &Stdio, terminal: Option<BorrowedFd<'_>>) -> Result<(), Error> {
@@ -198,10 +207,13 @@ impl Launch<'_> {
         })
     }
 
-    /// Loads the filter, gives up capabilities and executes the program; returns only an error.
-    pub fn execute(&self, program: &Program) -> Error {
+    /// Loads the filter, gives up capabilities and executes the program; returns only what went wrong.
+    ///
+    /// A program that the kernel refuses is the container's own affair, as it is with runc: the container has started,
+    /// says so on its standard error and ends with 255. That is [`Failed::Told`].
+    pub fn execute(&self, program: &Program) -> Failed {
         if let Err(error) = self.confine() {
-            return error;
+            return Failed::Untold(error);
         }
         let error = match self.init_binary {
             Some(binary) => {
@@ -209,11 +221,14 @@ impl Launch<'_> {
             }
             None => process::execve(&program.path, &program.arguments, &program.environment),
         };
-        Error::Exec {
+        let error = Error::Exec {
             program: program.path.to_string_lossy().into_owned(),
             failure: ExecFailure::Execve,
             errno: error.raw_os_error().unwrap_or(0),
-        }
+        };
+        // Whoever closed the stream does not want to know.
+        let _ = rustix::io::write(rustix::stdio::stderr(), format!("{error}\n").as_bytes());
+        Failed::Told
     }
 
     fn confine(&self) -> Result<(), Error> {

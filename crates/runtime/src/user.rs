@@ -61,6 +61,14 @@ pub(crate) fn resolve(root: BorrowedFd<'_>, user: &User) -> Result<Option<Resolv
     .map_err(|unknown| Error::state(unknown.to_string()))
 }
 
+/// Checks that the root of a running process knows the names in `user`, without starting anything.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn check_user(pid: i32, user: &User) -> Result<(), Error> {
+    resolve_in(pid, user).map(|_| ())
+}
+
 /// As [`resolve`], in the root of a running process.
 pub(crate) fn resolve_in(pid: i32, user: &User) -> Result<Option<Resolved>, Error> {
     if !user.unknown.contains_key("username") {
@@ -181,11 +189,13 @@ fn look_up(
         resolved.gid = find_group(group)?;
     }
     for name in more {
-        let gid = find_group(name)?;
-        if !resolved.groups.contains(&gid) {
-            resolved.groups.push(gid);
-        }
+        resolved.groups.push(find_group(name)?);
     }
+    // The main group is among the others: files that forbid something to the group forbid it to this process too
+    // (CVE-2022-36109).
+    resolved.groups.insert(0, resolved.gid);
+    let mut seen = std::collections::BTreeSet::new();
+    resolved.groups.retain(|gid| seen.insert(*gid));
     Ok(resolved)
 }
 
@@ -202,12 +212,12 @@ mod tests {
         for (user, more, uid, gid, groups) in [
             ("", &[][..], 0, 0, &[0, 10][..]),
             ("root", &[], 0, 0, &[0, 10]),
-            ("app", &[], 1000, 1001, &[10]),
-            ("1000", &[], 1000, 1001, &[10]),
-            ("app:audio", &[], 1000, 29, &[]),
-            ("4321", &[], 4321, 0, &[]),
-            ("4321:5", &["audio", "77"], 4321, 5, &[29, 77]),
-            ("app", &["wheel"], 1000, 1001, &[10]),
+            ("app", &[], 1000, 1001, &[1001, 10]),
+            ("1000", &[], 1000, 1001, &[1001, 10]),
+            ("app:audio", &[], 1000, 29, &[29]),
+            ("4321", &[], 4321, 0, &[0]),
+            ("4321:5", &["audio", "77"], 4321, 5, &[5, 29, 77]),
+            ("app", &["wheel"], 1000, 1001, &[1001, 10]),
         ] {
             let more: Vec<String> = more.iter().map(|name| (*name).to_owned()).collect();
             let found = look_up(user, &more, PASSWD, GROUP).unwrap();

@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, WaitOptions};
 
 /// Runs as process 1. `args` are the arguments behind the program's name.
 pub fn run(args: &[OsString]) -> ExitCode {
+    // Executed by a descriptor, the process would be called after the engine's file.
+    let _ = rustix::thread::set_name(c"docker-init");
     let command: Vec<CString> = match args.iter().position(|argument| argument == "--") {
         Some(at) => &args[at + 1..],
         None => args,

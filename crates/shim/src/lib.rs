@@ -34,7 +34,7 @@ mod task;
 mod wire;
 
 pub use gantry_runtime::plan::limits::plan as cgroup_limits;
-pub use gantry_runtime::{Error as RuntimeError, capabilities, seccomp};
+pub use gantry_runtime::{Error as RuntimeError, capabilities, check_user, seccomp};
 pub use spawn::{SpawnOptions, Spawned, spawn};
 
 use std::ffi::OsString;

@@ -18,7 +18,7 @@ pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
     let (size_rw, size_root_fs) = sizes(listed.sizes).unwrap_or_default();
     wire::ContainerSummary {
         id: record.id.clone(),
-        names: Some(vec![format!("/{}", record.name)]),
+        names: Some(listed.names.clone()),
         image: record.config.image.clone(),
         image_id: image_digest(&record.image_id),
         command: command(&record.path, &record.args),
@@ -71,7 +71,10 @@ pub fn inspect(found: &Inspect) -> wire::ContainerInspect {
         driver: "overlay2".to_owned(),
         platform: record.platform_os.clone(),
         exec_ids: null_if_empty(&found.exec_ids),
-        host_config: host_config(&record.host),
+        host_config: wire::HostConfig {
+            links: null_if_empty(&found.links),
+            ..host_config(&record.host)
+        },
         graph_driver: graph_driver(found),
         size_rw: sizes.map(|(writable, _)| writable),
         size_root_fs: sizes.map(|(_, root)| root),
@@ -607,6 +610,7 @@ mod tests {
             sizes: Some((0, 1_984_172)),
             network: view(),
             exec_ids: Vec::new(),
+            links: Vec::new(),
             hostname_path: "/h".into(),
             hosts_path: "/h".into(),
             resolv_conf_path: "/h".into(),
@@ -629,8 +633,10 @@ mod tests {
 
     #[test]
     fn the_list_of_a_created_container_is_dockers() {
+        let record = created();
         let listed = Listed {
-            record: Arc::new(created()),
+            names: vec![format!("/{}", record.name)],
+            record: Arc::new(record),
             sizes: Some((0, 1_984_172)),
             network: view(),
         };

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use gantry_api::container as wire;
 use gantry_api::error::ApiError;
-use gantry_api::network::{EndpointSettings, NetworkingConfig};
+use gantry_api::network::{EndpointIpamConfig, EndpointSettings, NetworkingConfig};
 use gantry_api::platform::Platform;
 use gantry_engine::container::config::{
     Config, DeviceMapping, HostConfig, PortBinding, PortSpec, Resources, RestartPolicy,
@@ -17,7 +17,6 @@ use gantry_engine::container::config::{
 use gantry_engine::container::{CreateOptions, UpdateOptions};
 
 use super::mount;
-use crate::server::query::quoted;
 use crate::server::version::ApiVersion;
 
 /// Reads the body of `POST /containers/create`.
@@ -251,10 +250,6 @@ fn host_config_options(host: wire::HostConfig) -> Result<HostConfig, ApiError> {
     for (field, given) in [
         ("HostConfig.Cgroup", !cgroup.is_empty()),
         (
-            "HostConfig.Links",
-            links.is_some_and(|list| !list.is_empty()),
-        ),
-        (
             "HostConfig.StorageOpt",
             storage_opt.is_some_and(|map| !map.is_empty()),
         ),
@@ -270,8 +265,7 @@ fn host_config_options(host: wire::HostConfig) -> Result<HostConfig, ApiError> {
     }
     if !matches!(isolation.as_str(), "" | "default") {
         return Err(ApiError::invalid(format!(
-            "invalid isolation {} on linux",
-            quoted(&isolation)
+            "invalid isolation ({isolation}): linux only supports 'default'"
         )));
     }
     if shm_size < 0 {
@@ -293,6 +287,7 @@ fn host_config_options(host: wire::HostConfig) -> Result<HostConfig, ApiError> {
             .collect::<Result<_, _>>()?,
         tmpfs: tmpfs.unwrap_or_default(),
         volumes_from: volumes_from.unwrap_or_default(),
+        links: links.unwrap_or_default(),
         volume_driver,
         container_id_file,
         network_mode,
@@ -535,20 +530,26 @@ fn endpoint_wishes(
             // The rest is what the engine answers; clients send it back empty.
             ..
         } = endpoint;
-        if ipam_config
-            .as_ref()
-            .is_some_and(|ipam| *ipam != Default::default())
-        {
-            return Err(ApiError::invalid(
-                "invalid config for network bridge: invalid endpoint settings:\nuser specified IP address is supported on user defined networks only",
-            ));
-        }
-        if aliases.as_ref().is_some_and(|list| !list.is_empty()) {
-            return Err(ApiError::invalid(
-                "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks",
-            ));
+        let aliased = aliases.as_ref().is_some_and(|list| !list.is_empty());
+        let faults = endpoint_faults(ipam_config.as_ref(), aliased);
+        if !faults.is_empty() {
+            return Err(ApiError::invalid(format!(
+                "invalid config for network bridge: invalid endpoint settings:\n{}",
+                match faults.as_slice() {
+                    [only] => only.clone(),
+                    all => format!("* {}", all.join("\n* ")),
+                }
+            )));
         }
         for (field, given) in [
+            (
+                "IPAMConfig.LinkLocalIPs",
+                ipam_config.as_ref().is_some_and(|ipam| {
+                    ipam.link_local_ips
+                        .as_ref()
+                        .is_some_and(|list| !list.is_empty())
+                }),
+            ),
             ("Links", links.as_ref().is_some_and(|list| !list.is_empty())),
             (
                 "DriverOpts",
@@ -567,9 +568,73 @@ fn endpoint_wishes(
     Ok(wished_mac)
 }
 
+/// Lists what is wrong with an endpoint's addresses and names on a network that no user has defined, in Docker's words.
+fn endpoint_faults(ipam: Option<&EndpointIpamConfig>, aliased: bool) -> Vec<String> {
+    let (v4, v6) = ipam.map_or(("", ""), |ipam| {
+        (ipam.ipv4_address.as_str(), ipam.ipv6_address.as_str())
+    });
+    let mut faults = Vec::new();
+    if !v4.is_empty() || !v6.is_empty() {
+        faults.push("user specified IP address is supported on user defined networks only".into());
+    }
+    if aliased {
+        faults.push(
+            "network-scoped alias is supported only for containers in user defined networks".into(),
+        );
+    }
+    if !v4.is_empty() {
+        if v4.parse::<std::net::Ipv4Addr>().is_err() {
+            faults.push(format!("invalid IPv4 address: {v4}"));
+        }
+        faults.push(format!(
+            "no configured subnet or ip-range contain the IP address {v4}"
+        ));
+    }
+    if !v6.is_empty() {
+        if v6.parse::<std::net::Ipv6Addr>().is_err() {
+            faults.push(format!("invalid IPv6 address: {v6}"));
+        }
+        faults.push(
+            "user specified IP address is supported only when connecting to networks with user configured subnets"
+                .into(),
+        );
+    }
+    let link_local = ipam.and_then(|ipam| ipam.link_local_ips.as_ref());
+    for address in link_local.into_iter().flatten() {
+        if address.parse::<std::net::IpAddr>().is_err() {
+            faults.push(format!("invalid link-local IP address: {address}"));
+        }
+    }
+    faults
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_fault_of_an_endpoint_is_told() {
+        let faults = |v4: &str, v6: &str, aliased| {
+            let ipam = EndpointIpamConfig {
+                ipv4_address: v4.into(),
+                ipv6_address: v6.into(),
+                ..Default::default()
+            };
+            endpoint_faults(Some(&ipam), aliased)
+        };
+        assert!(faults("", "", false).is_empty() && endpoint_faults(None, false).is_empty());
+        assert_eq!(
+            faults("1.2.3", "", false),
+            [
+                "user specified IP address is supported on user defined networks only",
+                "invalid IPv4 address: 1.2.3",
+                "no configured subnet or ip-range contain the IP address 1.2.3"
+            ]
+        );
+        assert_eq!(faults("1.2.3.4", "", true).len(), 3);
+        assert_eq!(faults("", "fd00::1", false).len(), 2);
+        assert_eq!(faults("", "x", false)[1], "invalid IPv6 address: x");
+    }
     use crate::server::version::MAX;
 
     fn check(body: &str, version: ApiVersion) -> Result<CreateOptions, String> {
@@ -610,10 +675,6 @@ mod tests {
     fn what_is_not_supported_is_refused_by_name() {
         for (fields, want) in [
             (
-                r#"{"Links":["a:b"]}"#,
-                "HostConfig.Links is not supported by this engine",
-            ),
-            (
                 r#"{"DeviceRequests":[{"Count":-1}]}"#,
                 "HostConfig.DeviceRequests is not supported by this engine",
             ),
@@ -627,7 +688,7 @@ mod tests {
             ),
             (
                 r#"{"Isolation":"hyperv"}"#,
-                "invalid isolation \"hyperv\" on linux",
+                "invalid isolation (hyperv): linux only supports 'default'",
             ),
             (
                 r#"{"AutoRemove":true,"RestartPolicy":{"Name":"always"}}"#,

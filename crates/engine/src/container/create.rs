@@ -61,12 +61,16 @@ impl Engine {
             super::check_name(name)?;
         }
         let image = self.image_for(&config.image, platform.as_ref())?;
+        // The image's own directory is one; the user's may be a file of the image.
+        let chosen_directory = config.working_dir.clone();
         merge::merge(&mut config, &image.config);
         let Some((path, args)) = merge::command(&config) else {
             return Err(Error::invalid("no command specified"));
         };
         let mut warnings = Vec::new();
         self.fill_host(&mut host, &mut warnings)?;
+        let has_weight = self.inner.cgroups.support().blkio_weight;
+        limits::discard(&mut host.resources, has_weight, &mut warnings);
         self.check(&config, &host)?;
         let links = self.resolve_links(&host)?;
         let inherited = self.inherited_mounts(&host.volumes_from)?;
@@ -110,7 +114,7 @@ impl Engine {
                 .into_owned();
         }
         let container = Container::new(record);
-        let made = self.make(&container, planned);
+        let made = self.make(&container, planned, &chosen_directory);
         if let Err(error) = made {
             self.unmake(&container);
             return Err(error);
@@ -122,7 +126,12 @@ impl Engine {
     }
 
     /// Takes the machine's side: the record first, then the snapshot, then volumes and their content.
-    fn make(&self, container: &Arc<Container>, planned: Vec<Planned>) -> Result<()> {
+    fn make(
+        &self,
+        container: &Arc<Container>,
+        planned: Vec<Planned>,
+        chosen_directory: &str,
+    ) -> Result<()> {
         let mut owner = Owner::default();
         let snapshot = self.allocate_snapshot()?;
         let mut planned = planned;
@@ -148,6 +157,11 @@ impl Engine {
         around("create.snapshot", || {
             self.prepare_snapshot(snapshot, &record)
         })?;
+        if !chosen_directory.is_empty() && self.image_has_file(&record, chosen_directory)? {
+            return Err(Error::system(format!(
+                "Cannot mkdir: {chosen_directory} is not a directory"
+            )));
+        }
         let mut points = Vec::with_capacity(planned.len());
         for planned in planned {
             points.push(self.resolve_mount(&record.id, planned)?);
@@ -277,6 +291,7 @@ impl Engine {
 
     fn check(&self, config: &Config, host: &HostConfig) -> Result<()> {
         limits::check(&host.resources)?;
+        oci::check_sysctls(host)?;
         if !(-1000..=1000).contains(&host.oom_score_adj) {
             return Err(Error::invalid(format!(
                 "Invalid value {}, range for oom score adj is [-1000, 1000]",
@@ -396,24 +411,27 @@ impl Engine {
         Ok(())
     }
 
-    /// Collects the mounts of the containers named by `--volumes-from`.
     /// Finds a container that the options of a new one name. That it is missing is no 404: clients would pull the image.
     fn other_container(&self, name: &str) -> Result<Arc<Container>> {
         self.container(name)
             .map_err(|error| Error::invalid(error.to_string()).caused_by(error))
     }
 
+    /// Collects the mounts of the containers named by `--volumes-from`.
     fn inherited_mounts(&self, names: &[String]) -> Result<Vec<(MountPoint, bool)>> {
         let mut all = Vec::new();
         for text in names {
+            if text.is_empty() {
+                return Err(Error::invalid(
+                    "volumes-from specification cannot be an empty string",
+                ));
+            }
             let (name, mode) = text.split_once(':').unwrap_or((text, "rw"));
             if !matches!(
                 mode,
                 "rw" | "ro" | "z" | "Z" | "rw,z" | "ro,z" | "rw,Z" | "ro,Z"
             ) {
-                return Err(Error::invalid(format!(
-                    "invalid mode for volumes-from: {mode}"
-                )));
+                return Err(Error::invalid(format!("invalid mode: {mode}")));
             }
             let writable = !mode.starts_with("ro");
             let other = self.other_container(name)?;

@@ -3,6 +3,7 @@
 //! A container's record says which others it is linked to; what they are called and where they are is looked up anew at
 //! each start and exec. While it runs, its hosts file follows a linked container that comes back with another address.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use gantry_api::port::Protocol;
@@ -251,36 +252,32 @@ impl Engine {
 
     /// Returns the container's links as they are shown: `/name:/container/alias`.
     pub(crate) fn shown_links(&self, record: &Record) -> Vec<String> {
-        let shown = |link: &LegacyLink| {
-            format!(
-                "/{}:/{}/{}",
-                self.name_now(link),
-                record.name,
-                link.alias
-            )
-        };
+        let shown =
+            |link: &LegacyLink| format!("/{}:/{}/{}", self.name_now(link), record.name, link.alias);
         record.links.iter().map(shown).collect()
     }
 
-    /// Returns all names by which the list knows a container: those by links to it, and its own.
-    pub(crate) fn all_names(&self, record: &Record) -> Vec<String> {
-        let mut names = vec![format!("/{}", record.name)];
-        for parent in self.linking(&record.id) {
-            for link in parent
-                .links
-                .iter()
-                .filter(|link| link.container == record.id)
-            {
-                names.push(format!("/{}/{}", parent.name, link.alias));
+    /// Returns the names that links give: id of the container they lead to, `/container/alias`.
+    pub(crate) fn names_by_links(&self) -> BTreeMap<String, Vec<String>> {
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for parent in self.inner.containers.all() {
+            let parent = parent.record();
+            for link in &parent.links {
+                let name = format!("/{}/{}", parent.name, link.alias);
+                names.entry(link.container.clone()).or_default().push(name);
             }
         }
-        names.sort();
         names
     }
 
     /// Returns the records of the containers that link to the container.
     fn linking(&self, id: &str) -> Vec<std::sync::Arc<Record>> {
-        let records = self.inner.containers.all().into_iter().map(|one| one.record());
+        let records = self
+            .inner
+            .containers
+            .all()
+            .into_iter()
+            .map(|one| one.record());
         records
             .filter(|record| record.links.iter().any(|link| link.container == id))
             .collect()
@@ -295,7 +292,11 @@ impl Engine {
             if !parent.state.status.has_process() || parent.host.network_mode != "bridge" {
                 continue;
             }
-            for link in parent.links.iter().filter(|link| link.container == record.id) {
+            for link in parent
+                .links
+                .iter()
+                .filter(|link| link.container == record.id)
+            {
                 if let Err(error) = self.refresh_link(&parent, record, link) {
                     tracing::error!(container = parent.id, %error, "update the address of a linked container");
                 }
@@ -303,7 +304,12 @@ impl Engine {
         }
     }
 
-    fn refresh_link(&self, parent: &Record, child: &Record, link: &LegacyLink) -> std::io::Result<()> {
+    fn refresh_link(
+        &self,
+        parent: &Record,
+        child: &Record,
+        link: &LegacyLink,
+    ) -> std::io::Result<()> {
         let Some(endpoint) = &child.acquired.endpoint else {
             return Ok(());
         };
@@ -340,7 +346,12 @@ impl Engine {
         };
         let container = self.container(parent).map_err(|_| missing())?;
         let alias = alias.to_owned();
-        if !container.record().links.iter().any(|link| link.alias == alias) {
+        if !container
+            .record()
+            .links
+            .iter()
+            .any(|link| link.alias == alias)
+        {
             return Err(missing());
         }
         self.own(container, move |engine, container, mut owner| async move {

@@ -118,7 +118,9 @@ fn check_set(list: &str, what: &str, file: &str) -> Result<()> {
         } else {
             "cpuset mems"
         };
-        Error::invalid(format!("Invalid value {list} for {field}: invalid format: {list}"))
+        Error::invalid(format!(
+            "Invalid value {list} for {field}: invalid format: {list}"
+        ))
     };
     let wanted = parse_set(list).ok_or_else(invalid)?;
     let online = std::fs::read_to_string(file).unwrap_or_default();

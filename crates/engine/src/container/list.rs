@@ -1,5 +1,6 @@
 //! `ps`: which containers, and what is told of each.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Status;
@@ -23,6 +24,8 @@ pub struct ListOptions {
 #[derive(Clone, Debug)]
 pub struct Listed {
     pub record: Arc<Record>,
+    /// Its own name and those by links of old, each with a slash in front.
+    pub names: Vec<String>,
     /// Bytes of the writable layer, and of the whole root.
     pub sizes: Option<(u64, u64)>,
     pub network: NetworkView,
@@ -45,6 +48,14 @@ const FILTER_KEYS: &[&str] = &[
     "status",
     "volume",
 ];
+
+/// Returns a container's names in the order of their spelling.
+fn names(record: &Record, by_links: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let mut names = by_links.get(&record.id).cloned().unwrap_or_default();
+    names.push(format!("/{}", record.name));
+    names.sort();
+    names
+}
 
 impl Engine {
     /// Lists containers, the newest first.
@@ -72,6 +83,7 @@ impl Engine {
         if let Some(limit) = options.limit {
             records.truncate(limit);
         }
+        let by_links = self.names_by_links();
         let mut listed = Vec::with_capacity(records.len());
         for record in records {
             let sizes = if options.size {
@@ -81,6 +93,7 @@ impl Engine {
             };
             let network = self.network_view(&record);
             listed.push(Listed {
+                names: names(&record, &by_links),
                 record,
                 sizes,
                 network,

@@ -329,11 +329,7 @@ fn options(host: &HostConfig, driver: LogDriver) -> Result<Parsed> {
         None => MAX_FILES_DEFAULT,
         Some(text) => text
             .parse::<i64>()
-            .map_err(|_| {
-                invalid(format!(
-                    "strconv.Atoi: parsing \"{text}\": invalid syntax"
-                ))
-            })
+            .map_err(|_| invalid(format!("strconv.Atoi: parsing \"{text}\": invalid syntax")))
             .and_then(|count| {
                 u32::try_from(count)
                     .ok()

@@ -48,6 +48,7 @@ pub use prune::Pruned;
 pub use record::{MountPoint, Record};
 pub use remove::RemoveOptions;
 pub use start::StartOptions;
+pub(crate) use start::in_dockers_words;
 pub use state::{State, Status};
 pub use stats::StatsSample;
 pub use stop::StopOptions;
@@ -191,6 +192,14 @@ impl Containers {
         }
         let plain = name.strip_prefix('/').unwrap_or(name);
         if let Some(container) = index.by_name.get(plain).and_then(|id| index.by_id.get(id)) {
+            return Ok(container.clone());
+        }
+        // A link of old is a name too: `container/alias`.
+        if let Some((parent, alias)) = plain.split_once('/')
+            && let Some(parent) = index.by_name.get(parent).and_then(|id| index.by_id.get(id))
+            && let Some(link) = parent.record().links.iter().find(|link| link.alias == alias)
+            && let Some(container) = index.by_id.get(&link.container)
+        {
             return Ok(container.clone());
         }
         let mut matching = index

@@ -60,6 +60,10 @@ pub(crate) fn parse_bind(raw: &str, volume_driver: &str) -> Result<Planned> {
         };
     }
     apply_mode(&mut point, mode)?;
+    if mode.is_empty() && !point.name.is_empty() {
+        // Docker shows a named volume as shared between labels, which is its default.
+        point.mode = "z".into();
+    }
     check_destination(&point, destination).map_err(|error| {
         Error::invalid(format!(
             "invalid volume specification: '{raw}': invalid mount config for type \"{}\": {error}",

@@ -272,6 +272,18 @@ fn process(inputs: &Inputs<'_>) -> Process {
     }
 }
 
+/// Refuses kernel parameters of the network in the host's own.
+pub(crate) fn check_sysctls(host: &HostConfig) -> Result<()> {
+    let of_network = |key: &&String| key.starts_with("net.") || key.starts_with("net/");
+    match host.sysctls.keys().find(of_network) {
+        Some(key) if host.network_mode == "host" => Err(Error::system(format!(
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
+             failed: sysctl \"{key}\" not allowed in host network namespace"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Leaves names of users and groups to the runtime, which alone sees the container's own /etc/passwd.
 pub(crate) fn name_user(user: &mut User, name: &str, groups: &[String]) {
     user.unknown.insert("username".into(), name.into());
@@ -340,6 +352,15 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount
         options: options.iter().map(|option| (*option).to_owned()).collect(),
         ..Mount::default()
     }
+}
+
+/// Tells whether a container has a /dev/shm that others may share: nothing of its own is mounted there instead.
+pub(crate) fn has_shareable_shm(record: &Record) -> bool {
+    record.host.ipc_mode == "shareable"
+        && !record
+            .mounts
+            .iter()
+            .any(|point| point.destination == "/dev/shm")
 }
 
 fn mounts(inputs: &Inputs<'_>) -> Vec<Mount> {

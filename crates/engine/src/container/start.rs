@@ -207,6 +207,7 @@ impl Engine {
             self.volume_use_events("mount", &record, started_at_ns);
             self.network_event("connect", &record, started_at_ns);
             self.container_event("start", &record, &[], Some(started_at_ns));
+            self.refresh_links_to(&record);
             self.save(container, owner, |record| {
                 record.state.status = Status::Running;
                 record.state.pid = pid;
@@ -227,6 +228,7 @@ impl Engine {
         let record = container.record();
         let host = &record.host;
         self.check_network(&record)?;
+        self.linked(&record)?;
         let own_network = matches!(host.network_mode.as_str(), "bridge" | "none");
         // A thread makes the namespace while this one writes files.
         let netns =
@@ -245,10 +247,12 @@ impl Engine {
             _ => None,
         };
         let cgroup = self.cgroup_path(&record);
+        let shm = oci::has_shareable_shm(&record);
         let saved = around("start.record", || {
             self.save(container, owner, |record| {
                 record.acquired.shim = true;
                 record.acquired.cgroup = Some(cgroup.clone());
+                record.acquired.shm = shm;
                 record.acquired.endpoint.clone_from(&endpoint);
             })
         });
@@ -279,6 +283,9 @@ impl Engine {
             }
         }
         let record = container.record();
+        if shm {
+            around("start.shm", || self.mount_shm(&record))?;
+        }
         let request = around("start.files", || self.write_bundle(&record, &cgroup))?;
         let socket = self.shim_socket(&record.id);
         let _ = std::fs::remove_file(&socket);
@@ -345,7 +352,8 @@ impl Engine {
             seccomp::Chosen::File(path) => (Some(path), None),
             seccomp::Chosen::Profile(profile) => (None, Some(profile)),
         };
-        let files = files::write(self, record)?;
+        let links = self.linked(record)?;
+        let files = files::write(self, record, &links)?;
         let mounts = self.start_mounts(record)?;
         let spec = oci::spec(oci::Inputs {
             record,
@@ -365,7 +373,7 @@ impl Engine {
             default_shm_size_bytes: self.inner.config.default_shm_size_bytes,
             joined: self.joined_namespaces(record)?,
             shared_shm: self.shared_shm(record)?,
-            env: super::environment(&record.config.env, &files.hostname, record.config.tty),
+            env: self.environment(record, &files.hostname, record.config.tty)?,
         });
         let text = serde_json::to_vec(&spec)
             .map_err(|error| Error::system("encode config.json").caused_by(error))?;
@@ -501,28 +509,62 @@ impl Engine {
         Ok(joined)
     }
 
-    /// Finds the directory behind /dev/shm when the IPC namespace is the host's or another container's.
+    /// Finds the directory on the host behind /dev/shm when the IPC namespace is shared with anybody.
     fn shared_shm(&self, record: &Record) -> Result<Option<PathBuf>> {
-        match record.host.ipc_mode.as_str() {
-            "host" => Ok(Some("/dev/shm".into())),
-            mode => match mode.strip_prefix("container:") {
-                None => Ok(None),
-                Some(id) => {
-                    let other = self.container(id)?.record();
-                    if other.host.ipc_mode != "shareable" && other.host.ipc_mode != "host" {
-                        return Err(Error::conflict(format!(
-                            "cannot join IPC of a container with a non-shareable IPC mode: {}",
-                            other.id
-                        )));
-                    }
-                    // Seen through the other's own mount namespace.
-                    Ok(Some(PathBuf::from(format!(
-                        "/proc/{}/root/dev/shm",
-                        self.running_pid(id, "IPC")?
-                    ))))
-                }
-            },
+        let own = |record: &Record| record.acquired.shm.then(|| self.shm_path(&record.id));
+        let Some(id) = record.host.ipc_mode.strip_prefix("container:") else {
+            return Ok(match record.host.ipc_mode.as_str() {
+                "host" => Some("/dev/shm".into()),
+                _ => own(record),
+            });
+        };
+        let first = self.container(id)?.record();
+        let mut other = first.clone();
+        // That one may itself have joined another.
+        while let Some(id) = other.host.ipc_mode.strip_prefix("container:") {
+            other = self.container(id)?.record();
         }
+        let path = if other.host.ipc_mode == "host" {
+            Some("/dev/shm".into())
+        } else {
+            own(&other)
+        };
+        path.map(Some).ok_or_else(|| {
+            Error::invalid(format!(
+                "failed to join IPC namespace: container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor \
+                 container)",
+                first.id
+            ))
+            .caused_by(StartExit(128))
+        })
+    }
+
+    /// Mounts the /dev/shm of a container whose IPC namespace others may join; the record names it already.
+    fn mount_shm(&self, record: &Record) -> Result<()> {
+        use rustix::mount::MountFlags;
+        let path = self.shm_path(&record.id);
+        let size = match record.host.shm_size_bytes {
+            size if size > 0 => size,
+            _ => self.inner.config.default_shm_size_bytes,
+        };
+        let options = std::ffi::CString::new(format!("mode=1777,size={size}")).unwrap_or_default();
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        std::fs::create_dir_all(&path)
+            .and_then(|()| {
+                Ok(rustix::mount::mount(
+                    "shm",
+                    &path,
+                    "tmpfs",
+                    flags,
+                    options.as_c_str(),
+                )?)
+            })
+            .map_err(|error| {
+                Error::io(
+                    format_args!("mount /dev/shm of container {}", record.id),
+                    error,
+                )
+            })
     }
 }
 
@@ -567,22 +609,42 @@ fn start_error(failure: &protocol::Failure) -> Error {
     {
         return Error::invalid(message.clone()).caused_by(StartExit(126));
     }
-    // The text of a missing or unusable program ends there; another error is `unknown` to the RPC that Docker uses.
-    let ending = match failure.kind {
-        FailureKind::NotFound => "",
-        FailureKind::NotExecutable if message.ends_with("is a directory") => ": permission denied",
-        FailureKind::NotExecutable => "",
-        FailureKind::Other => ": unknown",
-    };
+    let (words, code) = in_dockers_words(failure);
     let text = format!(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
-         failed: {message}{ending}"
+         failed: {words}"
     );
-    // Docker answers 400 to a program that cannot be run and 500 to the rest.
+    // Docker answers 400 to what the user can put right and 500 to the rest.
+    let error = match code {
+        126 | 127 => Error::invalid(text),
+        _ => Error::system(text),
+    };
+    error.caused_by(StartExit(code))
+}
+
+/// Gives the text of a process that could not be started Docker's ending, and the exit code that Docker makes of it: it
+/// looks for the names of system errors in the text, whatever they are about.
+pub(crate) fn in_dockers_words(failure: &protocol::Failure) -> (String, i32) {
+    let message = &failure.message;
+    let has = |words: &str| message.contains(words);
     match failure.kind {
-        FailureKind::NotFound => Error::invalid(text).caused_by(StartExit(127)),
-        FailureKind::NotExecutable => Error::invalid(text).caused_by(StartExit(126)),
-        FailureKind::Other => Error::system(text).caused_by(StartExit(128)),
+        FailureKind::NotExecutable if message.ends_with("is a directory") => {
+            (format!("{message}: permission denied"), 126)
+        }
+        _ if has("not a directory") => (
+            format!(
+                "{message}: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified \
+                 host path exists and is the expected type"
+            ),
+            127,
+        ),
+        FailureKind::NotFound => (message.clone(), 127),
+        FailureKind::NotExecutable => (message.clone(), 126),
+        FailureKind::Other if has("permission denied") || has("is a directory") => {
+            (message.clone(), 126)
+        }
+        FailureKind::Other if has("no such file or directory") => (message.clone(), 127),
+        FailureKind::Other => (message.clone(), 128),
     }
 }
 
@@ -603,4 +665,59 @@ fn exit_code(error: &Error) -> Option<i32> {
         .downcast_ref::<StartExit>()
         .map(|exit| exit.0)
         .or(Some(128))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_start_has_dockers_ending_and_exit_code() {
+        for (kind, message, ending, code) in [
+            (
+                FailureKind::NotFound,
+                "exec: \"x\": executable file not found in $PATH",
+                "",
+                127,
+            ),
+            (
+                FailureKind::NotExecutable,
+                "exec: \"/f\": permission denied",
+                "",
+                126,
+            ),
+            (
+                FailureKind::NotExecutable,
+                "exec: \"/etc\": is a directory",
+                ": permission denied",
+                126,
+            ),
+            (
+                FailureKind::Other,
+                "mkdir /proc/x: no such file or directory",
+                "",
+                127,
+            ),
+            (FailureKind::Other, "open /x: permission denied", "", 126),
+            (FailureKind::Other, "Cwd must be an absolute path", "", 128),
+            (
+                FailureKind::Other,
+                "mkdir /f: not a directory",
+                ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path \
+                 exists and is the expected type",
+                127,
+            ),
+        ] {
+            let failure = protocol::Failure {
+                kind,
+                message: message.into(),
+                errno: None,
+            };
+            assert_eq!(
+                in_dockers_words(&failure),
+                (format!("{message}{ending}"), code)
+            );
+            assert_eq!(exit_code(&start_error(&failure)), Some(code));
+        }
+    }
 }

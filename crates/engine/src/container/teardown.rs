@@ -52,6 +52,9 @@ impl Engine {
             if let Some(path) = &acquired.cgroup {
                 note("remove a cgroup", remove_cgroup(&engine, path));
             }
+            if acquired.shm {
+                note("unmount /dev/shm", unmount_if_there(&engine.shm_path(&id)));
+            }
             let socket = engine.shim_socket(&id);
             note("remove a shim's socket", remove_if_there(&socket));
             note(
@@ -69,6 +72,19 @@ fn remove_cgroup(engine: &Engine, path: &str) -> std::io::Result<()> {
         Ok(cgroup) => cgroup.remove(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// EINVAL says that nothing is mounted there: the daemon ended before it was, or the machine was started anew.
+fn unmount_if_there(path: &std::path::Path) -> std::io::Result<()> {
+    match gantry_sys::mount::umount_detach(path) {
+        Err(error)
+            if error.kind() != std::io::ErrorKind::NotFound
+                && error.kind() != std::io::ErrorKind::InvalidInput =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
     }
 }
 

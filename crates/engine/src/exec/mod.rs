@@ -89,16 +89,23 @@ impl Engine {
         let container = self.container(name)?;
         let record = container.record();
         check_running(&record)?;
-        if config.cmd.is_empty() || config.cmd[0].is_empty() && config.cmd.len() == 1 {
+        if config.cmd.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
-        if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
-            return Err(Error::invalid(format!(
-                "the working directory '{}' is invalid, it needs to be an absolute path",
-                config.working_dir
-            )));
+        let keys = config.detach_keys.as_deref();
+        let detach_keys = crate::container::detach_keys(keys).map_err(|error| {
+            let text = format!("Invalid escape keys ({}) provided", keys.unwrap_or(""));
+            Error::system(text).caused_by(error)
+        })?;
+        if !config.user.is_empty() {
+            // The runtime looks the names up again; here it is early enough for an answer of the API.
+            let mut user = User::default();
+            crate::container::name_user(&mut user, &config.user, &record.host.group_add);
+            let pid = record.state.pid;
+            crate::blocking::run(move || gantry_shim::check_user(pid, &user))
+                .await?
+                .map_err(|error| Error::invalid(error.runc_text()).caused_by(error))?;
         }
-        let detach_keys = crate::container::detach_keys(config.detach_keys.as_deref())?;
         let id = crate::random_id();
         let action = format!("exec_create: {}", config.cmd.join(" "));
         let entry = Entry {
@@ -133,7 +140,7 @@ impl Engine {
             } else {
                 "has already run"
             };
-            return Err(Error::conflict(format!("exec {id} {what}")));
+            return Err(Error::conflict(format!("exec command {id} {what}")));
         }
         let container = self.container(&entry.view.container_id)?;
         check_running(&container.record())?;
@@ -152,8 +159,10 @@ impl Engine {
     /// The client asks for the exit code as soon as its stream ends, which may be before the shim's word of the end has
     /// come here; so of an exec that seems to run the shim is asked.
     pub async fn exec_inspect(&self, id: &str) -> Result<ExecView> {
-        let view = self.inner.execs.view(id).ok_or_else(|| no_such_exec(id))?;
-        if !view.running {
+        let Entry { view, started, .. } =
+            self.inner.execs.entry(id).ok_or_else(|| no_such_exec(id))?;
+        // Not `running`: the word of its start may be on its way as well.
+        if !started || view.exit_code.is_some() {
             return Ok(view);
         }
         let Ok(shim) = self
@@ -199,10 +208,7 @@ impl Engine {
     pub async fn resize(&self, name: &str, rows: u16, cols: u16) -> Result<()> {
         let container = self.container(name)?;
         if !container.record().state.status.has_process() {
-            return Err(Error::conflict(format!(
-                "Container {} is not running",
-                container.id
-            )));
+            return Err(crate::container::not_running(&container.id));
         }
         match self
             .shim(&container)?
@@ -278,12 +284,14 @@ impl Engine {
         let action = format!("exec_start: {}", config.cmd.join(" "));
         self.container_event(&action, &record, &[("execID", id)], None);
         let shim = self.shim(&container)?;
-        let answer = around_async(
-            "exec.start",
-            shim.call(Request::Exec(Box::new(request)), fds),
-        )
-        .await;
-        let failure = match answer?.0 {
+        let answer = match hopeless(config) {
+            Some(failure) => Reply::ExecFailed(failure),
+            None => {
+                let call = shim.call(Request::Exec(Box::new(request)), fds);
+                around_async("exec.start", call).await?.0
+            }
+        };
+        let failure = match answer {
             Reply::ExecStarted { pid } => {
                 around("exec.commit", || {
                     self.inner.execs.change(id, |view| {
@@ -306,18 +314,12 @@ impl Engine {
                 ));
             }
         };
-        let code = match failure.kind {
-            FailureKind::NotFound => 127,
-            FailureKind::NotExecutable | FailureKind::Other => 126,
-        };
+        let (words, code) = crate::container::in_dockers_words(&failure);
         self.inner.execs.change(id, |view| {
             view.running = false;
             view.exit_code = Some(code);
         });
-        let text = format!(
-            "OCI runtime exec failed: exec failed: {}: unknown",
-            failure.message
-        );
+        let text = format!("OCI runtime exec failed: exec failed: {words}");
         if let Some(client) = client {
             // The client's stream has begun, so the text goes there, as Docker does.
             let line = format!("{text}\r\n");
@@ -343,8 +345,7 @@ impl Engine {
             &host.security_opt,
             self.inner.config.no_new_privileges,
         )?;
-        let mut env =
-            self.environment(&record, &record.config.hostname, config.tty)?;
+        let mut env = self.environment(&record, &record.config.hostname, config.tty)?;
         crate::container::overlay_environment(&mut env, &config.env);
         let mut user = User::default();
         let name = if config.user.is_empty() {
@@ -532,6 +533,25 @@ impl Execs {
     }
 }
 
+/// Finds what no process can be made of; Docker takes it at the create and fails at the start.
+fn hopeless(config: &ExecConfig) -> Option<protocol::Failure> {
+    let (kind, message) = if !matches!(config.working_dir.as_bytes(), [] | [b'/', ..]) {
+        (FailureKind::Other, "Cwd must be an absolute path")
+    } else if config.cmd.first().is_none_or(String::is_empty) {
+        (
+            FailureKind::NotFound,
+            "unable to start container process: exec: \"\": executable file not found in $PATH",
+        )
+    } else {
+        return None;
+    };
+    Some(protocol::Failure {
+        kind,
+        message: message.into(),
+        errno: None,
+    })
+}
+
 fn no_such_exec(id: &str) -> Error {
     Error::not_found(format!("No such exec instance: {id}"))
 }
@@ -540,7 +560,7 @@ fn check_running(record: &crate::container::Record) -> Result<()> {
     match record.state.status {
         Status::Running => Ok(()),
         Status::Paused => Err(Error::conflict(format!(
-            "container {} is paused, unpause the container before exec",
+            "Container {} is paused, unpause the container before exec",
             record.name
         ))),
         Status::Restarting => Err(Error::conflict(format!(
@@ -548,5 +568,26 @@ fn check_running(record: &crate::container::Record) -> Result<()> {
             record.id
         ))),
         _ => Err(crate::container::not_running(&record.id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_command_and_a_relative_directory_are_hopeless() {
+        let code = |command: &str, directory: &str| {
+            let config = ExecConfig {
+                cmd: vec![command.into(), "x".into()],
+                working_dir: directory.into(),
+                ..ExecConfig::default()
+            };
+            hopeless(&config).map(|failure| crate::container::in_dockers_words(&failure).1)
+        };
+        assert_eq!(code("true", ""), None);
+        assert_eq!(code("true", "/x"), None);
+        assert_eq!(code("", "/x"), Some(127));
+        assert_eq!(code("true", "x"), Some(128));
     }
 }

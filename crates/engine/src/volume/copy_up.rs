@@ -17,6 +17,13 @@ use crate::container::{MountPoint, Record};
 use crate::{Engine, Error, Result};
 
 impl Engine {
+    /// Tells whether the image has something other than a directory at `place`.
+    pub(crate) fn image_has_file(&self, record: &Record, place: &str) -> Result<bool> {
+        let overlay = self.overlay(record)?;
+        has_file(&overlay.lowers, place)
+            .map_err(|error| Error::io(format_args!("look for the image's {place}"), error))
+    }
+
     /// Fills a new volume from the image. A volume with any entry, or a place that is no directory, is left alone.
     pub(crate) fn copy_up(&self, record: &Record, point: &MountPoint) -> Result<()> {
         let overlay = self.overlay(record)?;
@@ -61,6 +68,23 @@ pub(crate) fn copy_up(layers: &[PathBuf], place: &str, volume: &Path) -> io::Res
     let mut links = HashMap::new();
     copy_directory(&source, &target, &mut links)?;
     copy_attributes(&source, &target)
+}
+
+/// Tells whether the layers (topmost first) have something other than a directory at `place`.
+fn has_file(layers: &[PathBuf], place: &str) -> io::Result<bool> {
+    let relative = place.trim_start_matches('/');
+    if relative.is_empty() || !layers.iter().any(|layer| may_have(layer, relative)) {
+        return Ok(false);
+    }
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match sys::openat2_in_root(&mount(layers)?, place, flags, Mode::empty()) {
+        Ok(found) => {
+            let mode = rustix::fs::fstat(&found)?.st_mode;
+            Ok(FileType::from_raw_mode(mode) != FileType::Directory)
+        }
+        // The rest is for the start to tell: a loop of links, a file among the parents.
+        Err(_) => Ok(false),
+    }
 }
 
 /// Tells whether a layer could have the path: only the first part is looked at, since links may lead on.

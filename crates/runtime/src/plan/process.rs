@@ -60,7 +60,7 @@ pub struct ProcessPlan {
 /// # Errors
 /// [`Error::Invalid`] with the field's name.
 pub fn plan(process: &Process) -> Result<ProcessPlan, Error> {
-    if process.args.is_empty() || process.args[0].is_empty() {
+    if process.args.is_empty() {
         return Err(Error::invalid("process: `args` must not be empty"));
     }
     if !process.cwd.starts_with('/') {

@@ -51,6 +51,10 @@ fn one(
             } else {
                 beneath::file(root, &plan.destination)?
             };
+            // The kernel says EINVAL to a file on a directory; what is wrong is that one of them is none.
+            if beneath::is_directory(tree.as_fd())? != beneath::is_directory(place.as_fd())? {
+                return Err(rustix::io::Errno::NOTDIR.into());
+            }
             mount::move_mount(tree.as_fd(), place.as_fd())
         }
         (_, Source::Cgroups(binds)) => cgroups(plan, binds, root, mounted),
