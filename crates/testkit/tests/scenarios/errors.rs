@@ -5,12 +5,21 @@ use gantry_testkit::session::{Client, Session};
 
 gantry_testkit::scenarios![wrong_flags_and_values, wrong_objects_and_states];
 
+/// Lines that the reference takes though they mean nothing, and the words with which Gantry refuses them.
+const REFUSED: &[(&str, &str)] = &[("run --expose 80/abc @bb true", "invalid proto: abc")];
+
 /// Runs `lines` and compares exit code, standard output and standard error with the recording.
 fn check(s: &Session, file: &str, lines: &[&str]) {
     let mut recording = Recording::open(file, s.engine);
     let mut differences = Vec::new();
     for line in lines {
         let outcome = s.d(line);
+        if let Some((_, words)) = REFUSED.iter().find(|(refused, _)| refused == line)
+            && !s.engine.is_reference()
+        {
+            outcome.exits(125).warns(words);
+            continue;
+        }
         let actual = format!(
             "exit {}\n--- stdout\n{}--- stderr\n{}",
             outcome.code, outcome.stdout, outcome.stderr
