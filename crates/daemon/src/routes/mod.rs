@@ -158,6 +158,13 @@ async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Optio
 
         ("GET", ["plugins"]) => respond::ok::<[(); 0]>(&[]),
         ("POST", ["build", "prune"]) => system::prune_build_cache(),
+        // That there is no such container is told before that the operation is not supported.
+        ("GET", ["containers", name, "changes" | "export"]) => {
+            match request.daemon.engine.inspect(name, false).await {
+                Ok(_) => return refused::answer(method.as_str(), segments),
+                Err(error) => Err(error.into()),
+            }
+        }
         (method, segments) => return refused::answer(method, segments),
     };
     Some(reply)
