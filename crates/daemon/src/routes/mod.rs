@@ -119,6 +119,13 @@ async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Optio
         ("POST", ["containers", name, "wait"]) => stream::wait(request, name).await,
         ("POST", ["containers", name, "exec"]) => exec::create(request, name).await,
         ("DELETE", ["containers", name]) => container::remove(request, name).await,
+        // A link of old is a name with a slash in it.
+        ("GET", ["containers", parent, alias, "json"]) => {
+            container::inspect(request, &format!("{parent}/{alias}")).await
+        }
+        ("DELETE", ["containers", parent, alias]) => {
+            container::remove(request, &format!("{parent}/{alias}")).await
+        }
 
         ("POST", ["exec", id, "start"]) => exec::start(request, id).await,
         ("POST", ["exec", id, "resize"]) => exec::resize(request, id).await,

@@ -106,6 +106,8 @@ impl Engine {
                 .await?
                 .map_err(|error| Error::invalid(error.runc_text()).caused_by(error))?;
         }
+        // Its environment tells of the linked containers, so those have to run.
+        self.linked(&record)?;
         let id = crate::random_id();
         let action = format!("exec_create: {}", config.cmd.join(" "));
         let entry = Entry {
