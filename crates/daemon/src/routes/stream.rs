@@ -221,9 +221,11 @@ pub async fn wait(request: Request, name: &str) -> Reply {
         }
     };
     let wait = request.daemon.engine.wait(name, condition).await?;
+    let close = request.wants_close();
     let head = format!(
-        "HTTP/1.1 200 OK\r\n{}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
-        respond::common_header_lines()
+        "HTTP/1.1 200 OK\r\n{}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n{}\r\n",
+        respond::common_header_lines(),
+        if close { "Connection: close\r\n" } else { "" }
     );
     // The head is on its way before the shim gets a dup of the connection, so that it can finish the body. The shim
     // does so only if this daemon is gone when the container ends; otherwise the body is written here, once.
@@ -251,6 +253,11 @@ pub async fn wait(request: Request, name: &str) -> Reply {
             ]
             .concat();
             taken.stream.write_all(&chunk).await.ok()?;
+            if close {
+                // The shim may hold a dup for a moment longer; the client sees the end now.
+                let _ = taken.stream.shutdown().await;
+                return None;
+            }
             Some(taken)
         })
         .await;

@@ -42,6 +42,16 @@ impl Request {
         self.headers.contains_key(hyper::header::UPGRADE)
     }
 
+    /// Tells whether the client wants the connection closed after the answer (RFC 9112, section 9.6).
+    pub fn wants_close(&self) -> bool {
+        self.headers
+            .get_all(hyper::header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|option| option.trim().eq_ignore_ascii_case("close"))
+    }
+
     /// Reads the body as JSON; an empty one is `None`.
     pub async fn json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ApiError> {
         self.check_json_type()?;
