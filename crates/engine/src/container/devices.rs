@@ -32,7 +32,6 @@ impl Device {
             file_mode: Some(self.mode),
             uid: Some(self.uid),
             gid: Some(self.gid),
-            ..LinuxDevice::default()
         }
     }
 }
@@ -50,7 +49,6 @@ fn rule(
         major,
         minor,
         access: access.into(),
-        ..LinuxDeviceCgroup::default()
     }
 }
 

@@ -196,7 +196,6 @@ pub(crate) fn oci(resources: &Resources) -> Result<LinuxResources> {
                     major,
                     minor,
                     rate: *rate,
-                    ..LinuxThrottleDevice::default()
                 })
             })
             .collect::<Result<Vec<_>>>()
@@ -229,10 +228,7 @@ pub(crate) fn oci(resources: &Resources) -> Result<LinuxResources> {
         pids: resources
             .pids_limit
             .filter(|limit| *limit != 0)
-            .map(|limit| LinuxPids {
-                limit,
-                ..LinuxPids::default()
-            }),
+            .map(|limit| LinuxPids { limit }),
         block_io: (block_io != LinuxBlockIo::default()).then_some(block_io),
         ..LinuxResources::default()
     })

@@ -503,6 +503,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn parameters_of_the_network_are_not_set_in_the_hosts_own() {
+        let check = |mode: &str, key: &str| {
+            check_sysctls(&HostConfig {
+                network_mode: mode.into(),
+                sysctls: [(key.to_owned(), "5".to_owned())].into(),
+                ..HostConfig::default()
+            })
+        };
+        check("bridge", "net.core.somaxconn").unwrap();
+        check("host", "kernel.shmmax").unwrap();
+        let error = check("host", "net.core.somaxconn").unwrap_err().to_string();
+        assert!(
+            error.ends_with("sysctl \"net.core.somaxconn\" not allowed in host network namespace"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn security_options_are_understood_or_refused_by_name() {
         let parse = |text: &str| security_options(&[text.to_owned()], false);
         assert!(parse("no-new-privileges").unwrap().no_new_privileges);

@@ -81,10 +81,10 @@ impl Engine {
     /// A start by hand that failed is the end for `--rm`, and nobody waits for it any longer.
     async fn start_failed(&self, container: Arc<Container>, mut owner: OwnedMutexGuard<Owner>) {
         let record = container.record();
-        if record.host.auto_remove {
-            if let Err(error) = self.remove_owned(&container, &mut owner, true).await {
-                tracing::error!(container = container.id, %error, "remove a container that did not start");
-            }
+        if record.host.auto_remove
+            && let Err(error) = self.remove_owned(&container, &mut owner, true).await
+        {
+            tracing::error!(container = container.id, %error, "remove a container that did not start");
         }
         // The error is the answer of the start itself; a waiting client is told the exit code alone.
         let mut record = (*record).clone();

@@ -241,6 +241,28 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     #[test]
+    fn a_file_at_a_place_is_told_from_a_directory_and_from_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (lower, upper) = (root.path().join("1"), root.path().join("2"));
+        std::fs::create_dir_all(lower.join("etc/d")).unwrap();
+        std::fs::create_dir_all(upper.join("etc")).unwrap();
+        std::fs::write(lower.join("etc/passwd"), "").unwrap();
+        symlink("/etc/passwd", upper.join("link")).unwrap();
+        let layers = [upper, lower];
+        for (place, expected) in [
+            ("/", false),
+            ("/etc", false),
+            ("/etc/d", false),
+            ("/etc/passwd", true),
+            ("/link", true),
+            ("/etc/passwd/x", false),
+            ("/none", false),
+        ] {
+            assert_eq!(has_file(&layers, place).unwrap(), expected, "{place}");
+        }
+    }
+
+    #[test]
     fn an_empty_volume_gets_the_merged_content_with_its_attributes() {
         let root = tempfile::tempdir().unwrap();
         let (lower, upper, volume) = (
