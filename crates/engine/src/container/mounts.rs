@@ -298,7 +298,10 @@ pub(crate) fn plan(
         Ok(())
     };
     for raw in &host.binds {
-        wish(parse_bind(raw, &host.volume_driver)?)?;
+        // Docker answers 500 to a malformed `-v`, and 400 to a malformed `--mount`.
+        let planned = parse_bind(raw, &host.volume_driver)
+            .map_err(|error| Error::system(error.to_string()))?;
+        wish(planned)?;
     }
     for spec in &host.mounts {
         wish(from_spec(spec)?)?;
