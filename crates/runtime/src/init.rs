@@ -95,7 +95,10 @@ impl Init<'_> {
         pivot::pivot(root, self.no_pivot)?;
         // As runc and Docker do. What cannot be made is told by the change of directory that follows.
         use std::os::unix::fs::DirBuilderExt;
-        let _ = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&plan.process.cwd);
+        let _ = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&plan.process.cwd);
         let proc = mounted.proc.as_ref().map(AsFd::as_fd);
         for (path, value) in &plan.sysctls {
             write_beneath(proc, &format!("sys/{path}"), value)

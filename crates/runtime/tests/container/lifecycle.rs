@@ -76,11 +76,11 @@ fn programs_that_cannot_run_are_told_in_runcs_words() {
         assert_eq!(bundle.cgroups(), [] as [std::path::PathBuf; 0]);
     }
     let mut bundle = Bundle::new("pwd");
-    bundle.spec["process"]["cwd"] = json!("/nosuch");
+    bundle.spec["process"]["cwd"] = json!("/etc/passwd/x");
     let ran = bundle.run();
     assert!(
         ran.stderr.contains(
-            r#"chdir to cwd ("/nosuch") set in config.json failed: no such file or directory"#
+            r#"chdir to cwd ("/etc/passwd/x") set in config.json failed: not a directory"#
         ),
         "{}",
         ran.stderr
