@@ -23,6 +23,16 @@ pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
+/// Escapes an object's name as one path segment. Slashes around it and doubled ones vanish, as when Docker's client
+/// cleans a path: `/web` is the container `web`. A name of nothing but slashes stays, so that it names no object.
+pub fn segment(name: &str) -> String {
+    let parts: Vec<_> = name.split('/').filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return escape(name);
+    }
+    escape(&parts.join("/"))
+}
+
 /// A query string; pairs are sorted by key when sent, as Docker's client sorts them.
 #[derive(Debug, Default, Clone)]
 pub struct Query(Vec<(&'static str, String)>);
@@ -257,6 +267,20 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_lose_the_slashes_around_them() {
+        for (name, expected) in [
+            ("web", "web"),
+            ("/web", "web"),
+            ("//web/", "web"),
+            ("/a//b c", "a%2Fb%20c"),
+            ("/", "%2F"),
+            ("", ""),
+        ] {
+            assert_eq!(segment(name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn queries_are_sorted_and_escaped_as_go_does() {

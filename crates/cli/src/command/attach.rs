@@ -19,17 +19,17 @@ pub async fn attach(cli: &Cli, matches: &Matches) -> Outcome {
     let state = &container["State"];
     if !state["Running"].as_bool().unwrap_or(false) {
         return Err(Failure::new(
-            "cannot attach to a stopped container, start the container first",
+            "You cannot attach to a stopped container, start it first",
         ));
     }
     if state["Paused"].as_bool().unwrap_or(false) {
         return Err(Failure::new(
-            "cannot attach to a paused container, unpause it first",
+            "You cannot attach to a paused container, unpause it first",
         ));
     }
     if state["Restarting"].as_bool().unwrap_or(false) {
         return Err(Failure::new(
-            "cannot attach to a restarting container, wait until it is running",
+            "You cannot attach to a restarting container, wait until it is running",
         ));
     }
     let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);

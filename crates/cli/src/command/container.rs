@@ -6,6 +6,7 @@ use crate::command::list::joined;
 use crate::command::{container_path, each, get, inspect_container, text};
 use crate::failure::{Failure, Outcome, open_error};
 use crate::grammar::Matches;
+use crate::grammar::values::parse_unsigned_decimal;
 use crate::{output, table, terminal};
 use gantry_api::reference::{self, AnyReference};
 use gantry_client::{Client, Query, Request};
@@ -146,22 +147,17 @@ async fn port(client: &Client, name: &str, wanted: Option<&str>) -> Outcome {
             .map(|binding| joined(text(binding, "HostIp"), text(binding, "HostPort")))
             .collect()
     };
-    if let Some(wanted) = wanted {
-        let (port, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-        if port.parse::<u16>().is_err() {
+    // An empty port is none: all are shown.
+    if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
+        let published = port_key(wanted)
+            .map_err(Failure::new)
+            .map(|key| ports.get(&key).map(bindings).unwrap_or_default())?;
+        if published.is_empty() {
             return Err(Failure::new(format!(
-                "Error: invalid port ({port}): value out of range"
+                "Error: No public port '{wanted}' published for {name}"
             )));
         }
-        let key = format!("{port}/{protocol}");
-        match ports.get(&key) {
-            Some(value) if value.is_array() => lines.extend(bindings(value)),
-            _ => {
-                return Err(Failure::new(format!(
-                    "no public port '{key}' published for {name}"
-                )));
-            }
-        }
+        lines.extend(published);
     } else {
         for (port, value) in &ports {
             lines.extend(
@@ -176,6 +172,18 @@ async fn port(client: &Client, name: &str, wanted: Option<&str>) -> Outcome {
         output::line(&lines.join("\n"));
     }
     Ok(())
+}
+
+/// Returns the key `PORT/PROTOCOL` of a port as the user wrote it. The number is checked but not normalised: `080` is
+/// no other way to write `80`.
+fn port_key(wanted: &str) -> Result<String, String> {
+    let (port, protocol) = match wanted.split_once('/') {
+        None | Some((_, "")) => (wanted.trim_end_matches('/'), "tcp"),
+        Some(parts) => parts,
+    };
+    parse_unsigned_decimal(port, u16::MAX.into())
+        .map_err(|error| format!("Error: invalid port ({port}): {error}"))?;
+    Ok(format!("{port}/{protocol}"))
 }
 
 /// Splits a text into numbers and the rest, so that 80 sorts before 443.
@@ -427,6 +435,33 @@ mod tests {
         assert_eq!(
             refused(&directory.path().join("file").to_string_lossy()),
             None
+        );
+    }
+
+    #[test]
+    fn ports_are_checked_as_docker_does() {
+        let check = |wanted: &str, expected: Result<&str, &str>| {
+            let expected = expected.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(port_key(wanted), expected, "{wanted}");
+        };
+        check("80", Ok("80/tcp"));
+        check("80/", Ok("80/tcp"));
+        check("080", Ok("080/tcp"));
+        check("80/TCP", Ok("80/TCP"));
+        check("80/tcp/x", Ok("80/tcp/x"));
+        check(
+            "x/y",
+            Err("Error: invalid port (x): strconv.ParseUint: parsing \"x\": invalid syntax"),
+        );
+        check(
+            "/tcp",
+            Err("Error: invalid port (): strconv.ParseUint: parsing \"\": invalid syntax"),
+        );
+        check(
+            "70000",
+            Err(
+                "Error: invalid port (70000): strconv.ParseUint: parsing \"70000\": value out of range",
+            ),
         );
     }
 

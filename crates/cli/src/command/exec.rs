@@ -62,7 +62,7 @@ pub async fn exec(cli: &Cli, matches: &Matches) -> Outcome {
     put("Cmd", json!(matches.arguments.get(1..).unwrap_or_default()));
     let request = Request::post(format!(
         "/containers/{}/exec",
-        gantry_client::request::escape(container)
+        gantry_client::request::segment(container)
     ))
     .json(&body)?;
     let answer: Value = client.send(request).await?.json().await?;

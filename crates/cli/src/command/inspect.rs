@@ -6,7 +6,7 @@ use crate::format;
 use crate::grammar::Matches;
 use crate::output;
 use crate::template::Template;
-use gantry_client::request::escape;
+use gantry_client::request::segment;
 use gantry_client::{Client, Error, Query, Request};
 
 /// The kinds of objects, in the order in which they are tried.
@@ -125,7 +125,7 @@ async fn lookup(
     verbose: bool,
     platform: &str,
 ) -> Result<Vec<u8>, Error> {
-    let name = escape(name);
+    let name = segment(name);
     let (path, query) = match kind {
         "container" => (
             format!("/containers/{name}/json"),

@@ -28,7 +28,7 @@ use crate::cli::Cli;
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
 use crate::output;
-use gantry_client::request::escape;
+use gantry_client::request::segment;
 use gantry_client::{Client, Error, Query, Request};
 use serde_json::Value;
 use std::future::Future;
@@ -81,7 +81,7 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
 
 /// Makes a path under `/containers/NAME`.
 pub fn container_path(name: &str, rest: &str) -> String {
-    format!("/containers/{}{rest}", escape(name))
+    format!("/containers/{}{rest}", segment(name))
 }
 
 /// Gets a JSON answer.

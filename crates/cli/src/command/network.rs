@@ -8,7 +8,7 @@ use crate::grammar::Matches;
 use crate::run::network::{empty_endpoint, ipam_config};
 use crate::run::options::pairs_to_map;
 use crate::{filter, output, units};
-use gantry_client::request::escape;
+use gantry_client::request::segment;
 use gantry_client::{Client, Query, Request};
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
@@ -34,7 +34,7 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         "network connect" => connect(cli.client()?, matches).await,
         _ => {
             let body = json!({"Container": matches.arguments[1], "Force": matches.on("force")});
-            let path = format!("/networks/{}/disconnect", escape(&matches.arguments[0]));
+            let path = format!("/networks/{}/disconnect", segment(&matches.arguments[0]));
             cli.client()?.call(Request::post(path).json(&body)?).await?;
             Ok(())
         }
@@ -44,7 +44,7 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
 async fn remove(client: &Client, matches: &Matches) -> Outcome {
     let force = matches.on("force");
     each(&matches.arguments, |name| async move {
-        let path = format!("/networks/{}", escape(name));
+        let path = format!("/networks/{}", segment(name));
         match client.call(Request::delete(path)).await {
             Err(error) if force && error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -71,7 +71,7 @@ async fn connect(client: &Client, matches: &Matches) -> Outcome {
     endpoint["DriverOpts"] = Value::Object(pairs_to_map(&matches.all("driver-opt")));
     endpoint["GwPriority"] = json!(matches.integer("gw-priority").unwrap_or(0));
     let body = json!({"Container": matches.arguments[1], "EndpointConfig": endpoint});
-    let path = format!("/networks/{}/connect", escape(&matches.arguments[0]));
+    let path = format!("/networks/{}/connect", segment(&matches.arguments[0]));
     client.call(Request::post(path).json(&body)?).await?;
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! `version`.
 
+mod record;
+
 use crate::cli::Cli;
 use crate::command::text;
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
 use crate::template::Template;
-use crate::{DOCKER_VERSION, GANTRY_VERSION, format, output, stamp};
+use crate::{DOCKER_VERSION, GANTRY_VERSION, output, stamp};
 use gantry_client::{Client, Request, Version};
 use serde_json::{Map, Value, json};
 
@@ -16,7 +18,7 @@ pub async fn version(cli: &Cli, matches: &Matches) -> Outcome {
         "" => None,
         "json" => Some(Template::parse("{{json .}}").map_err(Failure::new)?),
         text => Some(Template::parse(text).map_err(|error| Failure {
-            text: format!("template parsing error: {error}"),
+            text: format!("template parsing error: {}", named(&error)),
             code: 64,
         })?),
     };
@@ -31,11 +33,28 @@ pub async fn version(cli: &Cli, matches: &Matches) -> Outcome {
     match &template {
         None => output::out(&text_form(&ours, server)),
         Some(template) => {
-            let whole = json!({"Client": ours, "Server": server.map_or(Value::Null, with_details)});
-            output::line(&format::typed(template, &whole, "system.versionInfo")?);
+            let server = server.map(with_details);
+            match template.execute(&record::whole(&ours, server.as_ref())) {
+                Ok(text) => output::line(&text),
+                Err(error) => {
+                    // The line is ended even if it could not be finished.
+                    output::line("");
+                    // That no server answered says more.
+                    answer?;
+                    return Err(Failure::new(named(&error)));
+                }
+            }
         }
     }
     answer.map(drop).map_err(Failure::from)
+}
+
+/// Gives the template in an error the name that Docker's has.
+fn named(error: &str) -> String {
+    error
+        .replacen("template: :", "template: version:", 1)
+        .replacen("executing \"\" at", "executing \"version\" at", 1)
+        .replacen("evaluating interface {}.", "evaluating *types.Version.", 1)
 }
 
 fn client_part(client: &Client, context: &str) -> Value {
@@ -91,6 +110,15 @@ fn with_details(server: &Value) -> Value {
         );
         server["Components"] =
             json!([{"Name": "Engine", "Version": text(&server, "Version"), "Details": details}]);
+    }
+    for component in server["Components"].as_array_mut().into_iter().flatten() {
+        if let Some(built) = component.pointer_mut("/Details/BuildTime")
+            && let Some(text) = built.as_str()
+            && text.contains('T')
+            && text.starts_with(|first: char| first.is_ascii_digit())
+        {
+            *built = json!(stamp::ansi_c(text));
+        }
     }
     server
 }
@@ -157,13 +185,7 @@ fn text_form(ours: &Value, server: Option<&Value>) -> String {
             );
             line("Go version", text(details, "GoVersion"));
             line("Git commit", text(details, "GitCommit"));
-            let built = text(details, "BuildTime");
-            let built = if built.contains('T') {
-                stamp::ansi_c(built)
-            } else {
-                built.to_owned()
-            };
-            line("Built", &built);
+            line("Built", text(details, "BuildTime"));
             line(
                 "OS/Arch",
                 &format!("{}/{}", text(details, "Os"), text(details, "Arch")),

@@ -207,7 +207,7 @@ fn parse_command(
             let usage = if command.path.is_empty() {
                 String::new()
             } else {
-                format!("Usage:  {called}\n\n")
+                format!("Usage:  {called}{}\n\n", group_usage(command.path))
             };
             return Found::Failed(Usage {
                 text: format!(
@@ -232,6 +232,16 @@ fn parse_command(
         words: called,
         global,
         matches,
+    }
+}
+
+/// Returns what Docker's usage line of a group shows after its name when the word after it is unknown; only some
+/// groups have anything there.
+fn group_usage(path: &str) -> &'static str {
+    match path {
+        "volume" | "manifest" => " COMMAND",
+        "stack" => " [OPTIONS]",
+        _ => "",
     }
 }
 
@@ -507,6 +517,22 @@ mod tests {
         check("-l foo ps", "1 Unable to parse logging level: foo");
         check("help foo", "1 unknown help topic: foo");
         check("ps --=x", "125 bad flag syntax: --=x");
+    }
+
+    #[test]
+    fn an_unknown_word_shows_the_groups_usage() {
+        let usage = |group: &str| match find("docker", &[group.to_owned(), "nosuch".to_owned()]) {
+            Found::Failed(usage) => usage.text,
+            _ => String::new(),
+        };
+        assert_eq!(
+            usage("volume"),
+            "docker: unknown command: docker volume nosuch\n\nUsage:  docker volume COMMAND\n\nRun 'docker volume --help' for more information"
+        );
+        assert_eq!(
+            usage("network"),
+            "docker: unknown command: docker network nosuch\n\nUsage:  docker network\n\nRun 'docker network --help' for more information"
+        );
     }
 
     #[test]

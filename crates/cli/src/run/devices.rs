@@ -66,6 +66,9 @@ pub fn parse_gpus(value: &str) -> Result<Value, String> {
     let mut capabilities: Option<Vec<String>> = None;
     let mut options = Map::new();
     let mut seen: Vec<String> = Vec::new();
+    if value.is_empty() {
+        return Err("EOF".to_owned());
+    }
     for field in parse_csv(value)? {
         let (key, text) = field
             .split_once('=')

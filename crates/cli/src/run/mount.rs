@@ -9,6 +9,10 @@ pub fn parse(value: &str) -> Result<Value, String> {
         kind: "volume".to_owned(),
         ..Mount::default()
     };
+    // An empty line of comma-separated values has no record at all.
+    if value.is_empty() {
+        return Err("EOF".to_owned());
+    }
     for field in parse_csv(value)? {
         mount.set(&field)?;
     }
@@ -258,6 +262,8 @@ mod tests {
 
     #[test]
     fn refusals() {
+        check("", "EOF");
+        check(",", "invalid field '' must be a key=value pair");
         check("x", "invalid field 'x' must be a key=value pair");
         check("type=foo", "target is required");
         check(

@@ -102,7 +102,6 @@ fn check_host(value: &str) -> Result<(), String> {
 
 fn split_host(value: &str) -> (&str, Option<&str>) {
     match value.split_once('=').or_else(|| value.split_once(':')) {
-        Some((name, "")) => (name, None),
         Some((name, address)) => (name, Some(address)),
         None => (value, None),
     }
@@ -805,6 +804,14 @@ mod tests {
         check_error(
             "--add-host foo x",
             "invalid argument \"foo\" for \"--add-host\" flag: bad format for add-host: \"foo\"",
+        );
+        check_error(
+            "--add-host x: x",
+            "invalid argument \"x:\" for \"--add-host\" flag: invalid IP address in add-host: \"\"",
+        );
+        check_error(
+            "--add-host :1 x",
+            "invalid argument \":1\" for \"--add-host\" flag: bad format for add-host: \":1\"",
         );
         check_error(
             "--add-host a:b x",

@@ -50,6 +50,10 @@ pub trait Object {
     fn type_name(&self) -> &str;
     /// Returns the value as JSON.
     fn json(&self) -> Json;
+    /// Prints the value as a template does; JSON unless the type has a form of its own.
+    fn shown(&self) -> String {
+        self.json().to_string()
+    }
 }
 
 impl Value {

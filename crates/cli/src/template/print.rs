@@ -32,7 +32,7 @@ pub fn printed(value: &Value) -> String {
                 .collect();
             format!("{{{}}}", values.join(" "))
         }
-        Value::Object(object) => object.json().to_string(),
+        Value::Object(object) => object.shown(),
     }
 }
 
