@@ -168,7 +168,8 @@ def logs(engine):
 
 
 def forget(engine):
-    """Removes every image of the benchmarks but busybox, so that no layer is present."""
+    """Removes every image of the benchmarks but busybox and what a build may have cached of them, so that no layer is present."""
+    engine.run('builder', 'prune', '-af', check=False)
     for name in engine.run('images', '--format', '{{.Repository}}:{{.Tag}}').split():
         if name.startswith('localhost/bench/') and name != BUSYBOX:
             engine.run('rmi', '-f', name, check=False)
