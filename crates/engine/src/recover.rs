@@ -1,9 +1,13 @@
 //! Opening an engine: what the last daemon left is found, adopted or finished.
 //!
-//! 1. One engine at a time: a lock on the data root. 2. Records are read; half-made containers are removed, removals
-//! finished. 3. Every container with a process is found again through its shim's socket, or its exit is read, or what
-//! is left of it is killed and told as 255. 4. Kernel objects that bear this engine's id and belong to nobody go.
-//! 5. Restart policies go on. The list can be answered after step 2.
+//! 1. One engine at a time: a lock on the data root.
+//! 2. Records are read; half-made containers are removed, removals finished.
+//! 3. Every container with a process is found again through its shim's socket, or its exit is read, or what is left of
+//!    it is killed and told as 255.
+//! 4. Kernel objects that bear this engine's id and belong to nobody go.
+//! 5. Restart policies go on.
+//!
+//! The list can be answered after the second step.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;

@@ -104,7 +104,7 @@ fn filesystem(path: &std::path::Path) -> String {
     let Ok(found) = rustix::fs::statfs(path) else {
         return "<unknown>".into();
     };
-    match found.f_type as i64 {
+    match found.f_type {
         0xEF53 => "extfs",
         0x5846_5342 => "xfs",
         0x9123_683E => "btrfs",

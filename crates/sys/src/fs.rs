@@ -4,7 +4,9 @@
 //! as text. Calls that `rustix` offers in this form already (`mkdirat`, `linkat`, `mknodat`, `utimensat`, `syncfs`)
 //! are used from there; here is what they lack. No policy: what a whiteout or a layer is, is not known here.
 
-use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, SeekFrom};
+use rustix::fs::{
+    AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, SeekFrom,
+};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsString};
 use std::io;
@@ -159,7 +161,11 @@ pub fn flistxattr(file: impl AsFd) -> io::Result<Vec<CString>> {
 }
 
 /// Reads an extended attribute of `name` beneath `directory`, of a link itself; needs /proc.
-pub fn getxattrat(directory: impl AsFd, name: &[u8], attribute: &CStr) -> io::Result<Option<Vec<u8>>> {
+pub fn getxattrat(
+    directory: impl AsFd,
+    name: &[u8],
+    attribute: &CStr,
+) -> io::Result<Option<Vec<u8>>> {
     let path = proc_path(directory.as_fd(), name)?;
     sized(|buffer| match buffer {
         None => rustix::fs::lgetxattr_query(path.as_c_str(), attribute),
@@ -188,7 +194,12 @@ pub fn fsetxattr(file: impl AsFd, attribute: &CStr, value: &[u8]) -> io::Result<
 }
 
 /// Sets an extended attribute of `name` beneath `directory`, of a link or device itself; needs /proc.
-pub fn setxattrat(directory: impl AsFd, name: &[u8], attribute: &CStr, value: &[u8]) -> io::Result<()> {
+pub fn setxattrat(
+    directory: impl AsFd,
+    name: &[u8],
+    attribute: &CStr,
+    value: &[u8],
+) -> io::Result<()> {
     let path = proc_path(directory.as_fd(), name)?;
     Ok(rustix::fs::lsetxattr(
         path.as_c_str(),
@@ -219,7 +230,9 @@ fn proc_path(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<CString> {
 }
 
 /// Calls once for the size and once for the value, again where it grew in between.
-fn sized(mut call: impl FnMut(Option<&mut Vec<u8>>) -> rustix::io::Result<usize>) -> io::Result<Option<Vec<u8>>> {
+fn sized(
+    mut call: impl FnMut(Option<&mut Vec<u8>>) -> rustix::io::Result<usize>,
+) -> io::Result<Option<Vec<u8>>> {
     use rustix::io::Errno;
     loop {
         let size = match call(None) {
@@ -305,12 +318,16 @@ pub fn usage(directory: impl AsFd) -> io::Result<Usage> {
             other => other?,
         };
         for entry in entries(&open)? {
-            let stat = match rustix::fs::statat(&open, entry.name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
-                Err(rustix::io::Errno::NOENT) => continue,
-                other => other?,
-            };
+            let stat =
+                match rustix::fs::statat(&open, entry.name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(rustix::io::Errno::NOENT) => continue,
+                    other => other?,
+                };
             let file_type = FileType::from_raw_mode(stat.st_mode);
-            if file_type != FileType::Directory && stat.st_nlink > 1 && !linked.insert((stat.st_dev, stat.st_ino)) {
+            if file_type != FileType::Directory
+                && stat.st_nlink > 1
+                && !linked.insert((stat.st_dev, stat.st_ino))
+            {
                 continue;
             }
             usage.bytes += stat.st_blocks as u64 * 512;
@@ -344,7 +361,15 @@ pub fn remove_tree(
 ) -> io::Result<()> {
     let name = name.into_c_str()?.into_owned();
     let mut moved = 0_u64;
-    remove_level(directory.as_fd(), directory.as_fd(), &name, &name, 0, &mut moved, pause)?;
+    remove_level(
+        directory.as_fd(),
+        directory.as_fd(),
+        &name,
+        &name,
+        0,
+        &mut moved,
+        pause,
+    )?;
     let mut next = 0;
     while next < moved {
         let lifted = lifted_name(&name, next);
@@ -399,11 +424,27 @@ fn remove_level(
     };
     for entry in entries(&open)? {
         if entry.file_type == FileType::Directory {
-            remove_level(top, open.as_fd(), base, &entry.name, depth + 1, moved, pause)?;
+            remove_level(
+                top,
+                open.as_fd(),
+                base,
+                &entry.name,
+                depth + 1,
+                moved,
+                pause,
+            )?;
         } else {
             match rustix::fs::unlinkat(&open, entry.name.as_c_str(), AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => pause()?,
-                Err(_) => remove_level(top, open.as_fd(), base, &entry.name, depth + 1, moved, pause)?,
+                Err(_) => remove_level(
+                    top,
+                    open.as_fd(),
+                    base,
+                    &entry.name,
+                    depth + 1,
+                    moved,
+                    pause,
+                )?,
             }
         }
     }
@@ -426,7 +467,8 @@ mod tests {
         fn new() -> Self {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("gantry-sys-fs-{}-{number}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("gantry-sys-fs-{}-{number}", std::process::id()));
             std::fs::create_dir(&path).unwrap();
             Self(path)
         }
@@ -467,7 +509,13 @@ mod tests {
         let mut at = open_directory(&root, "deep").unwrap();
         for _ in 0..300 {
             rustix::fs::mkdirat(&at, "d", Mode::from_raw_mode(0o755)).unwrap();
-            rustix::fs::openat(&at, "f", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o600)).unwrap();
+            rustix::fs::openat(
+                &at,
+                "f",
+                OFlags::CREATE | OFlags::WRONLY,
+                Mode::from_raw_mode(0o600),
+            )
+            .unwrap();
             at = open_directory(&at, "d").unwrap();
         }
         let mut removed = 0;
@@ -495,10 +543,19 @@ mod tests {
     fn attributes_and_ranges_read_back() {
         let scratch = Scratch::new();
         let root = scratch.open();
-        let file = rustix::fs::openat(&root, "f", OFlags::CREATE | OFlags::RDWR, Mode::from_raw_mode(0o600)).unwrap();
+        let file = rustix::fs::openat(
+            &root,
+            "f",
+            OFlags::CREATE | OFlags::RDWR,
+            Mode::from_raw_mode(0o600),
+        )
+        .unwrap();
         fsetxattr(&file, c"trusted.test", b"one").unwrap();
         assert_eq!(fgetxattr(&file, c"trusted.test").unwrap().unwrap(), b"one");
-        assert_eq!(getxattrat(&root, b"f", c"trusted.test").unwrap().unwrap(), b"one");
+        assert_eq!(
+            getxattrat(&root, b"f", c"trusted.test").unwrap().unwrap(),
+            b"one"
+        );
         assert_eq!(flistxattr(&file).unwrap(), [c"trusted.test".to_owned()]);
         fremovexattr(&file, c"trusted.test").unwrap();
         assert_eq!(fgetxattr(&file, c"trusted.test").unwrap(), None);
@@ -519,7 +576,9 @@ mod tests {
         rename_exchange(&root, "a", &root, "b").unwrap();
         assert_eq!(std::fs::read_to_string(scratch.0.join("a")).unwrap(), "b");
         assert_eq!(
-            rename_no_replace(&root, "a", &root, "b").unwrap_err().kind(),
+            rename_no_replace(&root, "a", &root, "b")
+                .unwrap_err()
+                .kind(),
             io::ErrorKind::AlreadyExists
         );
     }

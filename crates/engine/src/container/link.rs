@@ -45,11 +45,14 @@ impl Link {
     }
 }
 
+/// An answer and its descriptors.
+type Answer = (Reply, Vec<OwnedFd>);
+
 /// An open connection to a shim.
 pub(crate) struct Shim {
     socket: UnixStream,
     outbox: Mutex<Outbox>,
-    calls: Mutex<HashMap<u64, oneshot::Sender<(Reply, Vec<OwnedFd>)>>>,
+    calls: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     next_id: AtomicU64,
     closed: AtomicBool,
 }

@@ -197,7 +197,11 @@ impl Containers {
         // A link of old is a name too: `container/alias`.
         if let Some((parent, alias)) = plain.split_once('/')
             && let Some(parent) = index.by_name.get(parent).and_then(|id| index.by_id.get(id))
-            && let Some(link) = parent.record().links.iter().find(|link| link.alias == alias)
+            && let Some(link) = parent
+                .record()
+                .links
+                .iter()
+                .find(|link| link.alias == alias)
             && let Some(container) = index.by_id.get(&link.container)
         {
             return Ok(container.clone());

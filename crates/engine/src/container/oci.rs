@@ -252,7 +252,6 @@ fn process(inputs: &Inputs<'_>) -> Process {
             ConsoleSize {
                 height: record.host.console_size[0].into(),
                 width: record.host.console_size[1].into(),
-                ..ConsoleSize::default()
             }
         }),
         user,
@@ -315,7 +314,6 @@ fn rlimits(own: &[Ulimit], defaults: &[Ulimit]) -> Vec<Rlimit> {
             kind: format!("RLIMIT_{}", limit.name.to_ascii_uppercase()),
             soft: limit.soft as u64,
             hard: limit.hard as u64,
-            ..Rlimit::default()
         })
         .collect()
 }
@@ -331,7 +329,6 @@ fn namespaces(host: &HostConfig, joined: &[(&'static str, PathBuf)]) -> Vec<Linu
             all.push(LinuxNamespace {
                 kind: kind.into(),
                 path: path.unwrap_or_default(),
-                ..LinuxNamespace::default()
             });
         }
     };

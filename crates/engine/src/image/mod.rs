@@ -167,7 +167,7 @@ impl Engine {
                 .map_err(error)?;
             for name in &names {
                 if let Ok(image) = engine.inner.images.get(name) {
-                    engine.image_event("save", &image.id.to_string(), name);
+                    engine.image_event("save", image.id.as_ref(), name);
                 }
             }
             Ok(())
@@ -223,7 +223,7 @@ impl Engine {
         let (engine, source, target) = (self.clone(), source.to_owned(), target.to_owned());
         crate::blocking::run(move || {
             let id = engine.inner.images.tag(&source, &target).map_err(error)?;
-            engine.image_event("tag", &id.to_string(), &target);
+            engine.image_event("tag", id.as_ref(), &target);
             Ok(())
         })
         .await?

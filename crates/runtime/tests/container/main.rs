@@ -68,7 +68,11 @@ fn main() -> ExitCode {
         }
     }
     // The parent of all cgroups made here; where somebody else's are in it, it stays.
-    for entry in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir("/sys/fs/cgroup")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let _ = std::fs::remove_dir(entry.path().join("gantry-test"));
     }
     println!("\n{} of {count} passed", count - failed.len());

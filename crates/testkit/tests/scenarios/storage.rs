@@ -285,6 +285,15 @@ fn two_mounts_at_one_place_conflict(s: &Session) {
 }
 
 fn a_tmpfs_volume_by_the_local_driver(s: &Session) {
+    if !s.engine.is_reference() {
+        // Shared memory that outlives its containers is still to come; until then it is refused by name.
+        s.d("volume create -o type=tmpfs -o device=tmpfs -o o=size=1m @v")
+            .fails_with(
+                1,
+                "volumes of type \"tmpfs\" are not supported by this engine",
+            );
+        return;
+    }
     s.d("volume create -o type=tmpfs -o device=tmpfs -o o=size=1m @v")
         .ok();
     s.d("run --rm -v @v:/v @bb sh -c 'df -k /v | tail -1 | tr -s \" \" | cut -d\" \" -f2'")
