@@ -74,7 +74,9 @@ impl std::str::FromStr for PortSpec {
         } else {
             protocol.parse()?
         };
-        let port = port.parse().map_err(|_| format!("invalid port: {text}"))?;
+        let port = port
+            .parse()
+            .map_err(|_| format!("invalid port specification: \"{text}\""))?;
         Ok(PortSpec { port, protocol })
     }
 }

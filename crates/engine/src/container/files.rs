@@ -237,8 +237,17 @@ impl Engine {
 fn subpath(volume: &Path, subpath: &str) -> Result<PathBuf> {
     let missing = |error: std::io::Error| {
         Error::invalid(format!(
-            "cannot access path {}: {error}",
-            volume.join(subpath).display()
+            "cannot access path {}: {}",
+            volume.join(subpath).display(),
+            rustix::io::Errno::from_io_error(&error).map_or_else(
+                || error.to_string(),
+                // As Go words it, by which the client knows what is missing.
+                |errno| match errno {
+                    rustix::io::Errno::NOENT => "no such file or directory".to_owned(),
+                    rustix::io::Errno::NOTDIR => "not a directory".to_owned(),
+                    _ => error.to_string(),
+                }
+            )
         ))
         .caused_by(error)
     };

@@ -340,7 +340,8 @@ impl Engine {
         let missing = || Error::not_found(format!("No such container: {path}"));
         let Some((parent, alias)) = path.trim_start_matches('/').split_once('/') else {
             self.container(path)?;
-            return Err(Error::conflict(
+            // A conflict by its words, an error of the system by its status: Docker's.
+            return Err(Error::system(
                 "Conflict, cannot remove the default link name of the container",
             ));
         };

@@ -186,6 +186,12 @@ fn requests_and_answers(s: &Session) {
             }
             Err(error) => format!("no answer: {error:#}"),
         };
+        if let Some((_, ours)) = DIFFERS.iter().find(|(differs, _)| *differs == line)
+            && !s.engine.is_reference()
+        {
+            assert!(answer.starts_with(ours), "{line}: {answer}");
+            continue;
+        }
         differences.extend(recording.compare(&line, &mask(&answer)));
     }
     recording.save();
@@ -196,6 +202,16 @@ fn requests_and_answers(s: &Session) {
         differences.join("\n")
     );
 }
+
+/// Requests to which Gantry answers with the reference's status and its own words: the decoder's, and those for a
+/// configuration in which every field has its zero value.
+const DIFFERS: &[(&str, &str)] = &[
+    ("POST /containers/create []", "400 application/json"),
+    (
+        r#"POST /containers/create {"Image":""}"#,
+        "400 application/json",
+    ),
+];
 
 /// Replaces ids.
 fn mask(text: &str) -> String {
