@@ -73,6 +73,11 @@ fn execute_sealed(args: &[OsString], own_id: &str) -> std::io::Error {
         })
         .cloned()
         .collect();
+    // The pool's threads would keep a heap each, and a heap what one large load once needed; see mallopt(3).
+    environment.extend([
+        c"MALLOC_ARENA_MAX=2".to_owned(),
+        c"MALLOC_TRIM_THRESHOLD_=131072".to_owned(),
+    ]);
     let marks = [
         c_string(format!("{SEALED}={own_id}").as_bytes()),
         c_string(&[EXECUTABLE.as_bytes(), b"=", installed.as_bytes()].concat()),

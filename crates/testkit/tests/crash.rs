@@ -150,7 +150,8 @@ fn every_operation(engine: &Engine, archive: &[u8]) {
         status
     };
     let long = json!({"Image": APP, "Entrypoint": ["sleep", "1000"], "Cmd": [], "ExposedPorts": {"80/tcp": {}},
-        "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "18080"}]}, "Binds": ["points:/data"]}});
+        "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "18080"}]}, "Binds": ["points:/data"],
+            "IpcMode": "shareable"}});
     let short = json!({"Image": BUSYBOX, "Cmd": ["sh", "-c", "exit 3"]});
     let _ = http::unix(
         &engine.socket,

@@ -107,6 +107,8 @@ impl Engine {
                     })
                 });
                 let result = around("load.commit", || loaded);
+                // What the load's buffers took goes back to the machine now, not when the heap happens to shrink.
+                gantry_sys::epoll::trim_heap();
                 match result {
                     Ok(all) => all.iter().for_each(|loaded| engine.loaded(loaded)),
                     Err(failure) => {
