@@ -159,6 +159,14 @@ impl Events {
             .any(|event| event.id == id && event.action == action)
     }
 
+    /// Tells whether the last start or end of this container in the ring is a start.
+    pub fn last_is_start(&self, id: &str) -> bool {
+        let inner = self.inner.lock().expect("no holder panics");
+        let mut told = inner.ring.iter().rev().filter(|event| event.id == id);
+        told.find(|event| event.action == "start" || event.action == "die")
+            .is_some_and(|event| event.action == "start")
+    }
+
     /// Subscribes; replayed and live events join without a gap or a double.
     pub fn subscribe(&self, subscription: Subscription) -> Result<Subscriber> {
         check_filters(&subscription.filters)?;

@@ -94,7 +94,14 @@ impl Engine {
         } else {
             // Killed in the middle of a start: the process may have come and gone.
             self.kill_leftovers(&container).await;
-            self.read_exit(&record)
+            let exit = self.read_exit(&record);
+            if let Some(exit) = &exit
+                && !self.inner.events.last_is_start(id)
+            {
+                // Nobody was told of the start; when it was is not known any more, only that it came before the end.
+                self.container_event("start", &record, &[], Some(exit.at_unix_ns));
+            }
+            exit
         };
         let finished = match exit {
             Some(exit) => self.finish_run(&container, &mut owner, None, &exit).await,
