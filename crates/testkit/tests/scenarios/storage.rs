@@ -274,7 +274,12 @@ fn mounts_are_shown_by_inspect(s: &Session) {
         text.contains("volume /v z true ;") && text.contains("bind /b ro false rprivate;")
     });
     s.d("inspect -f '{{json .HostConfig.Tmpfs}} {{json .HostConfig.Binds}}' @c")
-        .prints("{\"/t\":\"\"} [\"@v:/v\",\"@dir:/b:ro\"]\n");
+        // The client sends its volumes in the order of a hash table.
+        .such_that("both binds", |text| {
+            text.starts_with("{\"/t\":\"\"} [")
+                && text.contains("-v:/v\"")
+                && text.contains(":/b:ro\"")
+        });
 }
 
 fn two_mounts_at_one_place_conflict(s: &Session) {
