@@ -62,8 +62,10 @@ fn the_window_size_is_passed_on(s: &Session) {
 fn a_new_window_size_is_passed_on(s: &Session) {
     let mut terminal = s.terminal("run --rm -it @bb sh");
     terminal.expect("# ");
-    terminal.resize(33, 101);
     eventually("the new size", || {
+        // The client listens for the signal only some time after the prompt: a change before that is lost on it.
+        terminal.resize(33, 100);
+        terminal.resize(33, 101);
         terminal.send(b"stty size\n");
         std::thread::sleep(std::time::Duration::from_millis(100));
         terminal.screen().contains("33 101")
