@@ -22,6 +22,10 @@ use crate::protocol::{self, Envelope, Reply, Request, Status};
 /// How long an answer may take before netd counts as unresponsive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a connection that broke is made anew for one request, and the pause before each.
+const RECONNECTS_MAX: u32 = 20;
+const RECONNECT_PAUSE: Duration = Duration::from_millis(5);
+
 /// Where netd's files lie beneath the exec root.
 pub fn socket_path(exec_root: &Path) -> PathBuf {
     exec_root.join("netd.sock")
@@ -108,18 +112,23 @@ impl Client {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends one request; a connection that broke is made anew once, because netd may have been killed meanwhile.
+    /// Sends one request; a connection that broke is made anew, because netd may have been killed meanwhile.
+    ///
+    /// While a killed netd is taken down, its socket still accepts, and the new connection is reset in its turn: hence
+    /// more than one repetition. Every request may be executed twice.
     fn call(&self, request: &Request) -> io::Result<Reply> {
         let mut state = self.lock();
-        let had_stream = state.stream.is_some();
-        match self.try_call(&mut state, request) {
-            Err(error) if had_stream && error.kind() != io::ErrorKind::WouldBlock => {
-                state.stream = None;
-                self.try_call(&mut state, request)
+        let mut attempts_left = RECONNECTS_MAX;
+        loop {
+            let answer = self.try_call(&mut state, request);
+            let Err(error) = &answer else { return answer };
+            state.stream = None;
+            if attempts_left == 0 || !is_broken_connection(error) {
+                return answer;
             }
-            answer => answer,
+            attempts_left -= 1;
+            std::thread::sleep(RECONNECT_PAUSE);
         }
-        .inspect_err(|_| state.stream = None)
     }
 
     fn try_call(&self, state: &mut State, request: &Request) -> io::Result<Reply> {
@@ -173,6 +182,18 @@ impl Client {
             "netd does not listen",
         ))
     }
+}
+
+/// Tells whether the other side is gone, as opposed to slow or in disagreement.
+fn is_broken_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::UnexpectedEof
+    )
 }
 
 fn unexpected(reply: &Reply) -> io::Error {
