@@ -315,12 +315,11 @@ fn serve(stream: UnixStream, recorded: &Mutex<Recorded>) -> std::io::Result<()> 
             .replace(ID, "ID");
         let target = target.replace("/containers/ID/logs", "/containers/c1/logs");
         let mut value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        // Docker's client keeps these in a map: their order is chance.
-        if let Some(binds) = value
-            .pointer_mut("/HostConfig/Binds")
-            .and_then(Value::as_array_mut)
-        {
-            binds.sort_by_key(Value::to_string);
+        // Docker's client keeps these in maps: their order is chance.
+        for pointer in ["/Env", "/HostConfig/Binds"] {
+            if let Some(list) = value.pointer_mut(pointer).and_then(Value::as_array_mut) {
+                list.sort_by_key(Value::to_string);
+            }
         }
         recorded
             .lock()
