@@ -176,7 +176,7 @@ impl Engine {
             Ok(())
         })?;
         around("create.commit", || {
-            self.save(container, &mut owner, |record| {
+            self.save_for_good(container, &mut owner, |record| {
                 record.mounts = points;
                 record.incomplete = false;
             })

@@ -36,7 +36,7 @@ mod wait;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 pub use attach::{AttachIo, AttachOptions, Attachment};
 pub use config::{Config, HostConfig, MountKind};
@@ -225,11 +225,54 @@ impl Engine {
         self.inner.containers.find(name)
     }
 
-    /// Changes the record and writes it; the change is visible only when it is on disk.
+    /// Changes the record and writes it; the change is visible only when it is written.
+    ///
+    /// A loss of power may undo it: it is for what passes with the processes (states, what is acquired).
     pub(crate) fn save(
         &self,
         container: &Container,
+        owner: &mut Owner,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<Arc<Record>> {
+        self.write_record(container, owner, Durability::Exchanged, change)
+    }
+
+    /// As [`Engine::save`] for what the user was promised: it survives a loss of power, unless the container does not
+    /// survive its own end.
+    pub(crate) fn save_for_good(
+        &self,
+        container: &Container,
+        owner: &mut Owner,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<Arc<Record>> {
+        let durability = if container.record().host.auto_remove {
+            Durability::Exchanged
+        } else {
+            Durability::Synced
+        };
+        self.write_record(container, owner, durability, change)
+    }
+
+    /// [`Engine::save_for_good`] from a task: the disk is waited for on a thread that may block.
+    pub(crate) async fn keep(
+        &self,
+        container: &Arc<Container>,
+        mut owner: OwnedMutexGuard<Owner>,
+        change: impl FnOnce(&mut Record) + Send + 'static,
+    ) -> Result<OwnedMutexGuard<Owner>> {
+        let (engine, container) = (self.clone(), container.clone());
+        crate::blocking::run(move || {
+            engine.save_for_good(&container, &mut owner, change)?;
+            Ok(owner)
+        })
+        .await?
+    }
+
+    fn write_record(
+        &self,
+        container: &Container,
         _owner: &mut Owner,
+        durability: Durability,
         change: impl FnOnce(&mut Record),
     ) -> Result<Arc<Record>> {
         if container.life.borrow().removed {
@@ -243,7 +286,7 @@ impl Engine {
         change(&mut record);
         self.inner
             .records
-            .save(&container.id, &record, Durability::Renamed)
+            .save(&container.id, &record, durability)
             .map_err(|error| {
                 Error::io(
                     format_args!("write the record of container {}", container.id),
@@ -259,9 +302,7 @@ impl Engine {
     pub(crate) async fn own<T, F>(
         &self,
         container: Arc<Container>,
-        verb: impl FnOnce(Engine, Arc<Container>, tokio::sync::OwnedMutexGuard<Owner>) -> F
-        + Send
-        + 'static,
+        verb: impl FnOnce(Engine, Arc<Container>, OwnedMutexGuard<Owner>) -> F + Send + 'static,
     ) -> Result<T>
     where
         T: Send + 'static,
