@@ -73,9 +73,10 @@ fn execute_sealed(args: &[OsString], own_id: &str) -> std::io::Error {
         })
         .cloned()
         .collect();
-    // The pool's threads would keep a heap each, and a heap what one large load once needed; see mallopt(3).
+    // The pool's threads would keep a heap each, and a heap what one large load once needed; see mallopt(3). A heap that
+    // is not the first one also grows by a page and a system call at a time.
     environment.extend([
-        c"MALLOC_ARENA_MAX=2".to_owned(),
+        c"MALLOC_ARENA_MAX=1".to_owned(),
         c"MALLOC_TRIM_THRESHOLD_=131072".to_owned(),
     ]);
     let marks = [

@@ -16,6 +16,28 @@ pub struct Outcome {
     expand: Box<dyn Fn(&str) -> String + Send>,
 }
 
+/// The beginning and the end of a text, for messages: a log of 200 MB explains nothing.
+struct Ends<'a>(&'a str);
+
+impl std::fmt::Debug for Ends<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SHOWN_BYTES: usize = 8 << 10;
+        let text = self.0;
+        if text.len() <= 2 * SHOWN_BYTES {
+            return write!(formatter, "{text:?}");
+        }
+        let begin = text.floor_char_boundary(SHOWN_BYTES);
+        let end = text.floor_char_boundary(text.len() - SHOWN_BYTES);
+        write!(
+            formatter,
+            "{:?} … {} bytes … {:?}",
+            &text[..begin],
+            end - begin,
+            &text[end..]
+        )
+    }
+}
+
 impl Outcome {
     /// Sets how assertions replace the `@` names in what is expected.
     pub fn expanding(mut self, expand: impl Fn(&str) -> String + Send + 'static) -> Self {
@@ -27,7 +49,10 @@ impl Outcome {
     fn fail(&self, expected: &str) -> ! {
         panic!(
             "{}\n  expected: {expected}\n  exit code: {}\n  stdout: {:?}\n  stderr: {:?}",
-            self.line, self.code, self.stdout, self.stderr
+            self.line,
+            self.code,
+            Ends(&self.stdout),
+            Ends(&self.stderr)
         );
     }
 

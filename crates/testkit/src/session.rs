@@ -17,6 +17,9 @@ use crate::pty::Terminal;
 use crate::wait::eventually_within;
 use crate::words::{expand, split};
 
+/// How long one command of a client may take: reading 200 MB back takes a busy machine a minute.
+const COMMAND_MAX: Duration = Duration::from_secs(180);
+
 /// The client program that a scenario speaks through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Client {
@@ -159,12 +162,7 @@ impl<'a> Session<'a> {
     #[track_caller]
     pub fn d_with(&self, line: &str, input: &[u8]) -> Outcome {
         let shown = format!("{} {}", self.client.name(), self.x(line));
-        self.finish(outcome::run(
-            self.command(line),
-            shown,
-            input,
-            Duration::from_secs(60),
-        ))
+        self.finish(outcome::run(self.command(line), shown, input, COMMAND_MAX))
     }
 
     /// As [`Session::d`] with more environment for the client.
@@ -173,7 +171,7 @@ impl<'a> Session<'a> {
         let shown = format!("{} {}", self.client.name(), self.x(line));
         let mut command = self.command(line);
         command.envs(environment.iter().copied());
-        self.finish(outcome::run(command, shown, b"", Duration::from_secs(60)))
+        self.finish(outcome::run(command, shown, b"", COMMAND_MAX))
     }
 
     /// Starts one command of the client and leaves it running; its output goes to `name.out` and `name.err`.

@@ -75,9 +75,13 @@ fn an_exit_while_no_daemon_lives_reaches_the_client_with_its_code() {
     let session = Session::new(&engine, Client::Docker);
     let mut client = session.background(
         "run",
-        "run --name @c @bb sh -c 'echo one; sleep 1; echo two; exit 9'",
+        "run --name @c @bb sh -c 'echo one; sleep 3; echo two; exit 9'",
     );
     client.until_shows("one");
+    // Output goes its own way and may overtake the answer of the start, which a client needs.
+    gantry_testkit::wait::eventually("the start is answered", || {
+        session.inspect("@c")["State"]["Running"] == true
+    });
     engine.end_daemon(Signal::KILL);
     assert_eq!(client.wait(), 9, "{}", client.stderr());
     assert_eq!(client.stdout(), "one\ntwo\n");

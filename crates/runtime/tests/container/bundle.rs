@@ -17,6 +17,7 @@ pub struct Bundle {
 }
 
 /// What a command printed and how it ended.
+#[derive(Debug)]
 pub struct Ran {
     pub code: i32,
     pub stdout: String,

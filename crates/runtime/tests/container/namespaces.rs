@@ -129,7 +129,8 @@ fn namespaces_are_joined_by_path() {
     );
     let mut third = Bundle::new("true");
     third.spec["linux"]["namespaces"][0]["path"] = json!("/nosuch");
-    assert!(third.run().stderr.contains("/nosuch"));
+    let refused = third.run();
+    assert!(refused.stderr.contains("/nosuch"), "{refused:?}");
 }
 
 fn loopback_is_up_in_a_new_network() {
