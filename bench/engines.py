@@ -245,9 +245,43 @@ class Floor:
         self.work = work
 
     def seconds(self, measurement):
+        word, _, argument = measurement.partition(' ')
+        if word == 'tar':
+            return self.unpack(argument)
+        if word == 'log':
+            return self.write_log()
         self.process.stdin.write(measurement + '\n')
         self.process.stdin.flush()
         return float(self.process.stdout.readline()) / 1000
+
+    def unpack(self, image):
+        """`tar -x` of each layer of an image into a directory of its own, and `sync -f`."""
+        target = f'{self.work}/unpacked'
+        names = subprocess.run(['tar', '-tf', f'{IMAGES}/{image}.tar'], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+        layers = [name for name in names if name.endswith('layer.tar')]
+        os.sync()
+        start = time.perf_counter()
+        for number, layer in enumerate(layers):
+            os.makedirs(f'{target}/{number}')
+            subprocess.run(['sh', '-c', 'tar -xOf "$1" "$2" | tar -C "$3" --numeric-owner -xf -', '-', f'{IMAGES}/{image}.tar', layer,
+                            f'{target}/{number}'], check=True)
+        subprocess.run(['sync', '-f', target], check=True)
+        took = time.perf_counter() - start
+        shutil.rmtree(target)
+        return took
+
+    def write_log(self):
+        """The same bytes as the log of a million lines, written to a file by 256 KiB; not synced, as no engine syncs a log."""
+        record = ('{"log":"' + 'x' * 199 + '\\n","stream":"stdout","time":"2026-01-01T00:00:00.123456789Z"}\n').encode()
+        block = record * ((256 << 10) // len(record))
+        path = f'{self.work}/log'
+        start = time.perf_counter()
+        with open(path, 'wb', buffering=0) as file:
+            for _ in range(1_000_000 * len(record) // len(block)):
+                file.write(block)
+        took = time.perf_counter() - start
+        os.unlink(path)
+        return took
 
     def stop(self):
         self.process.stdin.close()

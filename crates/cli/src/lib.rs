@@ -59,7 +59,7 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
             notes,
         } => {
             notes.iter().for_each(|note| output::error_line(note));
-            output::out(&help(command, &words));
+            output::out(&help(&command, &words));
             ExitCode::SUCCESS
         }
         Found::Version { .. } => {
@@ -81,7 +81,7 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
         } => {
             matches.notes.iter().for_each(|note| output::line(note));
             if !command.children.is_empty() {
-                let text = help(command, &words);
+                let text = help(&command, &words);
                 if command.path.is_empty() {
                     output::out(&text);
                 } else {

@@ -10,7 +10,7 @@ pub fn render(command: &Command, words: &str, columns: usize, config: &str) -> S
     let long = if command.long.is_empty() {
         command.short
     } else {
-        command.long
+        &command.long
     };
     out.push_str(&renamed(long, program));
     out.push('\n');
@@ -48,7 +48,7 @@ pub fn render(command: &Command, words: &str, columns: usize, config: &str) -> S
         } else {
             "\nOptions:\n"
         });
-        out.push_str(&flags(command.flags, columns.saturating_sub(1), config));
+        out.push_str(&flags(&command.flags, columns.saturating_sub(1), config));
     }
     if !root {
         groups(&mut out);
@@ -68,7 +68,8 @@ pub fn render(command: &Command, words: &str, columns: usize, config: &str) -> S
 
 fn push_child(out: &mut String, child: &Child) {
     let name = child.name;
-    out.push_str(&format!("  {name:<11} {}\n", child.command.short));
+    let short = Command::of_path(child.path).map_or("", |command| command.short);
+    out.push_str(&format!("  {name:<11} {short}\n"));
 }
 
 /// Puts the program's name for `docker` where a text shows a command to type.

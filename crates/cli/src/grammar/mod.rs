@@ -1,14 +1,16 @@
-//! The command grammar: constant tables of commands and flags, a parser with the behaviours of pflag and cobra that
-//! Docker's users rely on, and the help texts.
+//! The command grammar: a table of commands and flags, a parser with the behaviours of pflag and cobra that Docker's
+//! users rely on, and the help texts.
 //!
 //! It is not clap: Docker's usage layout, its error texts, `--flag=false`, clusters such as `-itd`, flags that end at
-//! the image name and per-value error messages each need an adapter there, and the tables here cost nothing at process
+//! the image name and per-value error messages each need an adapter there, and the table here costs nothing at process
 //! start (docs/design/0007-command-grammar.md). Nothing here prints or reads.
 
 pub mod help;
 pub mod parse;
-pub mod tables;
+mod text;
 pub mod values;
+
+use std::borrow::Cow;
 
 pub use parse::{Found, Matches, Usage, find};
 
@@ -20,7 +22,7 @@ pub struct Flag {
     /// The name of the value's type as the help shows it; empty for a boolean.
     pub value: &'static str,
     /// The help text, with its default.
-    pub usage: &'static str,
+    pub usage: Cow<'static, str>,
     pub hidden: bool,
     /// What to use instead, if the flag is deprecated.
     pub deprecated: &'static str,
@@ -42,83 +44,27 @@ pub struct Command {
     /// Its canonical words, such as `container run`; what dispatch goes by.
     pub path: &'static str,
     /// The usage line; `{}` stands for the words it was called by.
-    pub usage: &'static str,
+    pub usage: String,
     pub short: &'static str,
     /// The long description if it differs from the short one.
-    pub long: &'static str,
+    pub long: String,
     /// The line under `Aliases:`.
     pub aliases: &'static str,
     pub args: Args,
-    pub flags: &'static [Flag],
-    pub children: &'static [Child],
+    /// By name.
+    pub flags: Vec<Flag>,
+    pub children: Vec<Child>,
 }
 
 /// A command's place under its parent.
 pub struct Child {
     pub name: &'static str,
     /// Names that are not shown.
-    pub aliases: &'static [&'static str],
+    pub aliases: Vec<&'static str>,
     /// The section of the parent's help: empty for `Commands`, `hidden` for none.
     pub section: &'static str,
-    pub command: &'static Command,
-}
-
-/// Makes a flag with a short form.
-pub const fn short(
-    short: char,
-    name: &'static str,
-    value: &'static str,
-    usage: &'static str,
-) -> Flag {
-    Flag {
-        short,
-        name,
-        value,
-        usage,
-        hidden: false,
-        deprecated: "",
-    }
-}
-
-/// Makes a flag without a short form.
-pub const fn long(name: &'static str, value: &'static str, usage: &'static str) -> Flag {
-    Flag {
-        short: '\0',
-        name,
-        value,
-        usage,
-        hidden: false,
-        deprecated: "",
-    }
-}
-
-/// Makes a flag that the help does not show.
-pub const fn hidden(name: &'static str, value: &'static str, usage: &'static str) -> Flag {
-    Flag {
-        short: '\0',
-        name,
-        value,
-        usage,
-        hidden: true,
-        deprecated: "",
-    }
-}
-
-/// Makes a flag that still works and says what to use instead.
-pub const fn deprecated(
-    name: &'static str,
-    value: &'static str,
-    usage: &'static str,
-    instead: &'static str,
-) -> Flag {
-    Flag {
-        short: '\0',
-        name,
-        value,
-        usage,
-        hidden: true,
-        deprecated: instead,
-    }
+    /// The path of the command that it is.
+    pub path: &'static str,
 }
 
 impl Command {
@@ -136,7 +82,7 @@ impl Command {
     }
 
     /// Finds a child by name or alias.
-    pub fn child(&self, name: &str) -> Option<&'static Child> {
+    pub fn child(&self, name: &str) -> Option<&Child> {
         self.children
             .iter()
             .find(|child| child.name == name || child.aliases.contains(&name))

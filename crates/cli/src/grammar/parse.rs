@@ -1,6 +1,6 @@
 //! From words to a command, its flags and its arguments.
 
-use super::{Args, Command, Flag, tables, values};
+use super::{Args, Command, Flag, values};
 
 /// A usage error: what to print on stderr and the exit code.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,14 +84,14 @@ impl Matches {
 pub enum Found {
     /// Run this command; `words` is how it was called, such as `docker ps`.
     Run {
-        command: &'static Command,
+        command: Command,
         words: String,
         global: Matches,
         matches: Matches,
     },
     /// Print a help text on stdout and exit with 0.
     Help {
-        command: &'static Command,
+        command: Command,
         words: String,
         notes: Vec<String>,
     },
@@ -101,11 +101,16 @@ pub enum Found {
     Failed(Usage),
 }
 
+/// Reads a command that the table has: the tests follow every path in it.
+fn in_table(path: &str) -> Command {
+    Command::of_path(path).expect("every path of the table leads to a block")
+}
+
 /// Finds the command that the words (without the program's name) ask for.
 pub fn find(program: &str, words: &[String]) -> Found {
-    let root = &tables::system::ROOT;
+    let root = in_table("");
     let mut global = Matches::default();
-    let rest = match parse_flags(root, words, true, &mut global) {
+    let rest = match parse_flags(&root, words, true, &mut global) {
         Ok(parsed) => parsed,
         Err(message) => {
             return Found::Failed(Usage {
@@ -146,8 +151,8 @@ pub fn find(program: &str, words: &[String]) -> Found {
         words.remove(0);
     }
     while let Some(child) = words.first().and_then(|word| command.child(word)) {
-        called = format!("{called} {}", child.name_as(&words[0]));
-        command = child.command;
+        called = format!("{called} {}", child.name);
+        command = in_table(child.path);
         words.remove(0);
         if command.children.is_empty() {
             break;
@@ -169,15 +174,10 @@ pub fn find(program: &str, words: &[String]) -> Found {
     parse_command(command, called, words, global)
 }
 
-fn parse_command(
-    command: &'static Command,
-    called: String,
-    words: Vec<String>,
-    global: Matches,
-) -> Found {
+fn parse_command(command: Command, called: String, words: Vec<String>, global: Matches) -> Found {
     let mut matches = Matches::default();
     let rest = match parse_flags(
-        command,
+        &command,
         &words,
         command.flags_end_at_first_argument(),
         &mut matches,
@@ -187,7 +187,7 @@ fn parse_command(
             return Found::Failed(Usage {
                 text: format!(
                     "{message}\n\n{}\n\nRun '{called} --help' for more information",
-                    usage_line(command, &called)
+                    usage_line(&command, &called)
                 ),
                 code: 125,
             });
@@ -224,7 +224,7 @@ fn parse_command(
             matches,
         };
     }
-    if let Some(text) = count_error(command, &called, matches.arguments.len()) {
+    if let Some(text) = count_error(&command, &called, matches.arguments.len()) {
         return Found::Failed(Usage { text, code: 1 });
     }
     Found::Run {
@@ -287,7 +287,7 @@ struct Rest {
 }
 
 fn parse_flags(
-    command: &'static Command,
+    command: &Command,
     words: &[String],
     end_at_argument: bool,
     matches: &mut Matches,
@@ -319,7 +319,7 @@ fn parse_flags(
 }
 
 fn long_flag(
-    command: &'static Command,
+    command: &Command,
     body: &str,
     words: &mut std::slice::Iter<'_, String>,
     matches: &mut Matches,
@@ -353,7 +353,7 @@ fn long_flag(
 }
 
 fn short_flags(
-    command: &'static Command,
+    command: &Command,
     cluster: &str,
     words: &mut std::slice::Iter<'_, String>,
     matches: &mut Matches,
@@ -405,12 +405,7 @@ fn set_help(value: Option<&str>, shown: &str) -> Result<bool, String> {
     }
 }
 
-fn set(
-    flag: &'static Flag,
-    value: String,
-    matches: &mut Matches,
-    rest: &mut Rest,
-) -> Result<(), String> {
+fn set(flag: &Flag, value: String, matches: &mut Matches, rest: &mut Rest) -> Result<(), String> {
     if flag.name == "help" {
         rest.help = set_help(Some(&value), "--help")?;
         return Ok(());
@@ -433,13 +428,6 @@ fn set(
     }
     matches.values.push((flag.name, value));
     Ok(())
-}
-
-impl super::Child {
-    /// Returns the word to show for the one that was typed: an alias stands for its command.
-    fn name_as(&self, _typed: &str) -> &'static str {
-        self.name
-    }
 }
 
 #[cfg(test)]
