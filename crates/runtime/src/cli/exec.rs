@@ -90,7 +90,7 @@ pub(super) fn exec(global: &Global, words: &[String]) -> Result<u8, Failure> {
     if detach {
         return Ok(0);
     }
-    foreground(&execed.pidfd, execed.console.as_ref()).map_err(&named)
+    foreground(execed.pid, &execed.pidfd, execed.console.as_ref()).map_err(&named)
 }
 
 /// The process of a file, or the container's own with another command.

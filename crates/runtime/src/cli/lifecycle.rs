@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use gantry_api::oci::runtime::Spec;
-use gantry_sys::process::{pidfd_send_signal, wait_pidfd};
+use gantry_sys::process::{pidfd_send_signal, set_child_subreaper};
 use gantry_sys::{epoll, pty};
 use rustix::termios::{self, OptionalActions};
 
@@ -27,7 +27,6 @@ const CREATE: &[Flag] = &[
     value("preserve-fds", None),
     switch("detach", Some('d')),
     switch("keep", None),
-    // Orphans of a container stay in its PID namespace: there is nothing to adopt either way.
     switch("no-subreaper", None),
 ];
 
@@ -38,7 +37,7 @@ pub(super) fn create(global: &Global, words: &[String]) -> Result<u8, Failure> {
     let mut options = options(global, &arguments, "create").map_err(&named)?;
     options.start = StartGate::Fifo;
     options.stdio = detached_stdio(&arguments, &options.spec).map_err(&named)?;
-    library::create(options).map_err(&named)?;
+    made(global, &library::create(options).map_err(&named)?);
     Ok(0)
 }
 
@@ -51,6 +50,7 @@ pub(super) fn run(global: &Global, words: &[String]) -> Result<u8, Failure> {
     if arguments.is("detach") {
         options.stdio = detached_stdio(&arguments, &options.spec).map_err(&named)?;
         let created = library::create(options).map_err(&named)?;
+        made(global, &created);
         return match created.start() {
             Ok(()) => Ok(0),
             Err(error) => {
@@ -76,10 +76,16 @@ pub(super) fn run(global: &Global, words: &[String]) -> Result<u8, Failure> {
     };
     // Before the container exists, so that none of its signals is lost. The program starts with none blocked.
     epoll::block_all_signals().map_err(|error| named(Error::stage("block", "signals", error)))?;
+    if !arguments.is("no-subreaper") {
+        // A container without a PID namespace of its own leaves its orphans to the nearest ancestor that takes them.
+        set_child_subreaper()
+            .map_err(|error| named(Error::stage("adopt", "orphans of the container", error)))?;
+    }
     let created = library::create(options).map_err(&named)?;
+    made(global, &created);
     let outcome = created
         .start()
-        .and_then(|()| foreground(&created.pidfd, created.console.as_ref()));
+        .and_then(|()| foreground(created.pid, &created.pidfd, created.console.as_ref()));
     if !arguments.is("keep") || outcome.is_err() {
         remove::delete(DeleteOptions {
             state_root: &root,
@@ -91,14 +97,31 @@ pub(super) fn run(global: &Global, words: &[String]) -> Result<u8, Failure> {
     outcome.map_err(&named)
 }
 
+/// Tells that a container was made.
+fn made(global: &Global, created: &library::Created) {
+    global.debug(|| {
+        format!(
+            "container {} of {}: init {}, cgroup {}",
+            created.state.id,
+            created.state.bundle.display(),
+            created.pid,
+            created.state.cgroup
+        )
+    });
+}
+
 /// Hands signals on and the terminal through until the process ends; returns its exit code.
-pub(super) fn foreground(pidfd: &OwnedFd, console: Option<&OwnedFd>) -> Result<u8, Error> {
+pub(super) fn foreground(
+    pid: i32,
+    pidfd: &OwnedFd,
+    console: Option<&OwnedFd>,
+) -> Result<u8, Error> {
     let failed = |error: io::Error| Error::stage("wait for", "the process", error);
     let raw = console.map(|_| Raw::new()).transpose().map_err(failed)?;
     let output = console.map(copies).transpose().map_err(failed)?;
-    let exit = loop {
-        match wait_pidfd(pidfd.as_fd(), false).map_err(failed)? {
-            Some(exit) => break exit,
+    let code = loop {
+        match reap(pid).map_err(failed)? {
+            Some(code) => break code,
             None => match epoll::wait_for_signal().map_err(failed)? {
                 libc::SIGCHLD => {}
                 libc::SIGWINCH => {
@@ -122,7 +145,29 @@ pub(super) fn foreground(pidfd: &OwnedFd, console: Option<&OwnedFd>) -> Result<u
         let _ = output.join();
     }
     drop(raw);
-    Ok(u8::try_from(exit.code()).unwrap_or(255))
+    Ok(code)
+}
+
+/// Reaps the children that have ended, orphans that came to us as the subreaper among them; returns the exit code of `pid`
+/// if it is one of them.
+fn reap(pid: i32) -> io::Result<Option<u8>> {
+    use rustix::process::{WaitOptions, wait};
+    loop {
+        let (child, status) = match wait(WaitOptions::NOHANG) {
+            Ok(Some(ended)) => ended,
+            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(None),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let code = status
+            .exit_status()
+            .or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+        if child.as_raw_nonzero().get() == pid
+            && let Some(code) = code
+        {
+            return Ok(Some(u8::try_from(code).unwrap_or(255)));
+        }
+    }
 }
 
 /// Copies between our standard streams and the terminal; the thread of the output ends with the terminal.

@@ -44,6 +44,31 @@ struct Global {
     root: PathBuf,
     log: Option<PathBuf>,
     json: bool,
+    debug: bool,
+}
+
+impl Global {
+    /// Tells one step of a command to whoever asked with `--debug`: in the log file, else on standard error.
+    fn debug(&self, step: impl FnOnce() -> String) {
+        if self.debug {
+            self.tell("debug", &step());
+        }
+    }
+
+    /// Writes one line of the log, in runc's JSON or text form.
+    fn tell(&self, level: &str, text: &str) {
+        let time =
+            gantry_api::time::Timestamp::from(std::time::SystemTime::now()).to_rfc3339_fixed();
+        let line = if self.json {
+            serde_json::json!({ "level": level, "msg": text, "time": time }).to_string()
+        } else {
+            format!("time=\"{time}\" level={level} msg={text:?}")
+        };
+        match &self.log {
+            Some(path) => log(path, &line),
+            None => complain(&line),
+        }
+    }
 }
 
 /// A failed command: the text, and the exit code.
@@ -98,12 +123,18 @@ pub fn run(arguments: &[OsString], out: &mut dyn Write) -> ExitCode {
     for argument in arguments {
         match argument.to_str() {
             Some(word) => words.push(word.to_owned()),
-            None => return complain(None, &format!("argument {argument:?} is not UTF-8"), 1),
+            None => {
+                complain(&format!("argument {argument:?} is not UTF-8"));
+                return ExitCode::FAILURE;
+            }
         }
     }
     let parsed = match Arguments::parse(GLOBAL, &words) {
         Ok(parsed) => parsed,
-        Err(error) => return complain(None, &with_causes(&error), 1),
+        Err(error) => {
+            complain(&with_causes(&error));
+            return ExitCode::FAILURE;
+        }
     };
     let global = Global {
         root: parsed
@@ -111,15 +142,29 @@ pub fn run(arguments: &[OsString], out: &mut dyn Write) -> ExitCode {
             .map_or_else(|| PathBuf::from(ROOT), PathBuf::from),
         log: parsed.get("log").map(PathBuf::from),
         json: parsed.get("log-format") == Some("json"),
+        debug: parsed.is("debug"),
     };
-    match dispatch(&global, &parsed, out) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => complain(Some(&global), &failure.text, failure.code),
-    }
+    global.debug(|| format!("runtime {:?}", parsed.positional));
+    let code = match dispatch(&global, &parsed, out) {
+        Ok(code) => code,
+        Err(failure) => {
+            if global.log.is_some() {
+                global.tell("error", &failure.text);
+            }
+            complain(&failure.text);
+            failure.code
+        }
+    };
+    global.debug(|| format!("exit code {code}"));
+    ExitCode::from(code)
 }
 
 fn dispatch(global: &Global, parsed: &Arguments, out: &mut dyn Write) -> Result<u8, Failure> {
     parsed.refuse(&["systemd-cgroup"])?;
+    if parsed.get("criu").is_some_and(|path| !path.is_empty()) {
+        // runc has looked for criu on the path since its 1.1 and says so; there are no checkpoints here at all.
+        complain("WARNING: --criu ignored (criu binary from $PATH is used); do not use");
+    }
     if parsed
         .get("log-format")
         .is_some_and(|format| format != "json" && format != "text")
@@ -144,7 +189,7 @@ fn dispatch(global: &Global, parsed: &Arguments, out: &mut dyn Write) -> Result<
         print(
             out,
             &format!(
-                "usage: gantry runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND\ncommands: {COMMANDS}\n"
+                "usage: gantry runtime [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND\ncommands: {COMMANDS}\n"
             ),
         )?;
         return Ok(0);
@@ -181,22 +226,9 @@ fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
         .map_err(|error| Error::stage("write", "standard output", error))
 }
 
-/// Tells an error where callers look for it.
-fn complain(global: Option<&Global>, text: &str, code: u8) -> ExitCode {
-    let time = gantry_api::time::Timestamp::from(std::time::SystemTime::now()).to_rfc3339_fixed();
-    let json = serde_json::json!({ "level": "error", "msg": text, "time": time });
-    let plain = format!("time=\"{time}\" level=error msg={text:?}");
-    if let Some(path) = global.and_then(|global| global.log.as_deref()) {
-        let line = if global.is_some_and(|global| global.json) {
-            json.to_string()
-        } else {
-            plain
-        };
-        log(path, &line);
-    }
-    // What standard error refuses, nobody reads.
+/// Writes a line to standard error; what that refuses, nobody reads.
+fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
-    ExitCode::from(code)
 }
 
 fn log(path: &Path, line: &str) {

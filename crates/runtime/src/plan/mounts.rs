@@ -106,12 +106,13 @@ pub fn plan(mount: &Mount, default_propagation: Propagation) -> Result<MountPlan
                 "idmap" => map = Some(false),
                 "ridmap" => map = Some(true),
                 "tmpcopyup" => plan.copy_up = true,
-                // Given for completeness' sake: they are what a mount has anyway, or say nothing.
-                "defaults" | "async" | "loud" | "silent" | "nomand" | "mand" | "noiversion"
-                | "norelatime" | "" => {}
-                "remount" => {
+                // What a new mount is anyway, and how fsconfig(2) works: it writes no kernel messages to be silenced.
+                "defaults" | "async" | "nomand" | "noiversion" | "norelatime" | "loud"
+                | "silent" | "" => {}
+                // The calls of today that make mounts have no such thing.
+                "remount" | "iversion" => {
                     return Err(Error::unsupported(format!(
-                        "mount option `remount` of `{}`",
+                        "mount option `{word}` of `{}`",
                         mount.destination.display()
                     )));
                 }
@@ -127,10 +128,8 @@ pub fn plan(mount: &Mount, default_propagation: Propagation) -> Result<MountPlan
     }
     plan.kind = match bind {
         Some(recursive) => {
-            if let Some((key, _)) = options
-                .first()
-                .filter(|(key, _)| key != "sync" && key != "dirsync")
-            {
+            // All of them belong to the file system: a bind changes nothing of it.
+            if let Some((key, _)) = options.first() {
                 return Err(Error::invalid(format!(
                     "option `{key}` of the bind mount at `{}`",
                     mount.destination.display()
@@ -355,6 +354,9 @@ mod tests {
             ("bind", &["tmpcopyup"]),
             ("", &["ro"]),
             ("tmpfs", &["remount"]),
+            ("tmpfs", &["iversion"]),
+            ("bind", &["sync"]),
+            ("bind", &["mand"]),
         ] {
             plan(&mount(kind, "/s", options), Propagation::Slave).expect_err(kind);
         }

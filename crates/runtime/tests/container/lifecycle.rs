@@ -33,6 +33,11 @@ pub const TESTS: &[Test] = &[
     ),
     ("list_and_ps_show_what_runs", list_and_ps_show_what_runs),
     ("errors_are_logged_as_json", errors_are_logged_as_json),
+    ("debug_tells_the_steps", debug_tells_the_steps),
+    (
+        "orphans_are_adopted_unless_told",
+        orphans_are_adopted_unless_told,
+    ),
     ("what_is_not_done_is_refused", what_is_not_done_is_refused),
     (
         "a_failed_create_leaves_nothing",
@@ -275,6 +280,65 @@ fn errors_are_logged_as_json() {
         (&line["level"], &line["msg"]),
         (&json!("error"), &json!("container does not exist"))
     );
+}
+
+fn debug_tells_the_steps() {
+    let bundle = Bundle::new("exit 3");
+    bundle.write();
+    let log = bundle.path.join("log");
+    let run = |more: &[&str]| {
+        let flags = ["--log", text(&log)];
+        let words = ["run", "-b", text(&bundle.path), &bundle.id];
+        assert_eq!(bundle.runtime(&[&flags, more, &words].concat()).code, 3);
+        fs::read_to_string(&log).unwrap_or_default()
+    };
+    assert_eq!(run(&[]), "");
+    let lines = run(&["--debug"]);
+    for step in [
+        "level=debug msg=\"runtime [\\\"run\\\"",
+        &format!(
+            "level=debug msg=\"container {} of {}: init ",
+            bundle.id,
+            text(&bundle.path)
+        ),
+        "level=debug msg=\"exit code 3\"",
+    ] {
+        assert!(lines.contains(step), "no `{step}` in\n{lines}");
+    }
+    let ran = bundle.runtime(&["--debug", "--log-format", "json", "list", "-q"]);
+    assert!(
+        ran.stderr.contains("\"level\":\"debug\""),
+        "without a log they go to {}",
+        ran.stderr
+    );
+    let ran = bundle.runtime(&["--criu", "/bin/criu", "list"]);
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (
+            0,
+            "WARNING: --criu ignored (criu binary from $PATH is used); do not use\n"
+        )
+    );
+}
+
+fn orphans_are_adopted_unless_told() {
+    let parents = |flags: &[&str]| {
+        // The inner shell is left by its parent and tells who takes it; the outer one's parent is the runtime.
+        let mut bundle = Bundle::new(
+            "sh -c 'sh -c \"sleep 0.3; grep PPid /proc/\\$\\$/status\" &'; grep PPid /proc/$$/status; sleep 0.8; ps -o stat | grep -c Z",
+        );
+        bundle.without_namespace("pid");
+        bundle.write();
+        let words = ["run", "-b", text(&bundle.path)];
+        let ran = bundle.runtime(&[&words, flags, &[&bundle.id]].concat());
+        let lines: Vec<String> = ran.stdout.lines().take(2).map(str::to_owned).collect();
+        assert_eq!(lines.len(), 2, "{} {}", ran.stdout, ran.stderr);
+        (lines[0].clone(), lines[1].clone())
+    };
+    let (runtime, adopter) = parents(&[]);
+    assert_eq!(runtime, adopter);
+    let (runtime, adopter) = parents(&["--no-subreaper"]);
+    assert_ne!(runtime, adopter);
 }
 
 fn what_is_not_done_is_refused() {

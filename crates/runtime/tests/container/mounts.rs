@@ -19,6 +19,10 @@ pub const TESTS: &[Test] = &[
         recursive_and_plain_readonly_differ,
     ),
     ("options_of_a_bind_hold", options_of_a_bind_hold),
+    (
+        "options_of_a_file_system_hold_or_are_refused",
+        options_of_a_file_system_hold_or_are_refused,
+    ),
     ("propagation_is_as_asked", propagation_is_as_asked),
     (
         "a_tmpfs_is_filled_from_the_image",
@@ -152,6 +156,36 @@ fn options_of_a_bind_hold() {
         "{output}"
     );
     assert!(output.ends_with("noexec\n"), "{output}");
+}
+
+fn options_of_a_file_system_hold_or_are_refused() {
+    for option in ["mand", "sync", "dirsync", "lazytime"] {
+        let mut bundle = Bundle::new("grep ' /t ' /proc/self/mountinfo");
+        bundle.mount("/t", "tmpfs", "tmpfs", &[option]);
+        let output = bundle.output();
+        assert!(
+            output.contains(&format!(" rw,{option}")),
+            "{option}: {output}"
+        );
+    }
+    for (kind, option) in [
+        ("tmpfs", "iversion"),
+        ("tmpfs", "remount"),
+        ("tmpfs", "nosuch"),
+        ("bind", "mand"),
+        ("bind", "sync"),
+        ("bind", "iversion"),
+    ] {
+        let mut bundle = Bundle::new("true");
+        bundle.mount("/t", kind, "/etc", &[option]);
+        let ran = bundle.run();
+        assert_eq!(ran.code, 1, "{kind} {option}");
+        assert!(
+            ran.stderr.contains(option),
+            "{kind} {option}: {}",
+            ran.stderr
+        );
+    }
 }
 
 fn propagation_is_as_asked() {
