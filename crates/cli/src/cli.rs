@@ -115,8 +115,10 @@ impl Cli {
 
     fn make_client(&self) -> Outcome<Client> {
         let target = self.target()?;
-        let tls = self.global.on("tls")
-            || self.global.on("tlsverify")
+        let tls = ["tls", "tlsverify"].iter().any(|flag| self.global.on(flag))
+            || ["tlscacert", "tlscert", "tlskey"]
+                .iter()
+                .any(|flag| self.global.given(flag))
             || std::env::var_os("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty());
         let host = target.host.filter(|host| !host.is_empty());
         let own = own_socket();
@@ -131,7 +133,9 @@ impl Cli {
                 path: own.to_string_lossy().into_owned(),
             },
         };
-        if tls && matches!(endpoint, Endpoint::Tcp { .. }) {
+        self.debug(&format!("context {}, daemon {endpoint}", target.context));
+        // Of ssh, the remote side's client decides.
+        if tls && !matches!(endpoint, Endpoint::Ssh { .. }) {
             return Err(initialize(
                 "TLS connections to a daemon are not supported yet; use ssh:// or a unix socket",
             ));
@@ -166,6 +170,39 @@ impl Cli {
                 .is_none()
                 .then(|| Box::new(move || autostart(&socket)) as Box<dyn Fn() -> _>),
         }))
+    }
+
+    /// Writes a line for whoever asked with `--debug` or `--log-level`, in the form that Docker's client has without a
+    /// terminal.
+    fn debug(&self, text: &str) {
+        let level = self.global.get("log-level").unwrap_or_default();
+        if self.global.on("debug") || matches!(level, "debug" | "trace") {
+            let time = gantry_api::time::Timestamp::from(std::time::SystemTime::now());
+            crate::output::error_line(&format!(
+                "time=\"{}\" level=debug msg={text:?}",
+                time.to_rfc3339_fixed()
+            ));
+        }
+    }
+
+    /// Refuses to work with content trust, which is asked for by a flag or by the environment: no signature is looked at.
+    pub fn refuse_content_trust(&self, matches: &Matches) -> Outcome {
+        let flag = "disable-content-trust";
+        if matches.given(flag) {
+            if matches.on(flag) {
+                return Ok(());
+            }
+            return Err(Failure::new(format!(
+                "--{flag}=false is not supported: there is no content trust"
+            )));
+        }
+        let on = |value: String| crate::grammar::values::parse_bool(&value) == Ok(true);
+        if std::env::var("DOCKER_CONTENT_TRUST").is_ok_and(on) {
+            return Err(Failure::new(
+                "DOCKER_CONTENT_TRUST is not supported: there is no content trust",
+            ));
+        }
+        Ok(())
     }
 
     /// Returns the keys that detach, from the flag or the configuration.

@@ -49,6 +49,9 @@ pub struct Session<'a> {
     directory: TempDir,
 }
 
+/// The words `-H ADDRESS` that come before every command line.
+const HOST_WORDS: usize = 2;
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
@@ -172,6 +175,24 @@ impl<'a> Session<'a> {
         let mut command = self.command(line);
         command.envs(environment.iter().copied());
         self.finish(outcome::run(command, shown, b"", COMMAND_MAX))
+    }
+
+    /// As [`Session::d`], with the client left to choose the daemon by itself.
+    #[track_caller]
+    pub fn d_without_host(&self, line: &str) -> Outcome {
+        let with_host = self.command(line);
+        let mut command = Command::new(with_host.get_program());
+        command
+            .args(with_host.get_args().skip(HOST_WORDS))
+            .current_dir(self.directory.path());
+        for (name, value) in with_host.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let shown = format!("{} {}", self.client.name(), self.x(line));
+        self.finish(outcome::run(command, shown, b"", Duration::from_secs(60)))
     }
 
     /// Starts one command of the client and leaves it running; its output goes to `name.out` and `name.err`.

@@ -9,6 +9,7 @@ use gantry_client::{Client, Query, Request};
 
 /// Runs `pull`.
 pub async fn command(cli: &Cli, matches: &Matches) -> Outcome {
+    cli.refuse_content_trust(matches)?;
     let name = &matches.arguments[0];
     let reference = parsed(name)?;
     let all = matches.on("all-tags");

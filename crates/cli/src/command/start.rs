@@ -13,6 +13,9 @@ use gantry_client::Request;
 pub async fn start(cli: &Cli, matches: &Matches) -> Outcome {
     let client = cli.client()?;
     let names = &matches.arguments;
+    if matches.given("checkpoint") || matches.given("checkpoint-dir") {
+        return Err(Failure::new("checkpoints are not supported"));
+    }
     if matches.on("attach") || matches.on("interactive") {
         if names.len() > 1 {
             return Err(Failure::new(
@@ -20,9 +23,6 @@ pub async fn start(cli: &Cli, matches: &Matches) -> Outcome {
             ));
         }
         return attached(cli, matches, &names[0]).await;
-    }
-    if matches.given("checkpoint") || matches.given("checkpoint-dir") {
-        return Err(Failure::new("checkpoints are not supported"));
     }
     let mut failed = Vec::new();
     for name in names {

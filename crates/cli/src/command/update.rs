@@ -9,6 +9,7 @@ use crate::output;
 use crate::run::limits::parse_restart;
 use gantry_client::Request;
 use serde_json::{Value, json};
+use std::cell::RefCell;
 
 /// Runs `update`.
 pub async fn update(cli: &Cli, matches: &Matches) -> Outcome {
@@ -65,16 +66,23 @@ pub async fn update(cli: &Cli, matches: &Matches) -> Outcome {
         "RestartPolicy": restart,
     });
     let client = cli.client()?;
-    each(&matches.arguments, |name| {
-        let body = &body;
+    let warnings = RefCell::new(Vec::new());
+    let outcome = each(&matches.arguments, |name| {
+        let (body, warnings) = (&body, &warnings);
         async move {
             let request = Request::post(container_path(name, "/update")).json(body)?;
             let answer: Value = client.send(request).await?.json().await?;
-            for warning in answer["Warnings"].as_array().into_iter().flatten() {
-                output::error_line(warning.as_str().unwrap_or_default());
-            }
+            let told = answer["Warnings"].as_array().into_iter().flatten();
+            let told = told.filter_map(Value::as_str).map(str::to_owned);
+            warnings.borrow_mut().extend(told);
             Ok(Some(name.to_owned()))
         }
     })
-    .await
+    .await;
+    // After the names and on standard output, as Docker's client does.
+    warnings
+        .take()
+        .iter()
+        .for_each(|warning| output::line(warning));
+    outcome
 }

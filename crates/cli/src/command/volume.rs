@@ -91,9 +91,7 @@ async fn create(cli: &Cli, matches: &Matches) -> Outcome {
 }
 
 async fn list(cli: &Cli, matches: &Matches) -> Outcome {
-    if matches.on("cluster") {
-        return Err(Failure::new("--cluster: cluster volumes are not supported"));
-    }
+    let cluster = matches.on("cluster");
     let quiet = matches.on("quiet");
     let filters = filter::collect(&matches.all("filter"));
     let query = Query::new().when(!filters.is_empty(), "filters", filters.to_json());
@@ -102,10 +100,10 @@ async fn list(cli: &Cli, matches: &Matches) -> Outcome {
         None if !quiet => cli.config().volumes_format.clone(),
         None => String::new(),
     };
-    let default = if quiet {
-        "{{.Name}}"
-    } else {
-        "table {{.Driver}}\\t{{.Name}}"
+    let default = match (quiet, cluster) {
+        (true, _) => "{{.Name}}",
+        (_, true) => "table {{.Name}}\\t{{.Group}}\\t{{.Driver}}\\t{{.Availability}}\\t{{.Status}}",
+        _ => "table {{.Driver}}\\t{{.Name}}",
     };
     let chosen = match given.as_str() {
         "raw" if quiet => "name: {{.Name}}",
@@ -115,6 +113,7 @@ async fn list(cli: &Cli, matches: &Matches) -> Outcome {
     let format = Format::new(chosen, default, &HEADINGS)?;
     let answer = get(cli.client()?, "/volumes", query).await?;
     let mut volumes: Vec<&Value> = answer["Volumes"].as_array().into_iter().flatten().collect();
+    volumes.retain(|volume| !cluster || volume["ClusterVolume"].is_object());
     volumes.sort_by_key(|volume| text(volume, "Name"));
     let rows = volumes
         .into_iter()

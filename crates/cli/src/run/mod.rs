@@ -329,6 +329,7 @@ async fn create_container(
             server.as_str().unwrap_or_default()
         ));
     }
+    cli.refuse_content_trust(matches)?;
     let mut id_file = IdFile::create(matches.get("cidfile").unwrap_or_default())?;
     let familiar = match reference::parse_any(image) {
         Ok(AnyReference::Named(reference)) => {

@@ -217,7 +217,7 @@ fn config(config: &Config) -> wire::Config {
             .healthcheck
             .clone()
             .and_then(|check| serde_json::from_value(check).ok()),
-        args_escaped: false,
+        args_escaped: config.args_escaped,
         image: config.image.clone(),
         volumes: (!config.volumes.is_empty()).then(|| KeySet(config.volumes.clone())),
         working_dir: config.working_dir.clone(),
@@ -286,11 +286,11 @@ fn host_config(host: &HostConfig) -> wire::HostConfig {
         storage_opt: None,
         tmpfs: map(&host.tmpfs),
         uts_mode: host.uts_mode.clone(),
-        userns_mode: String::new(),
+        userns_mode: host.userns_mode.clone(),
         shm_size: host.shm_size_bytes,
         sysctls: map(&host.sysctls),
         runtime: host.runtime.clone(),
-        isolation: String::new(),
+        isolation: host.isolation.clone(),
         resources: resources(host),
         mounts: (!host.mounts.is_empty())
             .then(|| host.mounts.iter().map(mount::wire_spec).collect()),

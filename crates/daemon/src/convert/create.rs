@@ -60,7 +60,13 @@ pub fn update_options(body: wire::UpdateRequest) -> Result<UpdateOptions, ApiErr
         restart_policy,
     } = body;
     let parts = resources(limits)?;
+    let limits = &parts.resources;
     for (field, given) in [
+        ("BlkioWeightDevice", !limits.blkio_weight_device.is_empty()),
+        ("BlkioDeviceReadBps", !limits.blkio_read_bps.is_empty()),
+        ("BlkioDeviceWriteBps", !limits.blkio_write_bps.is_empty()),
+        ("BlkioDeviceReadIOps", !limits.blkio_read_iops.is_empty()),
+        ("BlkioDeviceWriteIOps", !limits.blkio_write_iops.is_empty()),
         ("Devices", !parts.devices.is_empty()),
         ("DeviceCgroupRules", !parts.device_cgroup_rules.is_empty()),
         ("Ulimits", !parts.ulimits.is_empty()),
@@ -143,8 +149,7 @@ fn config(user: wire::Config) -> Result<Config, ApiError> {
         env,
         cmd,
         healthcheck,
-        // Only Windows escapes arguments.
-        args_escaped: _,
+        args_escaped,
         image,
         volumes,
         working_dir,
@@ -179,6 +184,7 @@ fn config(user: wire::Config) -> Result<Config, ApiError> {
         mac_address,
         open_stdin,
         stdin_once,
+        args_escaped,
         env: env.unwrap_or_default(),
         cmd: cmd.map(|list| list.0),
         entrypoint: entrypoint.map(|list| list.0),
@@ -311,6 +317,8 @@ fn host_config_options(host: wire::HostConfig) -> Result<HostConfig, ApiError> {
         ipc_mode,
         pid_mode,
         uts_mode,
+        userns_mode,
+        isolation,
         cgroupns_mode,
         extra_hosts: extra_hosts.unwrap_or_default(),
         dns: dns.unwrap_or_default(),

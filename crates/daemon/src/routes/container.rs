@@ -125,7 +125,7 @@ pub async fn start(mut request: Request, name: &str) -> Reply {
         )
         .into());
     }
-    if request.query.contains("checkpoint") {
+    if request.query.contains("checkpoint") || request.query.contains("checkpoint-dir") {
         return Err(ApiError::not_implemented(
             "container checkpoint is not supported by this engine",
         )

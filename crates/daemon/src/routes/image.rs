@@ -44,20 +44,12 @@ pub async fn list(request: Request) -> Reply {
 }
 
 pub async fn inspect(request: Request, name: &str) -> Reply {
-    let image = request.daemon.engine.image(name).await?;
-    if let Some(wanted) = json_platform(&request)? {
-        let own = image.config().platform();
-        if !wanted.matches(&own) {
-            return Err(ApiError::not_found(format!(
-                "image with reference {name} was found but its platform ({own}) does not match the specified platform ({wanted})"
-            ))
-            .into());
-        }
-    }
+    let image = of_platform(&request, name).await?;
     respond::ok(&convert::image::inspect(&image, request.version))
 }
 
 pub async fn history(request: Request, name: &str) -> Reply {
+    of_platform(&request, name).await?;
     let history = request.daemon.engine.history(name).await?;
     respond::ok(
         &history
@@ -223,6 +215,24 @@ pub async fn save(request: Request, name: Option<String>) -> Reply {
         }
     });
     respond::stream("application/x-tar", Body::channel(receiver))
+}
+
+/// Finds an image, which must be of the parameter `platform` if that is given.
+async fn of_platform(
+    request: &Request,
+    name: &str,
+) -> Result<std::sync::Arc<gantry_engine::image::Image>, Failure> {
+    let image = request.daemon.engine.image(name).await?;
+    if let Some(wanted) = json_platform(request)? {
+        let own = image.config().platform();
+        if !wanted.matches(&own) {
+            return Err(ApiError::not_found(format!(
+                "image with reference {name} was found but its platform ({own}) does not match the specified platform ({wanted})"
+            ))
+            .into());
+        }
+    }
+    Ok(image)
 }
 
 /// Reads the parameter `platform` where it is a JSON object; several of them are refused.

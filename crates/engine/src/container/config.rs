@@ -22,6 +22,8 @@ pub struct Config {
     pub open_stdin: bool,
     /// Closes stdin when the first client that was attached to it ends its side.
     pub stdin_once: bool,
+    /// Says of the command that its arguments are escaped for Windows; kept for `inspect`.
+    pub args_escaped: bool,
     pub env: Vec<String>,
     pub cmd: Option<Vec<String>>,
     pub entrypoint: Option<Vec<String>>,
@@ -129,6 +131,10 @@ pub struct HostConfig {
     pub pid_mode: String,
     /// `""`, `host`.
     pub uts_mode: String,
+    /// Empty or `host`, which are one without remapping; kept for `inspect`.
+    pub userns_mode: String,
+    /// Empty or `default`, which are one; kept for `inspect`.
+    pub isolation: String,
     /// `""`, `private`, `host`.
     pub cgroupns_mode: String,
     pub extra_hosts: Vec<String>,

@@ -6,6 +6,7 @@
 mod errors;
 mod events;
 mod exec;
+mod fields;
 mod guide;
 mod images;
 mod interactive;
@@ -13,6 +14,7 @@ mod isolation;
 mod lifecycle;
 mod logs;
 mod network;
+mod options;
 mod query;
 mod run;
 mod storage;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         ("images", images::ALL),
         ("interactive", interactive::ALL),
         ("query", query::ALL),
+        ("options", options::ALL),
+        ("fields", fields::ALL),
         ("errors", errors::ALL),
         ("wire", wire::ALL),
     ])
