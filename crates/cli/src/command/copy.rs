@@ -350,6 +350,8 @@ async fn stat(client: &Client, container: &str, path: &str) -> Outcome<Option<Va
             crate::command::inspect_container(client, container).await?;
             Ok(None)
         }
+        // The refusal's words come with the answer to the copy itself.
+        Err(Error::Daemon { status: 501, .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

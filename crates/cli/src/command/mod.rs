@@ -57,6 +57,7 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         "container prune" | "image prune" | "volume prune" | "network prune" | "system prune" => {
             Box::pin(prune::prune(cli, path, matches)).await
         }
+        "builder prune" => Box::pin(prune::build_cache(cli, matches)).await,
         "image ls" => Box::pin(images::images(cli, matches)).await,
         "image pull" => Box::pin(pull::command(cli, matches)).await,
         "image history" | "image import" | "image load" | "image rm" | "image save"

@@ -180,31 +180,52 @@ async fn system(
                 filters.to_json()
             },
         );
-        match client
-            .send(Request::post("/build/prune").query(query))
-            .await
-        {
-            Ok(answer) => {
-                let answer: Value = answer.json().await?;
-                bytes += answer["SpaceReclaimed"].as_f64().unwrap_or(0.0);
-                let ids: Vec<&str> = answer["CachesDeleted"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                    .collect();
-                if !ids.is_empty() {
-                    output::line(&format!(
-                        "Deleted build cache objects:\n{}\n",
-                        ids.join("\n")
-                    ));
-                }
-            }
-            // A daemon without a builder has no cache to prune.
-            Err(error) if matches!(error.status(), Some(404 | 501)) => {}
-            Err(error) => return Err(error.into()),
-        }
+        bytes += cache_pruned(client, query).await?;
     }
     output::line(&format!("Total reclaimed space: {}", units::size(bytes, 4)));
     Ok(())
+}
+
+/// Runs `builder prune`.
+pub async fn build_cache(cli: &Cli, matches: &Matches) -> Outcome {
+    let all = matches.on("all");
+    let mut values = cli.config().prune_filters.clone();
+    values.extend(matches.all("filter"));
+    let filters = filter::collect(&values);
+    let what = if all { "all" } else { "all dangling" };
+    if !matches.on("force")
+        && !confirmed(&format!(
+            "WARNING! This will remove {what} build cache. Are you sure you want to continue?"
+        ))?
+    {
+        return Ok(());
+    }
+    let kept = matches.bytes("keep-storage").unwrap_or(0);
+    let query = Query::new()
+        .when(all, "all", "1")
+        .when(!filters.is_empty(), "filters", filters.to_json())
+        .when(kept > 0, "keep-storage", kept.to_string());
+    let bytes = cache_pruned(cli.client()?, query).await?;
+    output::line(&format!("Total reclaimed space: {}", units::size(bytes, 4)));
+    Ok(())
+}
+
+/// Prunes the build cache, tells what went, and returns its bytes.
+async fn cache_pruned(client: &Client, query: Query) -> Outcome<f64> {
+    let request = Request::post("/build/prune").query(query);
+    let answer: Value = match client.send(request).await {
+        Ok(answer) => answer.json().await?,
+        // A daemon without a builder has no cache to prune.
+        Err(error) if matches!(error.status(), Some(404 | 501)) => return Ok(0.0),
+        Err(error) => return Err(error.into()),
+    };
+    let caches = answer["CachesDeleted"].as_array().into_iter().flatten();
+    let ids: Vec<&str> = caches.filter_map(Value::as_str).collect();
+    if !ids.is_empty() {
+        output::line(&format!(
+            "Deleted build cache objects:\n{}\n",
+            ids.join("\n")
+        ));
+    }
+    Ok(answer["SpaceReclaimed"].as_f64().unwrap_or(0.0))
 }

@@ -779,6 +779,92 @@ mod tests {
         assert!(body.get("Healthcheck").is_none());
     }
 
+    /// A value for each flag of `create`; the type's where the flag has no form of its own.
+    fn sample(flag: &crate::grammar::Flag) -> &'static str {
+        match (flag.name, flag.value) {
+            (_, "") => "true",
+            ("add-host", _) => "a:1.2.3.4",
+            ("annotation" | "label" | "env" | "storage-opt" | "log-opt", _) => "a=b",
+            ("attach", _) => "stderr",
+            ("blkio-weight-device", _) => "/dev/null:100",
+            ("cgroupns" | "userns" | "uts" | "pid" | "ipc", _) => "host",
+            ("cpus", _) => "1.5",
+            ("device", _) => "/dev/null:/dev/x:r",
+            ("device-cgroup-rule", _) => "a",
+            ("device-read-bps" | "device-write-bps", _) => "/dev/null:1mb",
+            ("device-read-iops" | "device-write-iops", _) => "/dev/null:5",
+            ("dns" | "ip" | "link-local-ip", _) => "1.2.3.4",
+            ("ip6", _) => "fd00::1",
+            ("dns-search", _) => "example.test",
+            ("env-file" | "label-file", _) => "/dev/null",
+            ("gpus", _) => "all",
+            ("mac-address", _) => "02:42:ac:11:00:99",
+            ("mount", _) => "type=tmpfs,dst=/t",
+            ("restart", _) => "always",
+            ("security-opt", _) => "no-new-privileges",
+            ("sysctl", _) => "net.a=1",
+            ("ulimit", _) => "nofile=5:7",
+            ("volume", _) => "v:/v:ro",
+            ("expose" | "publish", _) => "80",
+            ("network" | "net", _) => "n",
+            (_, "duration") => "5s",
+            (_, "bytes") => "64m",
+            (_, "int" | "uint" | "uint16") => "5",
+            (_, "list" | "map" | "string") => "x",
+            (name, value) => panic!("no value for --{name} {value}"),
+        }
+    }
+
+    #[test]
+    fn create_sends_what_run_sends() {
+        let words = ["create", "--help"].map(str::to_owned);
+        let Found::Help { command, .. } = find("docker", &words) else {
+            panic!("no help of create");
+        };
+        let flags = &command.flags;
+        let plain = request("create image").expect("request").body;
+        let mut silent = Vec::new();
+        for flag in flags.iter().filter(|flag| flag.name != "help") {
+            // An alias of an address is of a network of the user's.
+            let network = match flag.name {
+                "network-alias" | "net-alias" => "--network n ",
+                _ => "",
+            };
+            let asked = |verb: &str| {
+                let line = format!(
+                    "{verb} {network}--{}={} image word",
+                    flag.name,
+                    sample(flag)
+                );
+                request(&line).map(|request| (request.body, request.auto_remove, request.tty))
+            };
+            let (created, run) = (asked("create"), asked("run"));
+            assert_eq!(created, run, "--{}", flag.name);
+            if created.is_ok_and(|(body, ..)| {
+                let mut plain = plain.clone();
+                plain["Cmd"] = json!(["word"]);
+                body == plain
+            }) {
+                silent.push(flag.name);
+            }
+        }
+        // The other flags change what is sent, and so what the engine does or refuses.
+        silent.sort_unstable();
+        assert_eq!(
+            silent,
+            [
+                // Of the command itself: the query, a file of the client, the pull before, and what is refused elsewhere.
+                "disable-content-trust",
+                "env-file",
+                "label-file",
+                "name",
+                "platform",
+                "pull",
+                "quiet"
+            ]
+        );
+    }
+
     #[test]
     fn refusals_have_dockers_text() {
         check_error("--pid foo x", "--pid: invalid PID mode");

@@ -172,7 +172,13 @@ async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Optio
                 Err(error) => Err(error.into()),
             }
         }
-        (method, segments) => return refused::answer(method, segments),
+        (method, segments) => {
+            let answer = refused::answer(method, segments);
+            if answer.is_some() {
+                request.discard_body().await;
+            }
+            return answer;
+        }
     };
     Some(reply)
 }

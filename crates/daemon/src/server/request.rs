@@ -74,6 +74,12 @@ impl Request {
         }
     }
 
+    /// Reads what the client still sends and forgets it: one that is refused while it sends an archive would see a broken
+    /// pipe in place of the answer.
+    pub async fn discard_body(mut self) {
+        while let Some(Ok(_)) = self.body.frame().await {}
+    }
+
     fn check_json_type(&self) -> Result<(), ApiError> {
         let content_type = self
             .headers

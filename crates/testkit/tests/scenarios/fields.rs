@@ -15,6 +15,8 @@ gantry_testkit::scenarios![
     an_update_refuses_what_stays,
     a_volume_has_its_fields,
     mounts_have_their_fields,
+    a_missing_source_is_made_when_asked,
+    a_new_volume_is_as_its_mount_says,
     an_images_platforms_are_refused,
 ];
 
@@ -516,6 +518,35 @@ fn mounts_have_their_fields(s: &Session) {
             "npipe",
         );
     }
+}
+
+fn a_missing_source_is_made_when_asked(s: &Session) {
+    let ask = |made: bool| {
+        let mount = json!({"Type": "bind", "Source": s.x("@dir/new/one"), "Target": "/m", "BindOptions": {"CreateMountpoint": made}});
+        create(s, &json!({"HostConfig": {"Mounts": [mount]}}))
+    };
+    refused(&ask(false), "bind source path does not exist");
+    let answer = ask(true);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let id = answer.json().expect("JSON")["Id"].clone();
+    s.d(&format!("start {}", id.as_str().expect("an id"))).ok();
+    assert!(s.dir().join("new/one").is_dir());
+}
+
+fn a_new_volume_is_as_its_mount_says(s: &Session) {
+    let ask = |options: Value| {
+        let mount = json!({"Type": "volume", "Source": s.x("@v"), "Target": "/m", "VolumeOptions": options});
+        create(s, &json!({"HostConfig": {"Mounts": [mount]}}))
+    };
+    refused(&ask(json!({"DriverConfig": {"Name": "nosuch"}})), "nosuch");
+    refused(
+        &ask(json!({"DriverConfig": {"Options": {"nosuch": "1"}}})),
+        "nosuch",
+    );
+    let answer = ask(json!({"Labels": {"tier": "a"}, "DriverConfig": {"Name": "local"}}));
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    s.d("volume inspect -f '{{.Driver}} {{.Labels.tier}}' @v")
+        .prints("local a\n");
 }
 
 fn an_images_platforms_are_refused(s: &Session) {

@@ -17,6 +17,7 @@ gantry_testkit::scenarios![
     the_none_driver_keeps_nothing,
     the_local_driver_reads_back,
     rotation_keeps_the_newest,
+    the_mode_is_checked_and_nothing_is_lost,
     a_wrong_driver_or_option_is_refused,
     logs_of_nothing,
     binary_output_survives,
@@ -154,6 +155,38 @@ fn rotation_keeps_the_newest(s: &Session) {
         "{}",
         numbers.len()
     );
+}
+
+fn the_mode_is_checked_and_nothing_is_lost(s: &Session) {
+    for options in [
+        "--log-opt mode=blocking",
+        "--log-opt mode=non-blocking --log-opt max-buffer-size=8m",
+    ] {
+        let name = format!("@c{}", options.len());
+        s.d(&format!("run --name {name} {options} @bb seq 1 20000"))
+            .ok();
+        s.d(&format!("logs --tail 1 {name}")).prints("20000\n");
+        s.d(&format!("logs {name}"))
+            .such_that("every line", |text| text.lines().count() == 20_000);
+    }
+    for (options, words) in [
+        (
+            "--log-opt mode=sometimes",
+            "logger: logging mode not supported: sometimes",
+        ),
+        (
+            "--log-opt max-buffer-size=1m",
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        ),
+        (
+            "--log-opt mode=non-blocking --log-opt max-buffer-size=much",
+            "invalid size: 'much'",
+        ),
+    ] {
+        s.d(&format!("run --rm {options} @bb true"))
+            .exits(125)
+            .warns(words);
+    }
 }
 
 fn a_wrong_driver_or_option_is_refused(s: &Session) {

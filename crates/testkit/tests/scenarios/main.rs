@@ -16,6 +16,7 @@ mod logs;
 mod network;
 mod options;
 mod query;
+mod refused;
 mod run;
 mod storage;
 mod wire;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ("query", query::ALL),
         ("options", options::ALL),
         ("fields", fields::ALL),
+        ("refused", refused::ALL),
         ("errors", errors::ALL),
         ("wire", wire::ALL),
     ])
