@@ -430,6 +430,23 @@ fn every_row_names_a_test_that_speaks_of_it() {
 /// The test that goes through all flags of `create` and compares them with those of `run`.
 const EVERY_FLAG: &str = "cli::run::options::create_sends_what_run_sends";
 
+/// The summary names tests as well.
+#[test]
+fn the_summary_names_tests_that_are_there() {
+    let text = read(&project().join("docs/status.md"));
+    let tests: Vec<String> = quoted(&text)
+        .into_iter()
+        .filter(|word| word.contains("::"))
+        .collect();
+    assert!(!tests.is_empty());
+    none(
+        tests
+            .iter()
+            .filter_map(|test| body_of(test).err())
+            .collect(),
+    );
+}
+
 #[test]
 fn missing_and_foreign_rows_are_faults() {
     let row = |subject: &str| Row {

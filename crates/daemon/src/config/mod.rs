@@ -514,6 +514,19 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_hold_anyway_change_nothing() {
+        for line in [
+            "--live-restore",
+            "--userland-proxy",
+            "--userland-proxy=false",
+            "--raw-logs",
+            "--raw-logs=false",
+        ] {
+            assert_eq!(check(line), check(""), "{line}");
+        }
+    }
+
+    #[test]
     fn the_help_names_every_option() {
         let text = help();
         assert!(

@@ -168,6 +168,21 @@ fn options_of_a_file_system_hold_or_are_refused() {
             "{option}: {output}"
         );
     }
+    for option in [
+        "async",
+        "nomand",
+        "noiversion",
+        "norelatime",
+        "loud",
+        "silent",
+        "defaults",
+    ] {
+        for kind in ["tmpfs", "bind"] {
+            let mut bundle = Bundle::new("grep -c ' /t ' /proc/self/mountinfo");
+            bundle.mount("/t", kind, "/etc", &[option]);
+            assert_eq!(bundle.output(), "1\n", "{kind} {option}");
+        }
+    }
     for (kind, option) in [
         ("tmpfs", "iversion"),
         ("tmpfs", "remount"),

@@ -194,6 +194,8 @@ fn a_volume_driver_is_chosen_by_name(s: &Session) {
 fn values_that_change_nothing_are_taken(s: &Session) {
     s.d("run --rm --userns host --isolation default --no-healthcheck --disable-content-trust -q @bb echo ran")
         .prints("ran\n");
+    s.d("run --rm --security-opt apparmor=unconfined --security-opt label=disable @bb echo ran")
+        .prints("ran\n");
     s.d("create --name @c --no-healthcheck @bb").ok();
     s.d("inspect -f '{{.Config.Healthcheck.Test}}' @c")
         .prints("[NONE]\n");
