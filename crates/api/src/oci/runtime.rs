@@ -98,7 +98,7 @@ pub struct Process {
     pub io_priority: Option<LinuxIoPriority>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<Scheduler>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
     pub exec_cpu_affinity: Option<Value>,
     #[serde(flatten)]
     pub unknown: Unknown,

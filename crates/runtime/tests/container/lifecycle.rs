@@ -355,6 +355,19 @@ fn what_is_not_done_is_refused() {
         assert!(ran.stderr.contains(word), "{}", ran.stderr);
     }
     assert_eq!(bundle.runtime(&["--systemd-cgroup=false", "list"]).code, 0);
+    for (object, field, value) in [
+        ("process", "execCPUAffinity", json!({ "initial": "0" })),
+        ("linux", "intelRdt", json!({ "closID": "x" })),
+        ("linux", "netDevices", json!({ "eth9": {} })),
+        ("linux", "mountLabel", json!("x")),
+        ("linux", "memoryPolicy", json!({ "mode": "MPOL_BIND" })),
+    ] {
+        let mut bundle = Bundle::new("true");
+        bundle.spec[object][field] = value;
+        let ran = bundle.run();
+        assert_eq!(ran.code, 1, "{field}");
+        assert!(ran.stderr.contains(field), "{field}: {}", ran.stderr);
+    }
 }
 
 fn a_failed_create_leaves_nothing() {
