@@ -5,7 +5,7 @@ SHELL := /bin/bash
 TARGET := target/x86_64-unknown-linux-gnu
 IMAGES := target/test-images
 
-.PHONY: help build release demo test test-unprivileged scenarios crash oracle oracle-down bench images packages lint install clean
+.PHONY: help build release demo test test-unprivileged scenarios vm crash oracle oracle-down bench images packages lint install clean
 
 help:
 	@echo 'make demo               see it work: installs what it needs, builds, runs containers, cleans up'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test               everything that a change must pass (root, Debian)'
 	@echo 'make test-unprivileged  the pure tests alone'
 	@echo 'make scenarios          what a user does, on Gantry       (T=name chooses)'
+	@echo 'make vm                 kernel tests and scenarios, emulated, control groups version 2 (V="..." chooses)'
 	@echo 'make crash              the long crash test, 300 kills    (KILLS=n SEED=n)'
 	@echo 'make oracle             the scenarios on the real Docker  (RECORD=1 records its answers anew)'
 	@echo 'make bench              Gantry beside Docker and podman   (B="..." chooses)'
@@ -48,6 +49,9 @@ test-unprivileged:
 
 scenarios: images build
 	GANTRY_DOCKER="$$(tests/docker-client || echo docker)" cargo test --package gantry-testkit --test scenarios -- $(T)
+
+vm: images
+	tests/vm/run $(V)
 
 crash: images build
 	GANTRY_CRASH_KILLS=$(or $(KILLS),300) $(if $(SEED),GANTRY_CRASH_SEED=$(SEED)) cargo test --package gantry-testkit --test crash

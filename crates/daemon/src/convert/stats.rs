@@ -67,9 +67,13 @@ pub fn response(sample: &StatsSample, before: Option<&StatsSample>) -> StatsResp
         precpu_stats: before.map(cpu).unwrap_or_default(),
         memory_stats: MemoryStats {
             usage: group.memory.usage_bytes,
-            max_usage: group.memory.max_usage_bytes.unwrap_or(0),
+            max_usage: if unified {
+                0
+            } else {
+                group.memory.max_usage_bytes.unwrap_or(0)
+            },
             stats: group.memory.stat.iter().cloned().collect(),
-            failcnt: if unified { 0 } else { group.memory.failures },
+            failcnt: group.memory.failures,
             // A container without a limit has the machine's.
             limit: group
                 .memory

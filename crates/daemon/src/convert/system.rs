@@ -102,12 +102,19 @@ pub fn info(
         crate::config::Seccomp::File(path) => path.display().to_string(),
     };
     let mut security = vec![format!("name=seccomp,profile={profile}")];
-    if version.is_before(25) {
-        // The words of old have no properties.
-        security = vec!["seccomp".to_owned()];
+    if info.cgroup_version == "2" {
+        // The default of a container there is a control group namespace of its own.
+        security.push("name=cgroupns".to_owned());
     }
     if settings.no_new_privileges {
         security.push("name=no-new-privileges".to_owned());
+    }
+    if version.is_before(25) {
+        // The words of old have no properties.
+        for option in &mut security {
+            let name = option.split([',', '=']).nth(1).unwrap_or(option);
+            *option = name.to_owned();
+        }
     }
     let mut warnings = Vec::new();
     if settings
@@ -119,6 +126,8 @@ pub fn info(
             "WARNING: API is accessible over TCP without encryption: access to it is access to root on the host".to_owned(),
         );
     }
+    let ipv4_forwarding = is_one("/proc/sys/net/ipv4/ip_forward");
+    warnings.extend(missing(info, ipv4_forwarding));
     Info {
         id: info.id.clone(),
         containers: signed(info.containers),
@@ -154,7 +163,7 @@ pub fn info(
         cpu_shares: support.cpu_shares,
         cpu_set: support.cpuset,
         pids_limit: support.pids_limit,
-        ipv4_forwarding: is_one("/proc/sys/net/ipv4/ip_forward"),
+        ipv4_forwarding,
         bridge_nf_iptables: version.is_before(50).then_some(false),
         bridge_nf_ip6tables: version.is_before(50).then_some(false),
         debug: settings.log.level >= tracing::Level::DEBUG,
@@ -242,6 +251,48 @@ pub fn info(
     }
 }
 
+/// Docker's warnings about what the machine cannot do, in its order.
+fn missing(
+    info: &gantry_engine::system::Info,
+    ipv4_forwarding: bool,
+) -> impl Iterator<Item = String> + use<> {
+    let support = &info.cgroups;
+    let (v1, v2) = (info.cgroup_version == "1", info.cgroup_version == "2");
+    let throttle = |v1_file: &'static str, v2_key: &'static str| {
+        let what = if v2 {
+            format!("No io.max ({v2_key}) support")
+        } else {
+            format!("No blkio throttle.{v1_file} support")
+        };
+        (support.blkio_throttle, what)
+    };
+    let no = |what: &str| format!("No {what} support");
+    [
+        (support.memory_limit, no("memory limit")),
+        (support.swap_limit, no("swap limit")),
+        (
+            support.kernel_memory_tcp || !v1,
+            no("kernel memory TCP limit"),
+        ),
+        (support.oom_kill_disable || !v1, no("oom kill disable")),
+        (support.cpu_quota, no("cpu cfs quota")),
+        (support.cpu_quota, no("cpu cfs period")),
+        (support.cpu_shares, no("cpu shares")),
+        (support.cpuset, no("cpuset")),
+        // Version 1 has had no weight since Linux 5.0, and nobody can do anything about it.
+        (support.blkio_weight || !v2, no("io.weight")),
+        (support.blkio_weight || !v2, no("io.weight (per device)")),
+        throttle("read_bps_device", "rbps"),
+        throttle("write_bps_device", "wbps"),
+        throttle("read_iops_device", "riops"),
+        throttle("write_iops_device", "wiops"),
+        (ipv4_forwarding, "IPv4 forwarding is disabled".to_owned()),
+    ]
+    .into_iter()
+    .filter(|(supported, _)| !supported)
+    .map(|(_, what)| format!("WARNING: {what}"))
+}
+
 fn is_one(path: &str) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
 }
@@ -249,6 +300,40 @@ fn is_one(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_machine_cannot_do_is_said_as_docker_does() {
+        let mut info = gantry_engine::system::Info {
+            cgroup_version: "2",
+            ..Default::default()
+        };
+        info.cgroups.memory_limit = true;
+        info.cgroups.cpu_quota = true;
+        info.cgroups.cpu_shares = true;
+        info.cgroups.blkio_weight = true;
+        let said = |info: &gantry_engine::system::Info| missing(info, false).collect::<Vec<_>>();
+        assert_eq!(
+            said(&info),
+            [
+                "WARNING: No swap limit support",
+                "WARNING: No cpuset support",
+                "WARNING: No io.max (rbps) support",
+                "WARNING: No io.max (wbps) support",
+                "WARNING: No io.max (riops) support",
+                "WARNING: No io.max (wiops) support",
+                "WARNING: IPv4 forwarding is disabled",
+            ]
+        );
+        info.cgroup_version = "1";
+        let first = &said(&info)[1..3];
+        assert_eq!(
+            first,
+            [
+                "WARNING: No kernel memory TCP limit support",
+                "WARNING: No oom kill disable support"
+            ]
+        );
+    }
 
     #[test]
     fn the_version_names_the_range_that_is_served() {

@@ -69,8 +69,8 @@ impl Engine {
         };
         let mut warnings = Vec::new();
         self.fill_host(&mut host, &mut warnings)?;
-        let has_weight = self.inner.cgroups.support().blkio_weight;
-        limits::discard(&mut host.resources, has_weight, &mut warnings);
+        let support = self.inner.cgroups.support();
+        limits::discard(&mut host.resources, &support, &mut warnings);
         self.check(&config, &host)?;
         let links = self.resolve_links(&host)?;
         let inherited = self.inherited_mounts(&host.volumes_from)?;
@@ -248,12 +248,9 @@ impl Engine {
             host.ipc_mode = "private".into();
         }
         if host.cgroupns_mode.is_empty() {
-            host.cgroupns_mode = if host.privileged
-                && self.inner.cgroups.version() == gantry_sys::cgroup::Version::V1
-            {
-                "host".into()
-            } else {
-                "private".into()
+            host.cgroupns_mode = match self.inner.cgroups.version() {
+                gantry_sys::cgroup::Version::V1 => "host".into(),
+                gantry_sys::cgroup::Version::V2 => "private".into(),
             };
         }
         if host.runtime.is_empty() {

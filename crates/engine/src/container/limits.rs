@@ -4,6 +4,7 @@ use gantry_api::oci::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice,
     LinuxWeightDevice,
 };
+use gantry_sys::cgroup::Support;
 
 use super::config::Resources;
 use crate::{Error, Result};
@@ -90,20 +91,104 @@ pub(crate) fn check(resources: &Resources) -> Result<()> {
 }
 
 /// Takes out what the machine's cgroups cannot do and a container can do without, and warns in Docker's words.
-pub(crate) fn discard(resources: &mut Resources, has_weight: bool, warnings: &mut Vec<String>) {
-    if has_weight {
-        return;
+pub(crate) fn discard(resources: &mut Resources, support: &Support, warnings: &mut Vec<String>) {
+    let mut warn = |text: &str| warnings.push(text.to_owned());
+    if resources.memory_bytes > 0 && !support.memory_limit {
+        warn(
+            "Your kernel does not support memory limit capabilities or the cgroup is not mounted. Limitation discarded.",
+        );
+        (resources.memory_bytes, resources.memory_swap_bytes) = (0, -1);
     }
-    if std::mem::take(&mut resources.blkio_weight) != 0 {
-        warnings.push(
-            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.".into(),
+    if resources.memory_bytes > 0 && resources.memory_swap_bytes != -1 && !support.swap_limit {
+        warn(
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.",
+        );
+        resources.memory_swap_bytes = -1;
+    }
+    if resources.memory_swappiness.is_some() && !support.memory_swappiness {
+        warn(
+            "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.",
+        );
+        resources.memory_swappiness = None;
+    }
+    if resources.memory_reservation_bytes > 0 && !support.memory_reservation {
+        warn(
+            "Your kernel does not support memory soft limit capabilities or the cgroup is not mounted. Limitation discarded.",
+        );
+        resources.memory_reservation_bytes = 0;
+    }
+    if !support.oom_kill_disable && resources.oom_kill_disable.take() == Some(true) {
+        warn("Your kernel does not support OomKillDisable. OomKillDisable discarded.");
+    }
+    if resources.oom_kill_disable == Some(true) && resources.memory_bytes == 0 {
+        warn(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.",
         );
     }
-    if !std::mem::take(&mut resources.blkio_weight_device).is_empty() {
-        warnings.push(
-            "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded."
-                .into(),
+    if !support.pids_limit && resources.pids_limit.take().is_some_and(|limit| limit > 0) {
+        warn(
+            "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.",
         );
+    }
+    if resources.cpu_shares > 0 && !support.cpu_shares {
+        warn(
+            "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.",
+        );
+        resources.cpu_shares = 0;
+    }
+    if (resources.cpu_period_us, resources.cpu_quota_us) != (0, 0) && !support.cpu_quota {
+        warn("Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.");
+        (resources.cpu_period_us, resources.cpu_quota_us) = (0, 0);
+    }
+    let has_set = !resources.cpuset_cpus.is_empty() || !resources.cpuset_mems.is_empty();
+    if has_set && !support.cpuset {
+        warn("Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.");
+        resources.cpuset_cpus.clear();
+        resources.cpuset_mems.clear();
+    }
+    if !support.blkio_weight && std::mem::take(&mut resources.blkio_weight) != 0 {
+        warn(
+            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.",
+        );
+    }
+    let Resources {
+        blkio_weight_device,
+        blkio_read_bps,
+        blkio_write_bps,
+        blkio_read_iops,
+        blkio_write_iops,
+        ..
+    } = resources;
+    for (supported, list, text) in [
+        (
+            support.blkio_weight,
+            blkio_weight_device,
+            "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.",
+        ),
+        (
+            support.blkio_throttle,
+            blkio_read_bps,
+            "Your kernel does not support BPS Block I/O read limit or the cgroup is not mounted. Block I/O BPS read limit discarded.",
+        ),
+        (
+            support.blkio_throttle,
+            blkio_write_bps,
+            "Your kernel does not support BPS Block I/O write limit or the cgroup is not mounted. Block I/O BPS write limit discarded.",
+        ),
+        (
+            support.blkio_throttle,
+            blkio_read_iops,
+            "Your kernel does not support IOPS Block read limit or the cgroup is not mounted. Block I/O IOPS read limit discarded.",
+        ),
+        (
+            support.blkio_throttle,
+            blkio_write_iops,
+            "Your kernel does not support IOPS Block write limit or the cgroup is not mounted. Block I/O IOPS write limit discarded.",
+        ),
+    ] {
+        if !supported && !std::mem::take(list).is_empty() {
+            warn(text);
+        }
     }
 }
 
@@ -329,19 +414,99 @@ mod tests {
         .unwrap();
     }
 
+    /// A machine whose cgroups can do everything.
+    const EVERYTHING: Support = Support {
+        memory_limit: true,
+        swap_limit: true,
+        memory_reservation: true,
+        memory_swappiness: true,
+        kernel_memory_tcp: true,
+        oom_kill_disable: true,
+        cpu_shares: true,
+        cpu_quota: true,
+        cpu_realtime: true,
+        cpuset: true,
+        pids_limit: true,
+        blkio_weight: true,
+        blkio_throttle: true,
+        hugetlb: true,
+        devices: true,
+    };
+
+    fn discarded(given: &Resources, support: &Support) -> (Resources, Vec<String>) {
+        let (mut resources, mut warnings) = (given.clone(), Vec::new());
+        discard(&mut resources, support, &mut warnings);
+        (resources, warnings)
+    }
+
     #[test]
-    fn a_weight_that_the_kernel_does_not_know_is_discarded_with_a_warning() {
+    fn a_limit_that_the_kernel_does_not_know_is_discarded_with_a_warning() {
+        let device = || vec![("/dev/sda".into(), 100)];
         let given = Resources {
+            memory_bytes: 64 << 20,
+            memory_swap_bytes: 128 << 20,
+            memory_reservation_bytes: 32 << 20,
+            memory_swappiness: Some(50),
+            oom_kill_disable: Some(true),
+            cpu_shares: 512,
+            cpu_quota_us: 50_000,
+            cpuset_cpus: "0".into(),
+            pids_limit: Some(50),
             blkio_weight: 5,
-            blkio_weight_device: vec![("/dev/sda".into(), 100)],
+            blkio_weight_device: device(),
+            blkio_read_bps: device(),
+            blkio_write_bps: device(),
+            blkio_read_iops: device(),
+            blkio_write_iops: device(),
             ..Resources::default()
         };
-        let (mut resources, mut warnings) = (given.clone(), Vec::new());
-        discard(&mut resources, true, &mut warnings);
-        assert_eq!((&resources, warnings.len()), (&given, 0));
-        assert!(check(&resources).is_err());
-        discard(&mut resources, false, &mut warnings);
+        assert_eq!(discarded(&given, &EVERYTHING), (given.clone(), Vec::new()));
+        assert!(check(&given).is_err());
+        let nothing = Resources {
+            memory_swap_bytes: -1,
+            ..Resources::default()
+        };
+        let (resources, warnings) = discarded(&given, &Support::default());
+        assert_eq!((resources, warnings.len()), (nothing, 14));
+    }
+
+    #[test]
+    fn version_2_discards_what_version_1_alone_knows() {
+        let version_2 = Support {
+            memory_swappiness: false,
+            oom_kill_disable: false,
+            ..EVERYTHING
+        };
+        let given = Resources {
+            memory_swappiness: Some(50),
+            oom_kill_disable: Some(true),
+            ..Resources::default()
+        };
+        let (resources, warnings) = discarded(&given, &version_2);
         assert_eq!((resources, warnings.len()), (Resources::default(), 2));
+        // What Docker's client always sends is not worth a word.
+        let given = Resources {
+            oom_kill_disable: Some(false),
+            ..Resources::default()
+        };
+        assert_eq!(
+            discarded(&given, &version_2),
+            (Resources::default(), Vec::new())
+        );
+    }
+
+    #[test]
+    fn memory_is_limited_without_swap_where_swap_is_not_counted() {
+        let support = Support {
+            swap_limit: false,
+            ..EVERYTHING
+        };
+        let given = Resources {
+            memory_bytes: 64 << 20,
+            ..Resources::default()
+        };
+        let (resources, warnings) = discarded(&given, &support);
+        assert_eq!((resources.memory_swap_bytes, warnings.len()), (-1, 1));
     }
 
     #[test]

@@ -32,14 +32,11 @@ impl Engine {
             {
                 return Err(Error::invalid("Restart policy cannot be updated because AutoRemove is enabled for the container"));
             }
-            let mut resources = before.host.resources.clone();
-            merge(&mut resources, &options.resources);
+            let mut given = options.resources;
             let mut warnings = Vec::new();
-            limits::discard(
-                &mut resources,
-                engine.inner.cgroups.support().blkio_weight,
-                &mut warnings,
-            );
+            limits::discard(&mut given, &engine.inner.cgroups.support(), &mut warnings);
+            let mut resources = before.host.resources.clone();
+            merge(&mut resources, &given);
             limits::check(&resources)?;
             if before.state.status.has_process() {
                 let oci = limits::oci(&resources).map_err(failed)?;

@@ -196,7 +196,7 @@ impl Layout {
                 .is_some_and(|one| one.version == Version::V2)
         };
         let has = |controller: &str| self.hierarchy(controller).is_some();
-        // Version 2 has memory.swap.max in each non-root memory cgroup unless swap accounting is switched off.
+        // Version 2 has memory.swap.max in each non-root memory cgroup unless the kernel knows no swap or does not count it.
         let v2_swap = v2("memory") && swap_accounting();
         Support {
             memory_limit: has("memory"),
@@ -220,11 +220,12 @@ impl Layout {
     }
 }
 
-/// False where the kernel was started with `swapaccount=0`.
+/// False where the kernel was built without swap or started with `swapaccount=0`.
 fn swap_accounting() -> bool {
-    std::fs::read_to_string("/proc/cmdline").map_or(true, |line| {
-        !line.split_whitespace().any(|word| word == "swapaccount=0")
-    })
+    Path::new("/proc/swaps").exists()
+        && std::fs::read_to_string("/proc/cmdline").map_or(true, |line| {
+            !line.split_whitespace().any(|word| word == "swapaccount=0")
+        })
 }
 
 fn rank(point: &Path) -> (bool, usize) {

@@ -19,7 +19,10 @@ gantry_testkit::scenarios![
     ipc_is_private_or_shared,
     the_hostname_is_the_containers_own,
     the_control_group_looks_like_the_root,
-    cgroup_limits_are_visible,
+    the_control_group_has_the_parent_that_is_asked_for,
+    control_group_limits_are_visible,
+    block_devices_are_throttled,
+    what_version_2_cannot_limit_is_discarded_aloud,
     no_foreign_mounts_are_seen,
     no_descriptors_leak_into_the_container,
     mounting_is_refused,
@@ -204,49 +207,163 @@ fn the_hostname_is_the_containers_own(s: &Session) {
         .warns("conflicting options: hostname and the UTS mode");
 }
 
-fn the_control_group_looks_like_the_root(s: &Session) {
-    s.d("run --rm --cgroupns private @bb cat /proc/self/cgroup")
-        .ok()
-        .such_that("each path is the root", |text| {
-            text.lines().all(|line| line.ends_with(":/"))
-        });
-    s.d("run --rm --cgroupns host @bb cat /proc/self/cgroup")
-        .ok()
-        .such_that("the real path", |text| {
-            text.lines().any(|line| !line.ends_with(":/"))
-        });
+/// Whether the engine's machine has version 2 of control groups alone.
+fn is_version_2(s: &Session) -> bool {
+    s.d("info -f '{{.CgroupVersion}}'").ok().text().trim() == "2"
 }
 
-fn cgroup_limits_are_visible(s: &Session) {
-    let file = |v1: &str, v2: &str| {
-        format!("cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/{v2}")
-    };
-    let check = |options: &str, v1: &str, v2: &str, expected: &str| {
-        s.d(&format!("run --rm {options} @bb sh -c '{}'", file(v1, v2)))
+fn the_control_group_looks_like_the_root(s: &Session) {
+    let is_root = |text: &str| text.lines().all(|line| line.ends_with(":/"));
+    let has_path = |text: &str| text.lines().any(|line| !line.ends_with(":/"));
+    s.d("run --rm --cgroupns private @bb cat /proc/self/cgroup")
+        .ok()
+        .such_that("each path is the root", is_root);
+    s.d("run --rm --cgroupns host @bb cat /proc/self/cgroup")
+        .ok()
+        .such_that("the real path", has_path);
+    let default = s.d("run --rm @bb cat /proc/self/cgroup").ok();
+    let security = s.d("info -f '{{.SecurityOptions}}'").ok().text();
+    if is_version_2(s) {
+        default.such_that("private on version 2", is_root);
+        s.d("run --rm --privileged @bb sh -c 'cat /proc/self/cgroup; mkdir /sys/fs/cgroup/x'")
+            .prints("0::/\n");
+    } else {
+        default.such_that("the host's on version 1", has_path);
+    }
+    assert_eq!(
+        security.contains("name=cgroupns"),
+        is_version_2(s),
+        "{security}"
+    );
+}
+
+fn the_control_group_has_the_parent_that_is_asked_for(s: &Session) {
+    let parent = s.x("@parent");
+    for asked in ["@parent", "/@parent", "/@parent/inner"] {
+        s.d(&format!(
+            "run --rm --cgroupns host --cgroup-parent {asked} @bb cat /proc/self/cgroup"
+        ))
+        .ok()
+        .such_that("beneath its parent", |text| {
+            let path = format!(":/{}/", s.x(asked).trim_start_matches('/'));
+            text.lines().any(|line| line.contains(&path))
+        });
+    }
+    // The parent is shared and stays, as Docker's does.
+    for directory in gantry_testkit::engine::cgroups(&parent) {
+        std::fs::remove_dir(&directory).expect("nothing is left in the parent");
+    }
+}
+
+fn control_group_limits_are_visible(s: &Session) {
+    let version_2 = is_version_2(s);
+    for (options, v1, v2) in [
+        (
+            "--memory 33m",
+            ("memory/memory.limit_in_bytes", "34603008"),
+            ("memory.max", "34603008"),
+        ),
+        (
+            "--memory 32m --memory-swap 48m",
+            ("memory/memory.memsw.limit_in_bytes", "50331648"),
+            ("memory.swap.max", "16777216"),
+        ),
+        (
+            "--memory 32m",
+            ("memory/memory.memsw.limit_in_bytes", "67108864"),
+            ("memory.swap.max", "33554432"),
+        ),
+        (
+            "--memory 32m --memory-reservation 16m",
+            ("memory/memory.soft_limit_in_bytes", "16777216"),
+            ("memory.low", "16777216"),
+        ),
+        (
+            "--pids-limit 77",
+            ("pids/pids.max", "77"),
+            ("pids.max", "77"),
+        ),
+        (
+            "--cpuset-cpus 0",
+            ("cpuset/cpuset.cpus", "0"),
+            ("cpuset.cpus.effective", "0"),
+        ),
+        (
+            "--cpuset-mems 0",
+            ("cpuset/cpuset.mems", "0"),
+            ("cpuset.mems", "0"),
+        ),
+        (
+            "--cpu-shares 512",
+            ("cpu/cpu.shares", "512"),
+            ("cpu.weight", "59"),
+        ),
+        (
+            "--cpu-shares 1024",
+            ("cpu/cpu.shares", "1024"),
+            ("cpu.weight", "100"),
+        ),
+        (
+            "--cpu-period 50000 --cpu-quota 25000",
+            ("cpu/cpu.cfs_period_us", "50000"),
+            ("cpu.max", "25000 50000"),
+        ),
+        (
+            "--cpus 0.25",
+            ("cpu/cpu.cfs_quota_us", "25000"),
+            ("cpu.max", "25000 100000"),
+        ),
+    ] {
+        let (file, expected) = if version_2 { v2 } else { v1 };
+        s.d(&format!("run --rm {options} @bb cat /sys/fs/cgroup/{file}"))
             .prints(&format!("{expected}\n"));
+    }
+    s.d("run --rm @bb sh -c 'touch /sys/fs/cgroup/memory/x || mkdir /sys/fs/cgroup/x'")
+        .exits(1);
+}
+
+fn block_devices_are_throttled(s: &Session) {
+    let device = "/dev/vda";
+    if !std::path::Path::new(device).exists() {
+        println!("skipped: no {device} to throttle here");
+        return;
+    }
+    let options = format!("--device-read-bps {device}:1mb --device-write-iops {device}:500");
+    let expected = if is_version_2(s) {
+        s.d("run --rm --blkio-weight 300 @bb sh -c 'cat /sys/fs/cgroup/io.bfq.weight 2>/dev/null || cat /sys/fs/cgroup/io.weight'")
+            .ok()
+            .such_that("the weight", |text| {
+                text == "default 2930\n" || text == "default 300\n"
+            });
+        "rbps=1048576 wbps=max riops=max wiops=500\n"
+    } else {
+        " 1048576\n"
     };
-    check(
-        "--memory 33m",
-        "memory/memory.limit_in_bytes",
-        "memory.max",
-        "34603008",
-    );
-    check(
-        "--memory 32m --memory-reservation 16m",
-        "memory/memory.soft_limit_in_bytes",
-        "memory.low",
-        "16777216",
-    );
-    check("--pids-limit 77", "pids/pids.max", "pids.max", "77");
-    check("--cpuset-cpus 0", "cpuset/cpuset.cpus", "cpuset.cpus", "0");
-    check("--cpu-shares 512", "cpu/cpu.shares", "cpu.weight", "512");
-    check(
-        "--cpu-period 50000 --cpu-quota 25000",
-        "cpu/cpu.cfs_period_us",
-        "cpu.max",
-        "50000",
-    );
-    s.d("run --rm @bb touch /sys/fs/cgroup/memory/x").exits(1);
+    s.d(&format!(
+        "run --rm {options} @bb sh -c 'cat /sys/fs/cgroup/io.max 2>/dev/null || cat /sys/fs/cgroup/blkio/blkio.throttle.read_bps_device'"
+    ))
+    .ok()
+    .such_that("the throttle", |text| text.ends_with(expected));
+}
+
+fn what_version_2_cannot_limit_is_discarded_aloud(s: &Session) {
+    let swappiness =
+        "create --name @c --memory 32m --memory-swappiness 50 --oom-kill-disable @bb true";
+    let created = s.d(swappiness).ok();
+    let kept =
+        s.d("inspect -f '{{.HostConfig.MemorySwappiness}} {{.HostConfig.OomKillDisable}}' @c");
+    if is_version_2(s) {
+        created
+            .warns("WARNING: Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.")
+            .warns("WARNING: Your kernel does not support OomKillDisable. OomKillDisable discarded.");
+        kept.prints("<nil> <nil>\n");
+    } else {
+        kept.ok()
+            .such_that("both are kept", |text| text.ends_with(" true\n"));
+    }
+    s.d("start -a @c").ok();
+    let warnings = s.d("info -f '{{json .Warnings}}'").ok().text();
+    assert!(!warnings.contains("memory"), "{warnings}");
 }
 
 fn no_foreign_mounts_are_seen(s: &Session) {
