@@ -16,7 +16,8 @@ use gantry_shim::protocol::{
 use gantry_shim::{SpawnOptions, Spawned};
 use serde_json::json;
 
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// Long enough for an emulated machine.
+pub const TIMEOUT: Duration = Duration::from_secs(240);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 

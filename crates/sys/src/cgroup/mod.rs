@@ -70,6 +70,27 @@ impl Member {
             .map_err(|error| self.refused(name, value, error))
     }
 
+    /// The error for a file that is not there.
+    fn lacks(&self, write: &Write) -> io::Error {
+        let path = self.path.join(&write.file);
+        let (file, value) = (path.display(), &write.value);
+        let (controller, _) = write.file.split_once('.').unwrap_or((&write.file, ""));
+        let is_handed_down = self.version == Version::V1
+            || controller == "cgroup"
+            || self.read("cgroup.controllers").is_ok_and(|names| {
+                names
+                    .split_ascii_whitespace()
+                    .any(|name| name == controller)
+            });
+        unsupported(if is_handed_down {
+            format!("this kernel has no `{file}`, which is to be set to `{value}`")
+        } else {
+            format!(
+                "`{file}` cannot be set to `{value}`: the controller `{controller}` is not handed down to this cgroup, as by a parent with processes of its own"
+            )
+        })
+    }
+
     fn refused(&self, name: &str, value: &str, error: Errno) -> io::Error {
         failure(format!("write `{value}` to"), &self.path.join(name), error)
     }
@@ -326,13 +347,7 @@ impl Cgroup {
             match result {
                 Ok(()) => {}
                 Err(Errno::INVAL) => again.push(write),
-                Err(Errno::NOENT) => {
-                    return Err(unsupported(format!(
-                        "this kernel has no `{}`, which is to be set to `{}`",
-                        member.path.join(&write.file).display(),
-                        write.value
-                    )));
-                }
+                Err(Errno::NOENT) => return Err(member.lacks(write)),
                 Err(error) => return Err(member.refused(&write.file, &write.value, error)),
             }
         }

@@ -338,6 +338,31 @@ fn an_empty_leftover_is_replaced_and_bad_limits_leave_nothing() {
 }
 
 #[test]
+fn what_a_parent_with_processes_cannot_hand_down_is_named() {
+    let parent = Guard::new(&Limits::default());
+    let child = Child::new(&parent.0, sleep_for_ever);
+    assert!(eventually(|| is_joined(&parent.0, &child)));
+    let inner = format!("{}/inner", parent.0.path());
+    let limits = Limits {
+        pids_max: Some(5),
+        ..Limits::default()
+    };
+    let made = Cgroup::create(&layout(), &inner, &limits);
+    if layout().version() == Version::V1 {
+        made.unwrap().remove().unwrap();
+    } else {
+        let error = made.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        let text = error.to_string();
+        assert!(text.contains("`pids` is not handed down"), "{text}");
+    }
+    Cgroup::create(&layout(), &inner, &Limits::default())
+        .unwrap()
+        .remove()
+        .unwrap();
+}
+
+#[test]
 fn roots_and_escapes_are_no_cgroups() {
     for path in ["", "/", "//", "/a/../b", "..", "/."] {
         assert_eq!(

@@ -105,7 +105,6 @@ fn wrong_flags_and_values(s: &Session) {
             "run --cpuset-cpus 99 @bb true",
             "run --cpuset-cpus x @bb true",
             "run --cpuset-mems 9 @bb true",
-            "run --blkio-weight 5 @bb true",
             "run --pids-limit x @bb true",
             "run --restart sometimes @bb true",
             "run --restart on-failure:x @bb true",

@@ -107,7 +107,9 @@ fn a_terminal_needs_a_terminal(s: &Session) {
 fn two_clients_attached_see_the_same(s: &Session) {
     s.d("run -dit --name @c @bb sh").ok();
     let (mut one, mut two) = (s.terminal("attach @c"), s.terminal("attach @c"));
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // A client that has attached sets the size, and the shell draws its prompt anew.
+    one.expect("# ");
+    two.expect("# ");
     one.send(b"echo from-$((1))\n");
     one.expect("from-1");
     two.expect("from-1");

@@ -286,7 +286,8 @@ fn a_writable_layer_survives_restart(s: &Session) {
 }
 
 fn attach_gives_the_exit_code(s: &Session) {
-    s.d("run -d --name @c @bb sh -c 'sleep 1; echo said; exit 12'")
+    // Long enough for the client to start on an emulated machine.
+    s.d("run -d --name @c @bb sh -c 'sleep 3; echo said; exit 12'")
         .ok();
     s.d("attach --no-stdin @c").exits(12).shows("said\n");
     s.d("attach @c").fails(
