@@ -248,9 +248,13 @@ impl Engine {
             host.ipc_mode = "private".into();
         }
         if host.cgroupns_mode.is_empty() {
-            host.cgroupns_mode = match self.inner.cgroups.version() {
-                gantry_sys::cgroup::Version::V1 => "host".into(),
-                gantry_sys::cgroup::Version::V2 => "private".into(),
+            // Docker gives the host's on version 1; a container has no business with the host's groups there either.
+            host.cgroupns_mode = if host.privileged
+                && self.inner.cgroups.version() == gantry_sys::cgroup::Version::V1
+            {
+                "host".into()
+            } else {
+                "private".into()
             };
         }
         if host.runtime.is_empty() {

@@ -92,7 +92,7 @@ fn answers_have_the_references_shape(s: &Session) {
     .ok();
     s.d("create --name @d --network none @app").ok();
     s.d("run --name @e @bb false").exits(1);
-    let version_2 = s.d("info -f '{{.CgroupVersion}}'").ok().text() == "2\n";
+    let version_2 = s.d("info -f '{{.CgroupVersion}}'").ok().text() == "2";
     let mut recording = Recording::open("shapes", s.engine);
     let mut differences = Vec::new();
     let filter = format!(
