@@ -6,6 +6,20 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// Gives a system error's words as Go prints them, in which Docker's texts have them: in lower case and without the number.
+pub fn errno_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    if error.raw_os_error().is_none() {
+        return text;
+    }
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map(|first| first.to_lowercase().chain(characters).collect())
+        .unwrap_or_default()
+}
+
 /// Says what a caller can do about an error; each kind is one HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ErrorKind {

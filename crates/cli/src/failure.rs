@@ -2,6 +2,8 @@
 
 use std::io;
 
+pub use gantry_api::error::errno_text as reason;
+
 /// A failed command. An empty text prints nothing: the exit code is the container's.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -45,20 +47,6 @@ impl From<String> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         Failure::new(reason(&error))
-    }
-}
-
-/// Returns the text of an error number as C's `strerror` without Rust's `(os error N)`, in lower case as Go has it.
-pub fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = match text.find(" (os error") {
-        Some(at) => &text[..at],
-        None => &text,
-    };
-    let mut chars = text.chars();
-    match (error.raw_os_error(), chars.next()) {
-        (Some(_), Some(first)) => first.to_lowercase().chain(chars).collect(),
-        _ => text.to_owned(),
     }
 }
 

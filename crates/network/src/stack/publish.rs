@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use gantry_api::error::errno_text;
 use gantry_api::port::{Protocol, Reservation, ReserveError};
 use gantry_sys::netlink::{Batch, conntrack, route};
 use gantry_sys::nft::{Element, Family, Transaction};
@@ -64,17 +65,6 @@ fn refused(endpoint: &Endpoint, ports: &[PublishedPort], error: ReserveError) ->
         },
         unavailable @ ReserveError::Unavailable(_) => Error::Reserver(unavailable),
     }
-}
-
-/// Gives an error's words as Go prints them: lower-case and without the number.
-fn errno_text(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut characters = text.chars();
-    characters
-        .next()
-        .map(|first| first.to_lowercase().chain(characters).collect())
-        .unwrap_or_default()
 }
 
 impl Stack {
