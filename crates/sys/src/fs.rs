@@ -32,6 +32,25 @@ pub fn openat2_in_root(
     )
 }
 
+/// Opens `path` beneath `root`; what would lead out of it, a link or `..`, is refused (openat2(2), RESOLVE_BENEATH).
+///
+/// # Errors
+/// EXDEV where the path leaves `root`, at its end or in between.
+pub fn openat2_beneath(
+    root: impl AsFd,
+    path: impl rustix::path::Arg + Copy,
+    flags: OFlags,
+    mode: Mode,
+) -> io::Result<OwnedFd> {
+    openat2_retry(
+        root,
+        path,
+        flags,
+        mode,
+        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
 /// Opens `path` beneath `root` and follows no symbolic link at all, the last component included (openat2(2)).
 ///
 /// # Errors

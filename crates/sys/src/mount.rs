@@ -5,9 +5,11 @@
 //! falling back is the caller's decision.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use rustix::mount as sys;
 
@@ -225,6 +227,86 @@ pub fn umount_detach(path: impl rustix::path::Arg) -> io::Result<()> {
     )?)
 }
 
+/// The places at and beneath `directory` where something is mounted in this process's mount namespace, in the order of
+/// their mounting (proc_pid_mountinfo(5)). A place with several mounts on top of each other is there several times.
+pub fn mount_points(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(points_at_or_beneath(&table, directory))
+}
+
+fn points_at_or_beneath(table: &[u8], directory: &Path) -> Vec<PathBuf> {
+    table
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| line.split(|&byte| byte == b' ').nth(4))
+        .map(|point| PathBuf::from(OsString::from_vec(unescape(point))))
+        .filter(|point| point.starts_with(directory))
+        .collect()
+}
+
+/// A mount as other mounts see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOver {
+    pub point: PathBuf,
+    /// What is mounted beneath it travels to its peers.
+    pub is_shared: bool,
+    /// What is mounted beneath its master travels to it.
+    pub is_slave: bool,
+}
+
+/// Finds the mount that a path without symbolic links is on (proc_pid_mountinfo(5)).
+///
+/// # Errors
+/// `ENOENT` for a path that no mount of this namespace leads to.
+pub fn mount_over(path: &Path) -> io::Result<MountOver> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    over(&table, path).ok_or_else(|| rustix::io::Errno::NOENT.into())
+}
+
+fn over(table: &[u8], path: &Path) -> Option<MountOver> {
+    let mut best: Option<MountOver> = None;
+    for line in table.split(|&byte| byte == b'\n') {
+        let mut fields = line.split(|&byte| byte == b' ').skip(4);
+        let Some(point) = fields.next() else { continue };
+        let point = PathBuf::from(OsString::from_vec(unescape(point)));
+        // The deepest one is meant; of several at one place the last is on top.
+        let deeper = |best: &MountOver| point.as_os_str().len() >= best.point.as_os_str().len();
+        if !path.starts_with(&point) || !best.as_ref().is_none_or(deeper) {
+            continue;
+        }
+        let tags: Vec<&[u8]> = fields.skip(1).take_while(|field| *field != b"-").collect();
+        let has = |name: &[u8]| tags.iter().any(|tag| tag.starts_with(name));
+        best = Some(MountOver {
+            is_shared: has(b"shared:"),
+            is_slave: has(b"master:"),
+            point,
+        });
+    }
+    best
+}
+
+/// Resolves mountinfo's octal escapes for blanks and backslashes (proc_pid_mountinfo(5)).
+pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        if let [
+            b'\\',
+            a @ b'0'..=b'3',
+            b @ b'0'..=b'7',
+            c @ b'0'..=b'7',
+            tail @ ..,
+        ] = rest
+        {
+            plain.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+            rest = tail;
+        } else {
+            plain.push(*first);
+            rest = tail;
+        }
+    }
+    plain
+}
+
 /// Makes `new_root` the root of the mount namespace and puts the old one at `put_old` (`pivot_root(2)`).
 pub fn pivot_root(
     new_root: impl rustix::path::Arg,
@@ -297,4 +379,42 @@ pub fn errno_of(error: &io::Error) -> i32 {
             .and_then(|explained| explained.source.raw_os_error())
             .unwrap_or(0)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_found_by_whole_parts_and_without_their_escapes() {
+        let table = b"29 1 254:0 / / rw shared:1 - ext4 /dev/vda rw\n\
+            40 29 0:30 / /data/v rw - tmpfs a rw\n\
+            41 40 0:31 / /data/v/a\\040b\\134 rw - tmpfs b rw\n\
+            42 40 0:31 / /data/v rw - tmpfs b rw\n\
+            43 29 0:32 / /data/vw rw - tmpfs c rw\n";
+        let found = points_at_or_beneath(table, Path::new("/data/v"));
+        assert_eq!(
+            found,
+            ["/data/v", "/data/v/a b\\", "/data/v"].map(PathBuf::from)
+        );
+    }
+
+    #[test]
+    fn the_mount_over_a_path_is_the_deepest_and_topmost() {
+        let table = b"29 1 254:0 / / rw shared:1 - ext4 /dev/vda rw\n\
+            40 29 0:30 / /data/v rw shared:7 master:1 - tmpfs a rw\n\
+            41 29 0:31 / /data/v rw master:2 - tmpfs b rw\n\
+            42 29 0:31 / /other rw - tmpfs shared:9 rw\n";
+        let find = |path: &str| {
+            let found = over(table, Path::new(path)).unwrap();
+            (
+                found.point.display().to_string(),
+                found.is_shared,
+                found.is_slave,
+            )
+        };
+        assert_eq!(find("/data/v/x"), ("/data/v".to_owned(), false, true));
+        assert_eq!(find("/data/vw"), ("/".to_owned(), true, false));
+        assert_eq!(find("/other"), ("/other".to_owned(), false, false));
+    }
 }

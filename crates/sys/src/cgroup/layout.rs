@@ -259,8 +259,11 @@ impl Mount {
             .map(str::to_owned)
             .collect();
         let mut fields = mount.split(' ').skip(3);
-        let root = unescape(fields.next()?);
-        let point = PathBuf::from(unescape(fields.next()?));
+        let unescaped = |field: &str| {
+            String::from_utf8_lossy(&crate::mount::unescape(field.as_bytes())).into_owned()
+        };
+        let root = unescaped(fields.next()?);
+        let point = PathBuf::from(unescaped(fields.next()?));
         Some(Self {
             version,
             root,
@@ -268,14 +271,6 @@ impl Mount {
             options,
         })
     }
-}
-
-/// Resolves mountinfo's octal escapes for blanks and backslashes (proc_pid_mountinfo(5)).
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
 }
 
 /// A line of `/proc/self/cgroup`.
