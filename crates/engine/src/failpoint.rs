@@ -19,6 +19,7 @@ pub const NAMES: &[&str] = &[
     "start.network",
     "start.ports",
     "start.shm",
+    "start.sources",
     "start.shim",
     "start.commit",
     "exit.record",

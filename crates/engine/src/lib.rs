@@ -187,17 +187,21 @@ pub(crate) fn check_filter_keys(filters: &Filters, known: &[&str]) -> Result<()>
     }
 }
 
+/// Reads true or false as Go does.
+pub(crate) fn flag(text: &str) -> Option<bool> {
+    match text {
+        "1" | "true" | "t" | "T" | "TRUE" | "True" => Some(true),
+        "0" | "false" | "f" | "F" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// Reads a filter that is true or false; `None` when it is not given.
 pub(crate) fn filter_flag(filters: &Filters, key: &str) -> Result<Option<bool>> {
     let Some(values) = filters.get(key).filter(|values| !values.is_empty()) else {
         return Ok(None);
     };
-    let flag = |value: &String| match value.as_str() {
-        "1" | "true" | "t" | "T" | "TRUE" | "True" => Some(true),
-        "0" | "false" | "f" | "F" | "FALSE" | "False" => Some(false),
-        _ => None,
-    };
-    let flags: Option<Vec<bool>> = values.iter().map(flag).collect();
+    let flags: Option<Vec<bool>> = values.iter().map(|value| flag(value)).collect();
     match flags.as_deref() {
         Some([first, rest @ ..]) if rest.iter().all(|other| other == first) => Ok(Some(*first)),
         _ => Err(Error::invalid(format!(

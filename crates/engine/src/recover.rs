@@ -170,6 +170,12 @@ impl Engine {
             }
             container.life.send_modify(|life| life.running = true);
         }
+        if record.acquired.subpaths && self.subpaths_are_taken(container).await {
+            let saved = self.save(container, owner, |record| record.acquired.subpaths = false);
+            if let Err(error) = saved {
+                tracing::error!(container = container.id, %error, "record what an adopted container gave back");
+            }
+        }
         self.adopt_freezer(container, owner).await;
         if let Ok((Reply::Execs(execs), _)) = shim.call(Request::ExecList, Vec::new()).await {
             self.adopt_execs(container, execs);
@@ -350,7 +356,11 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
         if half {
             engine.unmake(&container);
         } else {
-            owned.extend(container.record().snapshot);
+            let record = container.record();
+            owned.extend(record.snapshot);
+            for volume in &record.acquired.volumes {
+                engine.inner.volumes.adopt(volume, &record.id);
+            }
             engine.inner.containers.insert(container);
         }
     }

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use gantry_api::oci::runtime::{LinuxSeccomp, Process, Spec};
+use gantry_api::oci::runtime::{LinuxNamespace, LinuxSeccomp, Process, Spec};
 use gantry_runtime::{CreateOptions, Created, DeleteOptions, ExecOptions, Stdio};
 use gantry_sys::cgroup::Cgroup;
 use rustix::fs::{Mode, OFlags};
@@ -88,6 +88,7 @@ pub fn create(
     request: &StartRequest,
     streams: Streams,
     netns: Option<OwnedFd>,
+    joins: Vec<(String, OwnedFd)>,
 ) -> Result<Container, Failure> {
     if let Runtime::Foreign {
         program,
@@ -101,7 +102,8 @@ pub fn create(
                 "a foreign runtime is not given Gantry's init: name one in the bundle",
             ));
         }
-        let (foreign, executed) = Foreign::create(program, args, root, request, streams, netns)?;
+        let (foreign, executed) =
+            Foreign::create(program, args, root, request, streams, netns, joins)?;
         let cgroup = gantry_sys::cgroup::Layout::detect()
             .ok()
             .filter(|_| !request.cgroup.is_empty())
@@ -118,7 +120,14 @@ pub fn create(
             maker: Maker::Foreign { foreign, cgroup },
         });
     }
-    let spec = read_spec(&request.bundle)?;
+    let mut spec = read_spec(&request.bundle)?;
+    if !joins.is_empty() {
+        let namespaces = &mut spec.linux.get_or_insert_default().namespaces;
+        namespaces.extend(joins.iter().map(|(kind, namespace)| LinuxNamespace {
+            kind: kind.clone(),
+            path: format!("/proc/self/fd/{}", namespace.as_raw_fd()).into(),
+        }));
+    }
     let mut options = CreateOptions::new(
         request.container_id.clone(),
         request.bundle.clone(),

@@ -45,6 +45,7 @@ impl Foreign {
         request: &StartRequest,
         streams: Streams,
         netns: Option<OwnedFd>,
+        joins: Vec<(String, OwnedFd)>,
     ) -> Result<(Foreign, Executed), Failure> {
         let directory = request.state_root.join(&request.container_id);
         let bundle = directory.join("bundle");
@@ -59,10 +60,16 @@ impl Foreign {
         let spec: Value = fs::read(&config)
             .and_then(|json| Ok(serde_json::from_slice(&json)?))
             .map_err(|cause| failed(&format!("read `{}`", config.display()), cause))?;
-        let netns_path = netns
-            .as_ref()
-            .map(|fd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()));
-        let spec = adapted(spec, request, &rootfs, netns_path.as_deref(), &streams);
+        let mut namespaces: Vec<(String, String)> = joins
+            .iter()
+            .map(|(kind, fd)| (kind.clone(), descriptor_path(fd)))
+            .collect();
+        namespaces.extend(
+            netns
+                .as_ref()
+                .map(|fd| ("network".to_owned(), descriptor_path(fd))),
+        );
+        let spec = adapted(spec, request, &rootfs, &namespaces, &streams);
         fs::write(bundle.join("config.json"), spec.to_string())
             .map_err(|cause| failed("write the runtime's bundle", cause))?;
         let mut foreign = Foreign {
@@ -227,12 +234,17 @@ impl Foreign {
     }
 }
 
+/// Where the runtime finds a descriptor of this process.
+fn descriptor_path(fd: &OwnedFd) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
+}
+
 /// Changes the engine's specification to what the start request says.
 fn adapted(
     mut spec: Value,
     request: &StartRequest,
     rootfs: &Path,
-    netns: Option<&str>,
+    joined: &[(String, String)],
     streams: &Streams,
 ) -> Value {
     let path = spec["root"]["path"].as_str().unwrap_or("rootfs").to_owned();
@@ -244,16 +256,20 @@ fn adapted(
     if !request.cgroup.is_empty() {
         spec["linux"]["cgroupsPath"] = json!(request.cgroup);
     }
-    if let Some(netns) = netns {
+    if !joined.is_empty() {
         let namespaces = spec["linux"]["namespaces"]
             .as_array()
             .cloned()
             .unwrap_or_default();
         let mut namespaces: Vec<Value> = namespaces
             .into_iter()
-            .filter(|namespace| namespace["type"] != "network")
+            .filter(|namespace| joined.iter().all(|(kind, _)| namespace["type"] != *kind))
             .collect();
-        namespaces.push(json!({"type": "network", "path": netns}));
+        namespaces.extend(
+            joined
+                .iter()
+                .map(|(kind, path)| json!({"type": kind, "path": path})),
+        );
         spec["linux"]["namespaces"] = Value::Array(namespaces);
     }
     set_terminal(&mut spec["process"], streams);
@@ -404,7 +420,7 @@ mod tests {
             spec,
             &request,
             Path::new("/merged"),
-            Some("/proc/1/fd/5"),
+            &[("network".to_owned(), "/proc/1/fd/5".to_owned())],
             &streams,
         );
         assert_eq!(

@@ -33,6 +33,7 @@ mod supervisor;
 mod task;
 mod wire;
 
+pub use container::start_time_ticks;
 pub use gantry_runtime::plan::limits::plan as cgroup_limits;
 pub use gantry_runtime::{Error as RuntimeError, capabilities, check_user, seccomp};
 pub use spawn::{SpawnOptions, Spawned, spawn};

@@ -72,7 +72,7 @@ pub enum Request {
     Hello { version: u32 },
     /// Creates and starts the container, once in a shim's life; answered by [`Reply::Started`] or
     /// [`Reply::StartFailed`]. Descriptors, in this order: the listener for later daemons, the network namespace if
-    /// `has_netns`, one connection per entry of `attaches`, one per entry of `waits`.
+    /// `has_netns`, one namespace per entry of `joins`, one connection per entry of `attaches`, one per entry of `waits`.
     Start(Box<StartRequest>),
     /// Hands a client's connection over (one descriptor); answered by [`Reply::Ok`] before the first byte is written.
     Attach(Attach),
@@ -318,6 +318,9 @@ pub struct StartRequest {
     pub cgroup: String,
     #[serde(default)]
     pub has_netns: bool,
+    /// Kinds of namespaces of other containers to join, by the OCI specification's names.
+    #[serde(default)]
+    pub joins: Vec<String>,
     #[serde(default)]
     pub attaches: Vec<Attach>,
     #[serde(default)]

@@ -122,7 +122,8 @@ impl Supervisor {
 
     fn try_start(&mut self, request: StartRequest, fds: Vec<OwnedFd>) -> Result<Reply, Failure> {
         let attached = request.attaches.len() + request.waits.len();
-        let expected = 1 + usize::from(request.has_netns) + attached;
+        let namespaces = usize::from(request.has_netns) + request.joins.len();
+        let expected = 1 + namespaces + attached;
         if fds.len() != expected {
             return Err(other(format!(
                 "start needs {expected} descriptors, {} came",
@@ -132,6 +133,7 @@ impl Supervisor {
         let mut fds = fds.into_iter();
         let listener = fds.next();
         let netns = if request.has_netns { fds.next() } else { None };
+        let joins = request.joins.iter().cloned().zip(fds.by_ref()).collect();
         if let Some(listener) = listener {
             rustix::io::ioctl_fionbio(&listener, true)
                 .map_err(|cause| other(format!("listener: {cause}")))?;
@@ -150,7 +152,7 @@ impl Supervisor {
             ))
         })?;
         let (ours, streams) = streams(request.tty, request.open_stdin, request.console_size)?;
-        let container = container::create(&request, streams, netns)?;
+        let container = container::create(&request, streams, netns, joins)?;
         let ours = match &container.console {
             Some(master) => task::terminal(master, request.open_stdin)
                 .map_err(|cause| other(format!("terminal: {cause}")))?,

@@ -295,6 +295,18 @@ impl Engine {
             .unwrap_or_default()
     }
 
+    /// The words that run a command among the mounts that the daemon sees.
+    pub fn mount_words(&self) -> Vec<String> {
+        if self.private.is_some() {
+            return self.host_words();
+        }
+        let daemon = std::os::unix::net::UnixStream::connect(&self.socket)
+            .and_then(|stream| Ok(rustix::net::sockopt::socket_peercred(&stream)?.pid))
+            .expect("the reference daemon listens");
+        let namespace = format!("--mount=/proc/{}/ns/mnt", daemon.as_raw_nonzero());
+        vec!["nsenter".to_owned(), namespace, "--".to_owned()]
+    }
+
     /// One request to the API that may find no daemon.
     pub fn try_api(
         &self,

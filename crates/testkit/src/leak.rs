@@ -31,7 +31,7 @@ pub fn settled(places: &Places) -> Vec<String> {
 pub fn find(places: &Places) -> Vec<String> {
     let owners = Owners::read(&places.data_root);
     let mut leaks = Vec::new();
-    mounts(places, &mut leaks);
+    mounts(places, &owners, &mut leaks);
     directories(places, &owners, &mut leaks);
     snapshots(places, &owners, &mut leaks);
     temporary_files(&places.data_root, &mut leaks);
@@ -51,6 +51,8 @@ struct Owners {
     snapshots: HashSet<u64>,
     addresses: HashSet<String>,
     ports: HashSet<u16>,
+    /// Places where running containers keep something mounted.
+    mounts: HashSet<PathBuf>,
 }
 
 impl Owners {
@@ -76,6 +78,15 @@ impl Owners {
                         .as_str()
                         .map(str::to_owned),
                 );
+                let volumes = data["acquired"]["volumes"].as_array();
+                for volume in volumes.into_iter().flatten().filter_map(Value::as_str) {
+                    let place = data_root.join("volumes").join(volume).join("_data");
+                    owners.mounts.insert(place);
+                }
+                if data["acquired"]["shm"] == true {
+                    let place = data_root.join("containers").join(id).join("mounts/shm");
+                    owners.mounts.insert(place);
+                }
                 for port in data["acquired"]["ports"].as_array().into_iter().flatten() {
                     owners.ports.extend(
                         port["host_port"]
@@ -105,15 +116,16 @@ fn name(path: &Path) -> String {
         .into_owned()
 }
 
-/// No mount of the engine's is visible on the host: the root file systems are mounted in their containers alone.
-fn mounts(places: &Places, leaks: &mut Vec<String>) {
+/// The root file systems are mounted in their containers alone. What is visible on the host is the shared memory of a
+/// running container and the volumes with a file system of their own that one uses.
+fn mounts(places: &Places, owners: &Owners, leaks: &mut Vec<String>) {
     let table =
         fs::read_to_string(format!("/proc/{}/mountinfo", places.host_pid)).unwrap_or_default();
     let roots = [&places.data_root, &places.exec_root].map(|root| format!("{}/", root.display()));
     for line in table.lines() {
         let point = line.split(' ').nth(4).unwrap_or_default();
-        // A volume of the local driver with its own device is mounted while it is used; its file system tells it.
-        if roots.iter().any(|root| point.starts_with(root.as_str())) && !point.contains("/volumes/")
+        if roots.iter().any(|root| point.starts_with(root.as_str()))
+            && !owners.mounts.contains(Path::new(point))
         {
             leaks.push(format!("mount {point}"));
         }

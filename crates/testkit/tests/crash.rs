@@ -150,7 +150,8 @@ fn every_operation(engine: &Engine, archive: &[u8]) {
         status
     };
     let long = json!({"Image": APP, "Entrypoint": ["sleep", "1000"], "Cmd": [], "ExposedPorts": {"80/tcp": {}},
-        "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "18080"}]}, "Binds": ["points:/data"],
+        "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "18080"}]}, "Binds": ["points:/data", "memory:/memory"],
+            "Mounts": [{"Type": "volume", "Source": "points", "Target": "/part", "VolumeOptions": {"Subpath": "sub"}}],
             "IpcMode": "shareable"}});
     let short = json!({"Image": BUSYBOX, "Cmd": ["sh", "-c", "exit 3"]});
     let _ = http::unix(
@@ -159,6 +160,8 @@ fn every_operation(engine: &Engine, archive: &[u8]) {
         "/images/load?quiet=1",
         Some(("application/x-tar", archive)),
     );
+    let memory = json!({"Name": "memory", "DriverOpts": {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}});
+    call("POST", "/volumes/create", Some(&memory));
     call("POST", "/containers/create?name=long", Some(&long));
     call("POST", "/containers/long/start", None);
     if let Some(created) = engine.try_api(
@@ -183,6 +186,7 @@ fn every_operation(engine: &Engine, archive: &[u8]) {
     call("DELETE", "/containers/short?v=1", None);
     call("DELETE", "/containers/long?force=1&v=1", None);
     call("DELETE", "/volumes/points?force=1", None);
+    call("DELETE", "/volumes/memory?force=1", None);
 }
 
 /// What the API says against what the kernel says. A process may end between the two questions: what is odd is asked again.

@@ -116,6 +116,35 @@ fn a_mount_is_reported() {
 }
 
 #[test]
+fn a_volume_is_mounted_for_a_running_container_alone() {
+    let planted = healthy();
+    let (record, volumes) = (
+        planted
+            .places
+            .data_root
+            .join(format!("records/container/{ID}.json")),
+        planted.places.data_root.join("volumes"),
+    );
+    let text = fs::read_to_string(&record).expect("a record");
+    let held = text.replace("\"acquired\":{", "\"acquired\":{\"volumes\":[\"used\"],");
+    assert_ne!(text, held);
+    fs::write(&record, held).expect("a record");
+    for volume in ["used", "unused"] {
+        fs::create_dir_all(volumes.join(volume).join("_data")).expect("a directory");
+    }
+    let mount = |volume: &str| {
+        let place = volumes.join(volume).join("_data");
+        planted
+            .space
+            .script(&format!("mount -t tmpfs none {}", place.display()));
+    };
+    mount("used");
+    assert_eq!(leak::find(&planted.places), Vec::<String>::new());
+    mount("unused");
+    check(&planted, "volumes/unused/_data");
+}
+
+#[test]
 fn a_network_namespace_file_is_reported() {
     let planted = healthy();
     fs::create_dir_all(planted.places.exec_root.join("netns")).expect("a directory");

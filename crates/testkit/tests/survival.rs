@@ -193,3 +193,101 @@ fn a_published_port_and_its_container_do_not_notice() {
     kill_and_restart(&engine);
     assert_eq!(session.inspect("@www")["State"]["Pid"], pid);
 }
+
+/// The places beneath the data root where something is mounted, in the daemon's mount namespace.
+fn mounted(engine: &Engine) -> Vec<String> {
+    let places = engine.places();
+    let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", places.host_pid))
+        .expect("a table of mounts");
+    let root = format!("{}/", places.data_root.display());
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4)?.strip_prefix(&root))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn a_mounted_volume_is_counted_by_the_next_daemon() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    session
+        .d("volume create -o type=tmpfs -o device=tmpfs @v")
+        .ok();
+    let place = session.x("volumes/@v/_data");
+    for name in ["@a", "@b", "@c"] {
+        session
+            .d(&format!("run -d --name {name} -v @v:/v @bb sleep 1000"))
+            .ok();
+    }
+    session.d("exec @a sh -c 'echo kept > /v/f'").ok();
+    assert_eq!(mounted(&engine), [place.clone()]);
+
+    kill_and_restart(&engine);
+    session.d("exec @b cat /v/f").prints("kept\n");
+    session.d("rm -f @a").ok();
+    assert_eq!(mounted(&engine), [place.clone()], "two use it still");
+    session.d("volume rm @v").exits(1);
+
+    // One ends while no daemon lives; the next one knows that it used the volume.
+    let pid = session.inspect("@b")["State"]["Pid"]
+        .as_i64()
+        .expect("a pid");
+    engine.end_daemon(Signal::KILL);
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+    rustix::process::kill_process(pid, Signal::KILL).expect("kill");
+    engine.start_daemon(&[]);
+    session.until_status("@b", "exited");
+    assert_eq!(mounted(&engine), [place.clone()], "one uses it still");
+    session.d("start @b").ok();
+    session.d("exec @b cat /v/f").prints("kept\n");
+    session.d("rm -f @b @c").ok();
+    assert_eq!(mounted(&engine), Vec::<String>::new());
+    session.d("volume rm @v").ok();
+}
+
+#[test]
+fn a_volume_that_nobody_uses_is_unmounted_by_the_next_daemon() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    session.file("mine", "mine\n");
+    session
+        .d("volume create -o type=none -o o=bind -o device=@dir @v")
+        .ok();
+    session.d("run -d --name @c -v @v:/v @bb sleep 1000").ok();
+    let pid = session.inspect("@c")["State"]["Pid"]
+        .as_i64()
+        .expect("a pid");
+    engine.end_daemon(Signal::KILL);
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+    rustix::process::kill_process(pid, Signal::KILL).expect("kill");
+    assert_eq!(mounted(&engine), [session.x("volumes/@v/_data")]);
+    engine.start_daemon(&[]);
+    session.until_status("@c", "exited");
+    assert_eq!(mounted(&engine), Vec::<String>::new());
+    session.d("rm @c").ok();
+    // What a killed daemon left mounted without any record of a user.
+    let place = engine
+        .places()
+        .data_root
+        .join(session.x("volumes/@v/_data"));
+    engine.end_daemon(Signal::KILL);
+    let mut words = engine.mount_words();
+    words.extend([
+        "mount".to_owned(),
+        "--bind".into(),
+        session.x("@dir"),
+        place.display().to_string(),
+    ]);
+    assert!(
+        std::process::Command::new(&words[0])
+            .args(&words[1..])
+            .status()
+            .expect("mount")
+            .success()
+    );
+    engine.start_daemon(&[]);
+    assert_eq!(mounted(&engine), Vec::<String>::new());
+    session.d("volume rm @v").ok();
+    assert!(session.dir().join("mine").exists());
+}

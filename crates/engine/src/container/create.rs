@@ -456,6 +456,9 @@ impl Engine {
             volume_labels,
             volume_options,
         } = planned;
+        if point.kind == MountKind::Bind {
+            mounts::settle_propagation(&mut point, &self.inner.config.data_root)?;
+        }
         match point.kind {
             MountKind::Tmpfs => {}
             MountKind::Bind => match std::fs::symlink_metadata(&point.source) {
@@ -490,7 +493,7 @@ impl Engine {
                 })?;
                 point.name.clone_from(&volume.name);
                 point.driver.clone_from(&volume.driver);
-                point.source = volume.source().to_string_lossy().into_owned();
+                point.source = volume.mountpoint.to_string_lossy().into_owned();
                 if new {
                     self.volume_event("create", &volume, &[("container", id)]);
                 }

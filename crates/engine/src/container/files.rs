@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use gantry_network::resolv::{self, DnsOptions, Resolver};
 use gantry_shim::protocol::{Overlay, Runtime};
 
-use super::config::MountKind;
 use super::legacy_links::Linked;
-use super::record::{MountPoint, Record};
+use super::record::Record;
 use crate::{Engine, Error, Result};
 
 /// What a start mounts over /etc of the container.
@@ -211,52 +210,4 @@ impl Engine {
             "unknown or invalid runtime name: {name}"
         )))
     }
-
-    /// Returns the user's mounts, parents before children, with volume subpaths resolved.
-    pub(crate) fn start_mounts(&self, record: &Record) -> Result<Vec<MountPoint>> {
-        let mut mounts = record.mounts.clone();
-        mounts.sort_by_key(|point| point.destination.matches('/').count());
-        for point in &mut mounts {
-            if point.kind == MountKind::Volume {
-                let volume = self.inner.volumes.get(&point.name).ok_or_else(|| {
-                    Error::not_found(format!("get {}: no such volume", point.name))
-                })?;
-                point.source = volume.source().to_string_lossy().into_owned();
-                if !point.subpath.is_empty() {
-                    point.source = subpath(&volume.source(), &point.subpath)?
-                        .to_string_lossy()
-                        .into_owned();
-                }
-            }
-        }
-        Ok(mounts)
-    }
-}
-
-/// Resolves a path inside a volume; a symbolic link that leads out of it is refused.
-fn subpath(volume: &Path, subpath: &str) -> Result<PathBuf> {
-    let missing = |error: std::io::Error| {
-        Error::invalid(format!(
-            "cannot access path {}: {}",
-            volume.join(subpath).display(),
-            rustix::io::Errno::from_io_error(&error).map_or_else(
-                || error.to_string(),
-                // As Go words it, by which the client knows what is missing.
-                |errno| match errno {
-                    rustix::io::Errno::NOENT => "no such file or directory".to_owned(),
-                    rustix::io::Errno::NOTDIR => "not a directory".to_owned(),
-                    _ => error.to_string(),
-                }
-            )
-        ))
-        .caused_by(error)
-    };
-    let root = std::fs::canonicalize(volume).map_err(missing)?;
-    let path = std::fs::canonicalize(root.join(subpath)).map_err(missing)?;
-    if !path.starts_with(&root) {
-        return Err(Error::invalid(format!(
-            "subpath {subpath} leads out of its volume"
-        )));
-    }
-    Ok(path)
 }

@@ -279,23 +279,9 @@ impl Filter {
     }
 }
 
-/// Matches a name as Docker's regular expressions are mostly used: a part, or anchored by `^` and `$`.
+/// Matches a container's name, with and without the slash that older clients write before it.
 fn name_matches(name: &str, wanted: &str) -> bool {
-    let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
-    let (start, rest) = match wanted.strip_prefix('^') {
-        Some(rest) => (true, rest.strip_prefix('/').unwrap_or(rest)),
-        None => (false, wanted),
-    };
-    let (end, rest) = match rest.strip_suffix('$') {
-        Some(rest) => (true, rest),
-        None => (false, rest),
-    };
-    match (start, end) {
-        (true, true) => name == rest,
-        (true, false) => name.starts_with(rest),
-        (false, true) => name.ends_with(rest),
-        (false, false) => name.contains(rest),
-    }
+    crate::names::matches(name, wanted) || crate::names::matches(&format!("/{name}"), wanted)
 }
 
 fn port_range(text: &str) -> Result<(u16, u16, Option<String>)> {
@@ -337,6 +323,8 @@ mod tests {
             ("web1", "^web1$", true),
             ("web12", "^web1$", false),
             ("web1", "^/web1$", true),
+            ("web1", "w.b[0-9]", true),
+            ("web1", "/web1", true),
             ("myweb", "^web", false),
             ("myweb", "web$", true),
         ] {

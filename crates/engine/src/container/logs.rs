@@ -317,7 +317,7 @@ fn options(host: &HostConfig, driver: LogDriver) -> Result<Parsed> {
             "failed to create task for container: failed to initialize logging driver: {text}"
         ))
     };
-    let max_size_bytes = match get("max-size").map(|text| (text, size(text))) {
+    let max_size_bytes = match get("max-size").map(|text| (text, parse_size(text))) {
         None => MAX_SIZE_DEFAULT,
         Some((_, Some(0))) => return Err(invalid("max-size must be a positive number".into())),
         Some((_, Some(size))) => size,
@@ -365,7 +365,7 @@ fn options(host: &HostConfig, driver: LogDriver) -> Result<Parsed> {
             buffer_bytes: match get("max-buffer-size") {
                 None => 1 << 20,
                 Some(text) => {
-                    size(text).ok_or_else(|| invalid(format!("invalid size: '{text}'")))?
+                    parse_size(text).ok_or_else(|| invalid(format!("invalid size: '{text}'")))?
                 }
             },
         },
@@ -384,7 +384,7 @@ fn options(host: &HostConfig, driver: LogDriver) -> Result<Parsed> {
 }
 
 /// Parses `10m`, `1.5g`, `100k`, `5`.
-fn size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower
         .trim_end_matches(|letter: char| letter.is_ascii_alphabetic())

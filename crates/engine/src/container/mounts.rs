@@ -5,6 +5,7 @@
 //! `--tmpfs`, the image's `VOLUME`s. Two wishes of the user for one destination are an error.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::config::{Config, HostConfig, MountKind, MountSpec};
 use super::record::MountPoint;
@@ -48,7 +49,6 @@ pub(crate) fn parse_bind(raw: &str, volume_driver: &str) -> Result<Planned> {
     if source.starts_with('/') {
         point.kind = MountKind::Bind;
         point.source = clean(source);
-        point.propagation = "rprivate".into();
     } else {
         point.kind = MountKind::Volume;
         point.name = source.to_owned();
@@ -59,7 +59,14 @@ pub(crate) fn parse_bind(raw: &str, volume_driver: &str) -> Result<Planned> {
             volume_driver.to_owned()
         };
     }
-    apply_mode(&mut point, mode)?;
+    let foreign = apply_mode(&mut point, mode)?;
+    if let Some(field) = foreign {
+        return Err(Error::invalid(format!(
+            "invalid volume specification: '{raw}': invalid mount config for type \"{}\": field {field} must not be \
+             specified",
+            point.kind.as_str()
+        )));
+    }
     if mode.is_empty() && !point.name.is_empty() {
         // Docker shows a named volume as shared between labels, which is its default.
         point.mode = "z".into();
@@ -78,35 +85,43 @@ pub(crate) fn parse_bind(raw: &str, volume_driver: &str) -> Result<Planned> {
     })
 }
 
-/// Applies the comma-separated modes of a `-v` value.
-fn apply_mode(point: &mut MountPoint, mode: &str) -> Result<()> {
-    let invalid = || Error::invalid(format!("invalid mode: {mode}"));
-    let mut seen_access = false;
-    let mut seen_propagation = false;
+/// Applies the comma-separated modes of a `-v` value, of which each may be there once. Returns the field of a mount that
+/// such a mode means and that this kind of mount does not have.
+fn apply_mode(point: &mut MountPoint, mode: &str) -> Result<Option<&'static str>> {
+    let mut foreign = None;
+    let mut seen = [false; 5];
     for word in mode.split(',').filter(|_| !mode.is_empty()) {
-        match word {
+        let sort = match word {
             "ro" | "rw" => {
-                if std::mem::replace(&mut seen_access, true) {
-                    return Err(invalid());
-                }
                 point.rw = word == "rw";
+                0
             }
             // SELinux relabelling: without SELinux there is nothing to relabel.
-            "z" | "Z" => {}
-            "nocopy" if point.kind == MountKind::Volume => point.no_copy = true,
-            "consistent" | "cached" | "delegated" => {}
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
-                if point.kind == MountKind::Bind =>
-            {
-                if std::mem::replace(&mut seen_propagation, true) {
-                    return Err(invalid());
+            "z" | "Z" => 1,
+            "nocopy" => {
+                if point.kind != MountKind::Volume {
+                    foreign = Some("VolumeOptions");
+                }
+                point.no_copy = true;
+                2
+            }
+            // How soon a change is seen, where the engine runs in a virtual machine.
+            "consistent" | "cached" | "delegated" => 3,
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
+                if point.kind != MountKind::Bind {
+                    foreign = Some("BindOptions");
                 }
                 point.propagation = word.to_owned();
+                point.propagation_given = true;
+                4
             }
-            _ => return Err(invalid()),
+            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
+        };
+        if std::mem::replace(&mut seen[sort], true) {
+            return Err(Error::invalid(format!("invalid mode: {mode}")));
         }
     }
-    Ok(())
+    Ok(foreign)
 }
 
 fn check_destination(point: &MountPoint, given: &str) -> Result<(), String> {
@@ -149,13 +164,10 @@ pub(crate) fn from_spec(spec: &MountSpec) -> Result<Planned> {
                 )));
             }
             point.source = clean(&spec.source);
-            point.propagation = if spec.bind_propagation.is_empty() {
-                "rprivate".into()
-            } else {
-                spec.bind_propagation.clone()
-            };
+            point.propagation.clone_from(&spec.bind_propagation);
+            point.propagation_given = !point.propagation.is_empty();
             if ![
-                "private", "rprivate", "shared", "rshared", "slave", "rslave",
+                "", "private", "rprivate", "shared", "rshared", "slave", "rslave",
             ]
             .contains(&point.propagation.as_str())
             {
@@ -193,9 +205,8 @@ pub(crate) fn from_spec(spec: &MountSpec) -> Result<Planned> {
                 if point.anonymous {
                     return Err(invalid("must not set Subpath when using anonymous volumes"));
                 }
-                if point.subpath.starts_with('/')
-                    || point.subpath.split('/').any(|part| part == "..")
-                {
+                let cleaned = clean(&point.subpath);
+                if cleaned.starts_with('/') || cleaned.split('/').next() == Some("..") {
                     return Err(invalid("subpath must be a relative path within the volume"));
                 }
             }
@@ -272,6 +283,34 @@ fn from_tmpfs(target: &str, options: &str) -> Result<Planned> {
         volume_labels: BTreeMap::new(),
         volume_options: BTreeMap::new(),
     })
+}
+
+/// Chooses a bind's propagation where none was given. What is mounted beneath the engine's data must not be held by a
+/// container that sees it, so the end of such a mount travels to the container.
+///
+/// # Errors
+/// Docker's text for a mode that would hold it.
+pub(crate) fn settle_propagation(point: &mut MountPoint, data_root: &Path) -> Result<()> {
+    let near = shows_data_root(Path::new(&point.source), data_root);
+    match point.propagation.as_str() {
+        "" => point.propagation = if near { "rslave" } else { "rprivate" }.into(),
+        "rslave" | "rshared" => {}
+        other if near => {
+            return Err(Error::invalid(format!(
+                "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is \
+                 within the daemon root, daemon root: \"{}\", bind mount source: \"{}\", propagation: \"{other}\"",
+                data_root.display(),
+                point.source
+            )));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Tells whether a host path is within the engine's data or holds it.
+pub(crate) fn shows_data_root(source: &Path, data_root: &Path) -> bool {
+    source.starts_with(data_root) || data_root.starts_with(source)
 }
 
 /// Plans all mounts of a container.
@@ -416,6 +455,18 @@ mod tests {
             ("/a:", "invalid volume specification: '/a:'"),
             ("/a:/b:foo", "invalid mode: foo"),
             ("/a:/b:ro,rw", "invalid mode: ro,rw"),
+            ("v:/b:z,Z", "invalid mode: z,Z"),
+            ("v:/b:cached,delegated", "invalid mode: cached,delegated"),
+            ("v:/b:nocopy,nocopy", "invalid mode: nocopy,nocopy"),
+            ("v:/b:bogus,rshared", "invalid mode: bogus,rshared"),
+            (
+                "v:/b:rshared",
+                "invalid volume specification: 'v:/b:rshared': invalid mount config for type \"volume\": field BindOptions must not be specified",
+            ),
+            (
+                "/a:/b:nocopy",
+                "invalid volume specification: '/a:/b:nocopy': invalid mount config for type \"bind\": field VolumeOptions must not be specified",
+            ),
             (
                 "/a:b",
                 "invalid volume specification: '/a:b': invalid mount config for type \"bind\": invalid mount path: 'b' mount path must be absolute",
@@ -427,6 +478,30 @@ mod tests {
         ] {
             assert_eq!(parse_bind(raw, "").unwrap_err().to_string(), text);
         }
+    }
+
+    #[test]
+    fn the_engines_own_data_is_not_held_by_a_bind() {
+        let settle = |raw: &str| {
+            let mut point = bind(raw);
+            settle_propagation(&mut point, Path::new("/data/engine"))
+                .map(|()| point.propagation)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(settle("/a:/b").unwrap(), "rprivate");
+        assert_eq!(settle("/data/engine2:/b").unwrap(), "rprivate");
+        assert_eq!(settle("/a:/b:slave").unwrap(), "slave");
+        assert_eq!(settle("/:/b").unwrap(), "rslave");
+        assert_eq!(
+            settle("/data/engine/volumes:/b:rshared").unwrap(),
+            "rshared"
+        );
+        assert_eq!(
+            settle("/data:/b:private").unwrap_err(),
+            "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is \
+             within the daemon root, daemon root: \"/data/engine\", bind mount source: \"/data\", propagation: \
+             \"private\""
+        );
     }
 
     #[test]

@@ -30,8 +30,6 @@ pub(crate) struct Inputs<'a> {
     pub security: &'a SecurityOptions,
     pub default_ulimits: &'a [Ulimit],
     pub default_shm_size_bytes: i64,
-    /// Joined namespaces by kind: `network`, `ipc`, `pid`.
-    pub joined: Vec<(&'static str, PathBuf)>,
     /// The directory on the host behind /dev/shm of a shareable or joined IPC namespace.
     pub shared_shm: Option<PathBuf>,
     pub env: Vec<String>,
@@ -187,7 +185,7 @@ pub(crate) fn spec(inputs: Inputs<'_>) -> Spec {
     let mut linux = Linux {
         cgroups_path: inputs.cgroup.to_owned(),
         resources: Some(inputs.resources.clone()),
-        namespaces: namespaces(host, &inputs.joined),
+        namespaces: namespaces(host),
         devices: inputs.devices.iter().map(Device::node).collect(),
         seccomp: inputs.seccomp.clone(),
         ..Linux::default()
@@ -318,17 +316,14 @@ fn rlimits(own: &[Ulimit], defaults: &[Ulimit]) -> Vec<Rlimit> {
         .collect()
 }
 
-fn namespaces(host: &HostConfig, joined: &[(&'static str, PathBuf)]) -> Vec<LinuxNamespace> {
+/// The namespaces of the container's own; those that it joins go to the shim as descriptors.
+fn namespaces(host: &HostConfig) -> Vec<LinuxNamespace> {
     let mut all = Vec::new();
     let mut add = |kind: &str, own: bool| {
-        let path = joined
-            .iter()
-            .find(|(name, _)| *name == kind)
-            .map(|(_, path)| path.clone());
-        if own || path.is_some() {
+        if own {
             all.push(LinuxNamespace {
                 kind: kind.into(),
-                path: path.unwrap_or_default(),
+                ..LinuxNamespace::default()
             });
         }
     };
@@ -336,7 +331,10 @@ fn namespaces(host: &HostConfig, joined: &[(&'static str, PathBuf)]) -> Vec<Linu
     add("network", host.network_mode != "host");
     add("uts", host.uts_mode != "host");
     add("pid", host.pid_mode.is_empty());
-    add("ipc", host.ipc_mode != "host");
+    add(
+        "ipc",
+        host.ipc_mode != "host" && !host.ipc_mode.starts_with("container:"),
+    );
     add("cgroup", host.cgroupns_mode != "host");
     all
 }

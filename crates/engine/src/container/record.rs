@@ -55,6 +55,10 @@ pub struct Acquired {
     pub cgroup: Option<String>,
     /// A tmpfs may be mounted in the container's directory, the /dev/shm that others may share.
     pub shm: bool,
+    /// Volumes with a file system of their own that this run keeps mounted.
+    pub volumes: Vec<String>,
+    /// Parts of volumes may be mounted in the container's directory, from where the runtime takes them.
+    pub subpaths: bool,
 }
 
 /// A link of old to another container (`--link`).
@@ -83,6 +87,8 @@ pub struct MountPoint {
     pub mode: String,
     pub rw: bool,
     pub propagation: String,
+    /// The user chose the propagation, which is kept to the letter then.
+    pub propagation_given: bool,
     /// Came with `-v`/`--mount`/`--tmpfs` (true) or from the image or another container.
     pub explicit: bool,
     pub non_recursive: bool,

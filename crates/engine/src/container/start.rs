@@ -15,7 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::link::Shim;
 use super::record::Record;
-use super::{Container, Owner, Status, devices, files, limits, oci, ports, seccomp};
+use super::{Container, Owner, Status, devices, files, limits, oci, ports, seccomp, sources};
 use crate::failpoint::{around, around_async};
 use crate::{Changed, Engine, Error, Result};
 
@@ -29,7 +29,8 @@ pub struct StartOptions {
 struct Prepared {
     control: OwnedFd,
     listener: OwnedFd,
-    netns: Option<OwnedFd>,
+    /// The network namespace and then the joined ones, as the request counts them.
+    namespaces: Vec<OwnedFd>,
     request: StartRequest,
     shim: gantry_shim::Spawned,
 }
@@ -160,7 +161,7 @@ impl Engine {
         let Prepared {
             control,
             listener,
-            netns,
+            namespaces,
             mut request,
             shim: spawned,
         } = prepared;
@@ -168,7 +169,7 @@ impl Engine {
         container.link.lock().expect("no holder panics").process = spawned.pidfd.try_clone().ok();
         self.follow(container, &shim, Some(spawned));
         let mut fds = vec![listener];
-        fds.extend(netns);
+        fds.extend(namespaces);
         let (attaches, waits) = {
             let mut link = container.link.lock().expect("no holder panics");
             (
@@ -202,6 +203,7 @@ impl Engine {
                 ));
             }
         };
+        let subpaths = !self.subpaths_are_taken(container).await;
         around("start.commit", || {
             let record = container.record();
             self.volume_use_events("mount", &record, started_at_ns);
@@ -217,6 +219,7 @@ impl Engine {
                 record.state.exit_code = 0;
                 record.state.error = String::new();
                 record.state.oom_killed = false;
+                record.acquired.subpaths = subpaths;
             })
         })?;
         container.life.send_modify(|life| life.running = true);
@@ -228,6 +231,7 @@ impl Engine {
         let record = container.record();
         let host = &record.host;
         self.check_network(&record)?;
+        let mut joined = self.joined_namespaces(&record)?;
         self.linked(&record)?;
         let own_network = matches!(host.network_mode.as_str(), "bridge" | "none");
         // A thread makes the namespace while this one writes files.
@@ -248,11 +252,17 @@ impl Engine {
         };
         let cgroup = self.cgroup_path(&record);
         let shm = oci::has_shareable_shm(&record);
+        let (volumes, subpaths) = (
+            self.volumes_to_mount(&record),
+            sources::has_subpaths(&record),
+        );
         let saved = around("start.record", || {
             self.save(container, owner, |record| {
                 record.acquired.shim = true;
                 record.acquired.cgroup = Some(cgroup.clone());
                 record.acquired.shm = shm;
+                record.acquired.volumes = volumes;
+                record.acquired.subpaths = subpaths;
                 record.acquired.endpoint.clone_from(&endpoint);
             })
         });
@@ -286,6 +296,9 @@ impl Engine {
         if shm {
             around("start.shm", || self.mount_shm(&record))?;
         }
+        if !record.acquired.volumes.is_empty() || subpaths {
+            around("start.sources", || self.mount_sources(&record))?;
+        }
         let request = around("start.files", || self.write_bundle(&record, &cgroup))?;
         let socket = self.shim_socket(&record.id);
         let _ = std::fs::remove_file(&socket);
@@ -297,7 +310,10 @@ impl Engine {
         })
         .map_err(|error| Error::io("start a shim", error))?;
         let netns = match netns {
-            None => self.joined_netns(&record)?,
+            None => joined
+                .extract_if(.., |(kind, _)| *kind == "network")
+                .map(|(_, namespace)| namespace)
+                .next(),
             Some(thread) => {
                 let netns = thread
                     .join()
@@ -321,12 +337,14 @@ impl Engine {
         }
         let request = StartRequest {
             has_netns: netns.is_some(),
+            joins: joined.iter().map(|(kind, _)| (*kind).to_owned()).collect(),
             ..request
         };
+        let joined = joined.into_iter().map(|(_, namespace)| namespace);
         Ok(Prepared {
             control,
             listener: listener.into(),
-            netns,
+            namespaces: netns.into_iter().chain(joined).collect(),
             request,
             shim: spawned,
         })
@@ -371,7 +389,6 @@ impl Engine {
             security: &security,
             default_ulimits: &self.inner.config.default_ulimits,
             default_shm_size_bytes: self.inner.config.default_shm_size_bytes,
-            joined: self.joined_namespaces(record)?,
             shared_shm: self.shared_shm(record)?,
             env: self.environment(record, &files.hostname, record.config.tty)?,
         });
@@ -429,84 +446,6 @@ impl Engine {
             parent => parent,
         };
         format!("/{}/{}", parent.trim_matches('/'), record.id)
-    }
-
-    /// Opens the namespace that `--network container:` joins; the host's needs none.
-    fn joined_netns(&self, record: &Record) -> Result<Option<OwnedFd>> {
-        let Some(id) = record.host.network_mode.strip_prefix("container:") else {
-            return Ok(None);
-        };
-        let pid = self.container(id)?.record().state.pid;
-        let file = File::open(format!("/proc/{pid}/ns/net")).map_err(|error| {
-            Error::io(format_args!("join the network of container {id}"), error)
-        })?;
-        Ok(Some(file.into()))
-    }
-
-    /// Refuses a network that is not there, or a container's whose network cannot be joined, before anything is made.
-    fn check_network(&self, record: &Record) -> Result<()> {
-        let mode = record.host.network_mode.as_str();
-        let Some(name) = mode.strip_prefix("container:") else {
-            return match mode {
-                "bridge" | "host" | "none" => Ok(()),
-                _ => Err(Error::not_found(format!(
-                    "failed to set up container networking: network {mode} not found"
-                ))
-                .caused_by(StartExit(128))),
-            };
-        };
-        let other = match self.container(name) {
-            Ok(other) => other.record(),
-            Err(error) => {
-                return Err(Error::system(format!(
-                    "joining network namespace of container: {error}"
-                ))
-                .caused_by(StartExit(128)));
-            }
-        };
-        let unfit = match other.state.status {
-            Status::Running | Status::Paused => return Ok(()),
-            Status::Restarting => {
-                format!(
-                    "container {} is restarting, wait until the container is running",
-                    other.id
-                )
-            }
-            status => format!(
-                "cannot join network namespace of a non running container: container {} is {}",
-                other.name,
-                status.as_str()
-            ),
-        };
-        Err(Error::conflict(unfit).caused_by(StartExit(128)))
-    }
-
-    fn running_pid(&self, id: &str, what: &str) -> Result<i32> {
-        let other = self.container(id)?.record();
-        match other.state.status {
-            Status::Running | Status::Paused => Ok(other.state.pid),
-            _ => Err(Error::conflict(format!(
-                "failed to join {what} namespace: container {} is not running",
-                other.id
-            ))),
-        }
-    }
-
-    fn joined_namespaces(&self, record: &Record) -> Result<Vec<(&'static str, PathBuf)>> {
-        let mut joined = Vec::new();
-        if let Some(id) = record.host.pid_mode.strip_prefix("container:") {
-            joined.push((
-                "pid",
-                PathBuf::from(format!("/proc/{}/ns/pid", self.running_pid(id, "PID")?)),
-            ));
-        }
-        if let Some(id) = record.host.ipc_mode.strip_prefix("container:") {
-            joined.push((
-                "ipc",
-                PathBuf::from(format!("/proc/{}/ns/ipc", self.running_pid(id, "IPC")?)),
-            ));
-        }
-        Ok(joined)
     }
 
     /// Finds the directory on the host behind /dev/shm when the IPC namespace is shared with anybody.
@@ -650,7 +589,7 @@ pub(crate) fn in_dockers_words(failure: &protocol::Failure) -> (String, i32) {
 
 /// The exit code that a failed start leaves in the state.
 #[derive(Debug)]
-struct StartExit(i32);
+pub(super) struct StartExit(pub i32);
 
 impl std::fmt::Display for StartExit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

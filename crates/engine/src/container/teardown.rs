@@ -52,6 +52,18 @@ impl Engine {
             if let Some(path) = &acquired.cgroup {
                 note("remove a cgroup", remove_cgroup(&engine, path));
             }
+            if acquired.subpaths {
+                note(
+                    "unmount a part of a volume",
+                    engine.unmount_subpaths(&record),
+                );
+            }
+            for volume in &acquired.volumes {
+                note(
+                    "unmount a volume",
+                    engine.inner.volumes.release(volume, &id),
+                );
+            }
             if acquired.shm {
                 note("unmount /dev/shm", unmount_if_there(&engine.shm_path(&id)));
             }
@@ -76,7 +88,7 @@ fn remove_cgroup(engine: &Engine, path: &str) -> std::io::Result<()> {
 }
 
 /// EINVAL says that nothing is mounted there: the daemon ended before it was, or the machine was started anew.
-fn unmount_if_there(path: &std::path::Path) -> std::io::Result<()> {
+pub(super) fn unmount_if_there(path: &std::path::Path) -> std::io::Result<()> {
     match gantry_sys::mount::umount_detach(path) {
         Err(error)
             if error.kind() != std::io::ErrorKind::NotFound

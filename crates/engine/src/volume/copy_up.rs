@@ -27,8 +27,27 @@ impl Engine {
     /// Fills a new volume from the image. A volume with any entry, or a place that is no directory, is left alone.
     pub(crate) fn copy_up(&self, record: &Record, point: &MountPoint) -> Result<()> {
         let overlay = self.overlay(record)?;
-        let volume = PathBuf::from(&point.source);
-        copy_up(&overlay.lowers, &point.destination, &volume).map_err(|error| {
+        let Some(volume) = self.inner.volumes.get(&point.name) else {
+            return Ok(());
+        };
+        let relative = point.destination.trim_start_matches('/');
+        if !overlay.lowers.iter().any(|layer| may_have(layer, relative)) {
+            // Most volumes have no place in the image: that costs a look into each layer, no mount.
+            return Ok(());
+        }
+        if volume.has_device() && !has_place(&overlay.lowers, &point.destination) {
+            return Ok(());
+        }
+        // Not the record's user: the container has acquired nothing yet.
+        let holder = format!("create {}", record.id);
+        self.inner.volumes.hold(&volume, &holder).map_err(|error| {
+            Error::new(error.kind(), format!("failed to populate volume: {error}")).caused_by(error)
+        })?;
+        let copied = copy_up(&overlay.lowers, &point.destination, &volume.mountpoint);
+        if let Err(error) = self.inner.volumes.release(&volume.name, &holder) {
+            tracing::error!(volume = volume.name, %error, "unmount a volume after its copy-up");
+        }
+        copied.map_err(|error| {
             Error::io(
                 format_args!(
                     "copy the image's {} into volume {}",
@@ -43,11 +62,6 @@ impl Engine {
 /// Copies `place` of the layers (topmost first) into the directory `volume`.
 pub(crate) fn copy_up(layers: &[PathBuf], place: &str, volume: &Path) -> io::Result<()> {
     if layers.is_empty() || std::fs::read_dir(volume)?.next().is_some() {
-        return Ok(());
-    }
-    // Most volumes have no place in the image: that costs a look into each layer, no mount.
-    let relative = place.trim_start_matches('/');
-    if !layers.iter().any(|layer| may_have(layer, relative)) {
         return Ok(());
     }
     let root = mount(layers)?;
@@ -68,6 +82,14 @@ pub(crate) fn copy_up(layers: &[PathBuf], place: &str, volume: &Path) -> io::Res
     let mut links = HashMap::new();
     copy_directory(&source, &target, &mut links)?;
     copy_attributes(&source, &target)
+}
+
+/// Tells whether the layers (topmost first) have anything at `place`.
+fn has_place(layers: &[PathBuf], place: &str) -> bool {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    mount(layers)
+        .and_then(|root| sys::openat2_in_root(&root, place, flags, Mode::empty()))
+        .is_ok()
 }
 
 /// Tells whether the layers (topmost first) have something other than a directory at `place`.

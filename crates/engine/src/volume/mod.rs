@@ -1,9 +1,11 @@
 //! Volumes: directories that outlive containers, `volumes/NAME/_data`.
 //!
-//! The driver is `local`. Its options `type=none,o=bind,device=PATH` make the volume a view of a host directory; other
-//! device types are refused by name. A volume's record is synced before it is acknowledged.
+//! The driver is `local`. A volume may have a file system of its own ([`device`]), which is mounted on the directory while
+//! somebody uses it ([`mounted`]). A volume's record is synced before it is acknowledged.
 
 mod copy_up;
+mod device;
+mod mounted;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -37,12 +39,13 @@ impl Volume {
         self.labels.contains_key(ANONYMOUS_LABEL)
     }
 
-    /// Returns the host directory that a container sees.
-    pub(crate) fn source(&self) -> PathBuf {
-        match self.options.get("device") {
-            Some(device) => PathBuf::from(device),
-            None => self.mountpoint.clone(),
-        }
+    /// Tells whether its content is a file system of its own, which is mounted while the volume is used.
+    pub(crate) fn has_device(&self) -> bool {
+        ["type", "device"].iter().any(|key| {
+            self.options
+                .get(*key)
+                .is_some_and(|value| !value.is_empty())
+        })
     }
 }
 
@@ -62,6 +65,7 @@ pub(crate) struct Volumes {
     root: PathBuf,
     store: Store,
     by_name: Mutex<HashMap<String, Arc<Volume>>>,
+    users: mounted::Users,
 }
 
 impl Volumes {
@@ -85,6 +89,7 @@ impl Volumes {
             root,
             store,
             by_name: Mutex::new(by_name),
+            users: mounted::Users::default(),
         })
     }
 
@@ -132,16 +137,13 @@ impl Volumes {
                 options.driver
             )));
         }
-        check_options(&name, &options.driver_options)?;
         let mut by_name = self.by_name.lock().expect("no holder panics");
         if let Some(volume) = by_name.get(&name) {
-            if !options.driver_options.is_empty() && volume.options != options.driver_options {
-                return Err(Error::conflict(format!(
-                    "create {name}: a volume named {name} exists already with other options"
-                )));
-            }
             return Ok((volume.clone(), false));
         }
+        device::check(&options.driver_options).map_err(|error| {
+            Error::new(error.kind(), format!("create {name}: {error}")).caused_by(error)
+        })?;
         let volume = Volume {
             mountpoint: self.root.join(&name).join("_data"),
             name: name.clone(),
@@ -167,6 +169,8 @@ impl Volumes {
     /// Removes the volume's record and moves its data into the trash.
     pub(crate) fn remove(&self, volume: &Volume) -> Result<()> {
         let failed = |error| Error::io(format_args!("remove {}", volume.name), error);
+        // Before its directory has another name, under which nobody would look for a mount.
+        self.unmount_unused(volume).map_err(failed)?;
         let mut by_name = self.by_name.lock().expect("no holder panics");
         let directory = self.root.join(&volume.name);
         let trash = self.root.join(format!(".trash-{}", crate::random_id()));
@@ -183,8 +187,11 @@ impl Volumes {
         Ok(())
     }
 
-    /// Deletes what an interrupted removal left in the trash.
+    /// Deletes what an interrupted removal left in the trash and unmounts what nobody uses.
     pub(crate) fn sweep(&self) -> std::io::Result<()> {
+        for volume in self.all() {
+            self.unmount_unused(&volume)?;
+        }
         for entry in std::fs::read_dir(&self.root)? {
             let entry = entry?;
             if entry.file_name().as_encoded_bytes().starts_with(b".trash-") {
@@ -210,37 +217,22 @@ fn make_directory(mountpoint: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(mountpoint, std::fs::Permissions::from_mode(0o755))
 }
 
-fn check_options(name: &str, options: &BTreeMap<String, String>) -> Result<()> {
-    let invalid = |what: String| Err(Error::invalid(format!("create {name}: {what}")));
-    if let Some(key) = options
-        .keys()
-        .find(|key| !matches!(key.as_str(), "type" | "o" | "device"))
-    {
-        return invalid(format!("invalid option: \"{key}\""));
+/// Reads the filter `all` of a prune, which Docker checks and words in its own way.
+fn flag_all(filters: &Filters) -> Result<bool> {
+    let values = filters.get("all").map_or(&[][..], Vec::as_slice);
+    let invalid = |text: String| Error::invalid(format!("invalid filter 'all{text}"));
+    match values {
+        [] => Ok(false),
+        [one] => crate::flag(one).ok_or_else(|| {
+            invalid(format!(
+                "': strconv.ParseBool: parsing {one:?}: invalid syntax"
+            ))
+        }),
+        several => Err(invalid(format!(
+            "=[{}]': only one value is expected",
+            several.join(" ")
+        ))),
     }
-    if options.is_empty() {
-        return Ok(());
-    }
-    let get = |key: &str| options.get(key).map_or("", String::as_str);
-    if get("device").is_empty() || get("type").is_empty() {
-        let missing = if get("device").is_empty() {
-            "device"
-        } else {
-            "type"
-        };
-        return invalid(format!("missing required option: \"{missing}\""));
-    }
-    if get("type") != "none"
-        || !get("o")
-            .split(',')
-            .any(|option| option == "bind" || option == "rbind")
-    {
-        return invalid(format!(
-            "volumes of type \"{}\" are not supported by this engine: only type=none with o=bind",
-            get("type")
-        ));
-    }
-    Ok(())
 }
 
 impl Engine {
@@ -271,7 +263,7 @@ impl Engine {
                 "driver" => values.contains(&volume.driver),
                 "name" => values
                     .iter()
-                    .any(|value| volume.name.contains(value.as_str())),
+                    .any(|value| names::matches(&volume.name, value)),
                 "label" => crate::labels_match(&volume.labels, values),
                 _ => true,
             }) && dangling
@@ -285,11 +277,13 @@ impl Engine {
         let engine = self.clone();
         crate::blocking::run_long(move || {
             let all = engine.inner.volumes.all().into_iter();
-            all.map(|volume| {
-                let bytes = crate::tree_bytes(&volume.mountpoint);
-                (volume, bytes)
-            })
-            .collect()
+            // Whose content is elsewhere takes no bytes of the engine's, and looking there could take for ever.
+            all.filter(|volume| volume.options.is_empty())
+                .map(|volume| {
+                    let bytes = crate::tree_bytes(&volume.mountpoint);
+                    (volume, bytes)
+                })
+                .collect()
         })
         .await
     }
@@ -330,7 +324,7 @@ impl Engine {
     /// Removes unused volumes: anonymous ones, or all with the filter `all=true`.
     pub async fn volume_prune(&self, filters: &Filters) -> Result<(Vec<String>, u64)> {
         crate::check_filter_keys(filters, &["all", "label", "label!"])?;
-        let all = crate::filter_flag(filters, "all")?.unwrap_or(false);
+        let all = flag_all(filters)?;
         let engine = self.clone();
         let filters = filters.clone();
         crate::blocking::run_long(move || {

@@ -19,6 +19,7 @@ mod query;
 mod refused;
 mod run;
 mod storage;
+mod volumes;
 mod wire;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         ("lifecycle", lifecycle::ALL),
         ("isolation", isolation::ALL),
         ("storage", storage::ALL),
+        ("volumes", volumes::ALL),
         ("network", network::ALL),
         ("logs", logs::ALL),
         ("events", events::ALL),

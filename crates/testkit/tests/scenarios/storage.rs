@@ -24,10 +24,8 @@ gantry_testkit::scenarios![
     bind_of_a_relative_path,
     mounts_are_shown_by_inspect,
     two_mounts_at_one_place_conflict,
-    a_tmpfs_volume_by_the_local_driver,
     volume_prune_keeps_named_volumes,
     a_bind_over_a_path_that_the_image_lacks,
-    volume_subpath,
 ];
 
 fn a_bind_is_read_write_or_read_only(s: &Session) {
@@ -289,23 +287,6 @@ fn two_mounts_at_one_place_conflict(s: &Session) {
         .warns("invalid specification: destination can't be '/'");
 }
 
-fn a_tmpfs_volume_by_the_local_driver(s: &Session) {
-    if !s.engine.is_reference() {
-        // Shared memory that outlives its containers is still to come; until then it is refused by name.
-        s.d("volume create -o type=tmpfs -o device=tmpfs -o o=size=1m @v")
-            .fails_with(
-                1,
-                "volumes of type \"tmpfs\" are not supported by this engine",
-            );
-        return;
-    }
-    s.d("volume create -o type=tmpfs -o device=tmpfs -o o=size=1m @v")
-        .ok();
-    s.d("run --rm -v @v:/v @bb sh -c 'df -k /v | tail -1 | tr -s \" \" | cut -d\" \" -f2'")
-        .prints("1024\n");
-    s.d("volume rm @v").ok();
-}
-
 fn volume_prune_keeps_named_volumes(s: &Session) {
     s.d("volume create @v").ok();
     s.d("volume prune -f --filter label=gantry.test=@prefix")
@@ -320,15 +301,4 @@ fn a_bind_over_a_path_that_the_image_lacks(s: &Session) {
     s.d("run --rm -v @dir:/a/b/c @bb cat /a/b/c/f")
         .prints("deep\n");
     s.d("run --name @c -v @dir:/a/b/c @bb true").ok();
-}
-
-fn volume_subpath(s: &Session) {
-    s.d("run --rm -v @v:/v @bb sh -c 'mkdir -p /v/one/two; echo in > /v/one/two/f'")
-        .ok();
-    s.d("run --rm --mount type=volume,src=@v,dst=/m,volume-subpath=one/two @bb cat /m/f")
-        .prints("in\n");
-    s.d("run --rm --mount type=volume,src=@v,dst=/m,volume-subpath=nosuch @bb true")
-        .exits(127);
-    s.d("run --rm --mount type=volume,src=@v,dst=/m,volume-subpath=../x @bb true")
-        .exits(125);
 }
