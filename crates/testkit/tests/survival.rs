@@ -221,12 +221,16 @@ fn a_mounted_volume_is_counted_by_the_next_daemon() {
             .ok();
     }
     session.d("exec @a sh -c 'echo kept > /v/f'").ok();
-    assert_eq!(mounted(&engine), [place.clone()]);
+    assert_eq!(mounted(&engine), std::slice::from_ref(&place));
 
     kill_and_restart(&engine);
     session.d("exec @b cat /v/f").prints("kept\n");
     session.d("rm -f @a").ok();
-    assert_eq!(mounted(&engine), [place.clone()], "two use it still");
+    assert_eq!(
+        mounted(&engine),
+        std::slice::from_ref(&place),
+        "two use it still"
+    );
     session.d("volume rm @v").exits(1);
 
     // One ends while no daemon lives; the next one knows that it used the volume.
@@ -238,7 +242,11 @@ fn a_mounted_volume_is_counted_by_the_next_daemon() {
     rustix::process::kill_process(pid, Signal::KILL).expect("kill");
     engine.start_daemon(&[]);
     session.until_status("@b", "exited");
-    assert_eq!(mounted(&engine), [place.clone()], "one uses it still");
+    assert_eq!(
+        mounted(&engine),
+        std::slice::from_ref(&place),
+        "one uses it still"
+    );
     session.d("start @b").ok();
     session.d("exec @b cat /v/f").prints("kept\n");
     session.d("rm -f @b @c").ok();
