@@ -15,7 +15,7 @@ help:
 	@echo 'make scenarios          what a user does, on Gantry       (T=name chooses)'
 	@echo 'make vm                 kernel tests and scenarios, emulated, control groups version 2 (V="..." chooses)'
 	@echo 'make crash              the long crash test, 300 kills    (KILLS=n SEED=n)'
-	@echo 'make oracle             the scenarios on the real Docker  (RECORD=1 records its answers anew)'
+	@echo 'make oracle             the scenarios and archives on the real Docker  (RECORD=1 records its answers anew)'
 	@echo 'make bench              Gantry beside Docker and podman   (B="..." chooses)'
 	@echo 'make install            /usr/local/bin/gantry, and docker if that is free'
 
@@ -59,7 +59,7 @@ crash: images build
 oracle: images
 	bench/peers up
 	GANTRY_DOCKER="$$(tests/docker-client)" GANTRY_ORACLE_SOCKET=/run/peer-docker.sock $(if $(RECORD),GANTRY_RECORD=1) \
-	  cargo test --package gantry-testkit --test scenarios -- $(T)
+	  cargo test --package gantry-testkit --test scenarios --test archives -- $(T)
 
 oracle-down:
 	bench/peers down

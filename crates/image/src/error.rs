@@ -29,7 +29,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Reading or writing failed.
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {}", gantry_api::error::errno_text(source))]
     Io {
         operation: String,
         source: io::Error,

@@ -159,6 +159,12 @@ impl<'a> Applier<'a> {
         entry: &Entry,
         reader: &mut Reader<R, T>,
     ) -> Result<()> {
+        if !entry.path.starts_with(b"/") && tree::leaves_its_root(&entry.path) {
+            return Err(Error::archive(format!(
+                "invalid entry name {:?}",
+                show(&entry.path)
+            )));
+        }
         let path = tree::rooted(&entry.path);
         let Some((parent_path, name)) = tree::split(&path) else {
             return self.root(entry);
@@ -358,10 +364,16 @@ impl<'a> Applier<'a> {
     }
 
     fn hard_link(&mut self, entry: &Entry, parent: &Directory, name: &[u8]) -> Result<()> {
+        if tree::leaves_its_root(&entry.link) {
+            return Err(Error::archive(format!(
+                "invalid hardlink target {:?}",
+                show(&entry.link)
+            )));
+        }
         let target = tree::rooted(&entry.link);
         let failed = |error: std::io::Error| {
             Error::io(
-                format!("link /{} /{}", show(&target), show(&parent.join(name))),
+                format!("linkat {} {}", show(&target), show(&parent.join(name))),
                 error,
             )
         };
@@ -433,7 +445,7 @@ impl<'a> Applier<'a> {
         }
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(Error::archive(format!(
-                "`{}` is no valid whiteout",
+                "invalid whiteout entry {:?}",
                 show(&entry.path)
             )));
         }

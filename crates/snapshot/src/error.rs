@@ -24,7 +24,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Anything else of the machine.
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {}", gantry_api::error::errno_text(source))]
     Io {
         operation: String,
         source: io::Error,

@@ -1,6 +1,7 @@
 //! Images. Archives stream both ways between the client and the engine's synchronous readers and writers.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use gantry_api::error::ApiError;
@@ -24,6 +25,8 @@ const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
 const LINE_END: &str = "\r\n";
 /// Chunks that wait between the client and a reader or writer.
 const CHUNKS_MAX: usize = 4;
+/// How long the rest of a body that failed to be read is taken from its client.
+const DISCARD_MAX: Duration = Duration::from_secs(30);
 /// Bytes of one chunk of an archive that is written.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -108,7 +111,8 @@ pub async fn load(request: Request) -> Reply {
         platform: json_platform(&request)?,
         quiet: request.query.flag_or("quiet", true),
     };
-    let archive = Box::new(BodyReader::new(request.body));
+    let (archive, _) = BodyReader::new(request.body);
+    let archive = Box::new(archive);
     let mut events = request.daemon.engine.load(archive, options).await;
     let body = Body::stream(move |cx| {
         events.poll_recv(cx).map(|event| {
@@ -161,8 +165,17 @@ pub async fn create(request: Request) -> Reply {
         changes: query.all("changes").map(str::to_owned).collect(),
         platform,
     };
-    let archive = Box::new(BodyReader::new(request.body));
-    let id = request.daemon.engine.import(archive, options).await?;
+    let (archive, read) = BodyReader::new(request.body);
+    let imported = request
+        .daemon
+        .engine
+        .import(Box::new(archive), options)
+        .await;
+    if imported.is_err() {
+        // A client that still writes when the connection ends sees a broken pipe instead of our answer.
+        let _ = tokio::time::timeout(DISCARD_MAX, read).await;
+    }
+    let id = imported?;
     let id = if id.starts_with("sha256:") {
         id
     } else {
@@ -261,9 +274,10 @@ struct BodyReader {
 }
 
 impl BodyReader {
-    fn new(mut body: Incoming) -> Self {
+    /// Returns the reader and the task that feeds it, which ends with the body: what is not read is discarded.
+    fn new(mut body: Incoming) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             while let Some(frame) = body.frame().await {
                 let chunk = match frame {
                     Ok(frame) => match frame.into_data() {
@@ -273,14 +287,17 @@ impl BodyReader {
                     Err(error) => Err(io::Error::other(error)),
                 };
                 if sender.send(chunk).await.is_err() {
-                    return;
+                    break;
                 }
             }
+            let discard = async { while let Some(Ok(_)) = body.frame().await {} };
+            let _ = tokio::time::timeout(DISCARD_MAX, discard).await;
         });
-        Self {
+        let reader = Self {
             chunks,
             current: Bytes::new(),
-        }
+        };
+        (reader, task)
     }
 }
 

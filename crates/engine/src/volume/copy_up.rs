@@ -304,8 +304,21 @@ mod tests {
         std::fs::set_permissions(upper.join("data"), std::fs::Permissions::from_mode(0o1777))
             .unwrap();
         std::os::unix::fs::chown(upper.join("data"), Some(7), Some(8)).unwrap();
+        let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let with_capability = std::fs::File::open(upper.join("data/a")).unwrap();
+        sys::fsetxattr(&with_capability, c"security.capability", &capability).unwrap();
+        let noted = std::fs::File::open(upper.join("data")).unwrap();
+        sys::fsetxattr(&noted, c"user.note", b"x").unwrap();
         copy_up(&[upper.clone(), lower], "/data", &volume).unwrap();
         assert_eq!(std::fs::read_to_string(volume.join("a")).unwrap(), "new");
+        let attribute = |path: &Path, name: &CStr| {
+            sys::fgetxattr(std::fs::File::open(path).unwrap(), name).unwrap()
+        };
+        assert_eq!(
+            attribute(&volume.join("a"), c"security.capability").unwrap(),
+            capability
+        );
+        assert_eq!(attribute(&volume, c"user.note").unwrap(), b"x");
         assert_eq!(
             std::fs::read_link(volume.join("link")).unwrap(),
             Path::new("/etc/passwd")

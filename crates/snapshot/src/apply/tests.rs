@@ -335,12 +335,30 @@ fn nothing_leaves_the_target() {
             "{what}"
         );
     }
-    for refused in ["a/.wh...", "a/.wh..", "a/.wh."] {
-        assert!(
-            layer(&archive(|tar| tar.entry(&file(refused)).unwrap())).is_err(),
-            "{refused}"
+    let refused = |build: &NewEntry| {
+        layer(&archive(|tar| tar.entry(build).unwrap()))
+            .err()
+            .unwrap()
+            .to_string()
+    };
+    for name in ["a/.wh...", "a/.wh..", "a/.wh."] {
+        assert_eq!(
+            refused(&file(name)),
+            format!("invalid whiteout entry {name:?}")
         );
     }
+    assert_eq!(
+        refused(&file("a/../../b")),
+        "invalid entry name \"a/../../b\""
+    );
+    assert_eq!(
+        refused(&link("h", Kind::HardLink, "../etc/passwd")),
+        "invalid hardlink target \"../etc/passwd\""
+    );
+    assert_eq!(
+        refused(&link("h", Kind::HardLink, "/no/such")),
+        "linkat no/such h: no such file or directory"
+    );
 }
 
 #[test]

@@ -137,6 +137,20 @@ pub(super) fn rooted(path: &[u8]) -> Vec<u8> {
     clean
 }
 
+/// Tells whether `..` in a path leads above where it begins.
+pub(super) fn leaves_its_root(path: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if depth == 0 => return true,
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    false
+}
+
 /// Splits a path into its parent's and its last component; `None` for the root.
 pub(super) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path.is_empty() {
@@ -164,6 +178,8 @@ mod tests {
             ("a/..b", "a/..b"),
         ] {
             assert_eq!(rooted(path.as_bytes()), clean.as_bytes(), "{path}");
+            let leaves = path.starts_with("../") || path.ends_with("../..");
+            assert_eq!(leaves_its_root(path.as_bytes()), leaves, "{path}");
         }
         assert_eq!(split(b"a/b/c"), Some((b"a/b".as_slice(), b"c".as_slice())));
         assert_eq!(split(b"c"), Some((b"".as_slice(), b"c".as_slice())));
