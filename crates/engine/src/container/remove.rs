@@ -129,7 +129,8 @@ impl Engine {
             return Err(error);
         }
         if volumes {
-            self.remove_anonymous_volumes(&before);
+            let (engine, record) = (self.clone(), before.clone());
+            crate::blocking::run(move || engine.remove_anonymous_volumes(&record)).await?;
         }
         // Told first, and once: a daemon that dies in between finds it told and only deletes the record.
         if !self.inner.events.was_ever_told("destroy", &container.id) {
