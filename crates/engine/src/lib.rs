@@ -211,6 +211,12 @@ pub(crate) fn filter_flag(filters: &Filters, key: &str) -> Result<Option<bool>> 
     }
 }
 
+/// Tells whether `text` is `wanted`, or has a part that the regular expression `wanted` describes; one that is no
+/// expression describes nothing.
+pub(crate) fn pattern_matches(text: &str, wanted: &str) -> bool {
+    text == wanted || regex_lite::Regex::new(wanted).is_ok_and(|pattern| pattern.is_match(text))
+}
+
 /// Tells whether `labels` has every `name` or `name=value` of `wanted`.
 pub(crate) fn labels_match(labels: &BTreeMap<String, String>, wanted: &[String]) -> bool {
     wanted.iter().all(|wanted| match wanted.split_once('=') {

@@ -19,7 +19,11 @@ pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
     wire::ContainerSummary {
         id: record.id.clone(),
         names: Some(listed.names.clone()),
-        image: record.config.image.clone(),
+        image: if listed.image == record.image_id {
+            image_digest(&listed.image)
+        } else {
+            listed.image.clone()
+        },
         image_id: image_digest(&record.image_id),
         command: command(&record.path, &record.args),
         created: instant(record.created_ns).unix_seconds(),
@@ -636,6 +640,7 @@ mod tests {
         let record = created();
         let listed = Listed {
             names: vec![format!("/{}", record.name)],
+            image: record.config.image.clone(),
             record: Arc::new(record),
             sizes: Some((0, 1_984_172)),
             network: view(),

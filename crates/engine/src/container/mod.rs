@@ -6,6 +6,7 @@ mod create;
 mod devices;
 mod exit;
 mod files;
+mod filter;
 mod inspect;
 mod kill;
 mod legacy_links;
@@ -59,8 +60,8 @@ pub use update::UpdateOptions;
 pub use wait::{Exit, Wait, WaitCondition};
 
 pub(crate) use attach::detach_keys;
+pub(crate) use filter::until_ns;
 pub(crate) use link::{Link, Shim};
-pub(crate) use list::until_ns;
 pub(crate) use logs::parse_size;
 pub(crate) use merge::overlay as overlay_environment;
 pub(crate) use oci::{capabilities as oci_capabilities, name_user, security_options};

@@ -14,7 +14,7 @@ impl Engine {
     /// Removes stopped containers that pass `label`, `label!` and `until`.
     pub async fn prune_containers(&self, filters: &Filters) -> Result<Pruned> {
         crate::check_filter_keys(filters, &["label", "label!", "until"])?;
-        let until_ns = super::list::until_ns(filters)?;
+        let until_ns = super::until_ns(filters)?;
         let mut pruned = Pruned::default();
         for container in self.inner.containers.all() {
             let record = container.record();

@@ -260,7 +260,7 @@ impl Engine {
     pub async fn prune_images(&self, filters: &Filters) -> Result<Pruned> {
         crate::check_filter_keys(filters, &["dangling", "label", "label!", "until"])?;
         let values = |key: &str| filters.get(key).cloned().unwrap_or_default();
-        let dangling_only = crate::filter_flag(filters, "dangling")?.unwrap_or(true);
+        let dangling_only = dangling_only(filters)?;
         let (labels, labels_not, until) = (values("label"), values("label!"), until(filters)?);
         let engine = self.clone();
         crate::blocking::run(move || {
@@ -335,6 +335,23 @@ impl Engine {
             id,
             [("name".to_owned(), name.to_owned())].into(),
         );
+    }
+}
+
+/// Tells whether a prune takes the images without a name alone. Of several values one that says no decides, then one
+/// that says yes, as for Docker.
+fn dangling_only(filters: &Filters) -> Result<bool> {
+    let Some(values) = filters.get("dangling").filter(|values| !values.is_empty()) else {
+        return Ok(true);
+    };
+    let has = |texts: [&str; 2]| values.iter().any(|value| texts.contains(&value.as_str()));
+    match (has(["false", "0"]), has(["true", "1"])) {
+        (true, _) => Ok(false),
+        (false, true) => Ok(true),
+        (false, false) => Err(Error::invalid(format!(
+            "invalid filter 'dangling=[{}]'",
+            values.join(" ")
+        ))),
     }
 }
 

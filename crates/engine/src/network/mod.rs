@@ -194,8 +194,8 @@ impl Engine {
                     filters.get(key).is_none_or(|values| values.iter().any(|value| test(value)))
                 };
                 any("driver", &|value| value == network.driver)
-                    && any("id", &|value| network.id.starts_with(value))
-                    && any("name", &|value| crate::names::matches(network.name, value))
+                    && any("id", &|value| crate::pattern_matches(&network.id, value))
+                    && any("name", &|value| crate::pattern_matches(&network.name, value))
                     && any("scope", &|value| value == "local")
                     && any("type", &|value| value == "builtin")
                     && filters.get("label").is_none_or(|wanted| crate::labels_match(&network.labels, wanted))

@@ -263,7 +263,7 @@ impl Engine {
                 "driver" => values.contains(&volume.driver),
                 "name" => values
                     .iter()
-                    .any(|value| names::matches(&volume.name, value)),
+                    .any(|value| crate::pattern_matches(&volume.name, value)),
                 "label" => crate::labels_match(&volume.labels, values),
                 _ => true,
             }) && dangling
