@@ -244,6 +244,10 @@ impl Engine {
         if host.shm_size_bytes == 0 {
             host.shm_size_bytes = config.default_shm_size_bytes;
         }
+        let resources = &mut host.resources;
+        if resources.memory_bytes > 0 && resources.memory_swap_bytes == 0 {
+            resources.memory_swap_bytes = resources.memory_bytes.saturating_mul(2);
+        }
         if host.ipc_mode.is_empty() {
             host.ipc_mode = "private".into();
         }

@@ -22,7 +22,7 @@ impl Engine {
             match (record.state.status, freeze) {
                 (Status::Running, true) | (Status::Paused, false) => {}
                 (Status::Paused, true) => {
-                    return Err(Error::conflict(format!("container {id} is already paused")));
+                    return Err(Error::conflict(format!("Container {id} is already paused")));
                 }
                 (Status::Restarting, true) => {
                     return Err(Error::conflict(format!(

@@ -35,7 +35,9 @@ impl Engine {
             let mut given = options.resources;
             let mut warnings = Vec::new();
             limits::discard(&mut given, &engine.inner.cgroups.support(), &mut warnings);
+            check_given(&given)?;
             let mut resources = before.host.resources.clone();
+            check_swap(&resources, &given).map_err(failed)?;
             merge(&mut resources, &given);
             limits::check(&resources)?;
             if before.state.status.has_process() {
@@ -62,6 +64,29 @@ impl Engine {
         })
         .await
     }
+}
+
+/// Checks the new limits without the old ones. A swap limit may come alone, because the memory limit is there already.
+fn check_given(new: &Resources) -> Result<()> {
+    let mut given = new.clone();
+    if given.memory_bytes == 0 {
+        given.memory_swap_bytes = 0;
+    }
+    limits::check(&given)
+}
+
+/// Refuses a memory limit above the swap limit of before unless another one comes with it. As for Docker, no swap limit
+/// is one of zero here.
+fn check_swap(old: &Resources, new: &Resources) -> Result<()> {
+    if new.memory_bytes > old.memory_swap_bytes
+        && new.memory_swap_bytes == 0
+        && new.memory_bytes != 0
+    {
+        return Err(Error::conflict(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+        ));
+    }
+    Ok(())
 }
 
 /// Lays the given limits over the old ones.

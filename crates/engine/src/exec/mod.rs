@@ -429,11 +429,14 @@ impl Engine {
         }
     }
 
+    /// The execs of a container that have not ended, also those that were not started yet.
     pub(crate) fn exec_ids(&self, container_id: &str) -> Vec<String> {
         let by_id = self.inner.execs.by_id.lock().expect("no holder panics");
         let mut all: Vec<(u64, String)> = by_id
             .values()
-            .filter(|entry| entry.view.container_id == container_id && entry.view.running)
+            .filter(|entry| {
+                entry.view.container_id == container_id && entry.view.exit_code.is_none()
+            })
             .map(|entry| (entry.number, entry.view.id.clone()))
             .collect();
         all.sort_unstable();
