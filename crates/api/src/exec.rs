@@ -1,6 +1,6 @@
 //! Wire types of execs.
 
-use crate::wire::{StringList, wire};
+use crate::wire::wire;
 
 wire! {
     /// Is the body of `POST /containers/{id}/exec`.
@@ -17,7 +17,7 @@ wire! {
         detach_keys: String,
         env: Option<Vec<String>>,
         working_dir: String,
-        cmd: Option<StringList>,
+        cmd: Option<Vec<String>>,
     }
 
     /// Answers exec create.

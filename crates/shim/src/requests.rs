@@ -245,7 +245,10 @@ impl Supervisor {
             None => CONTAINER,
         };
         let task = self.task(id).ok_or("the process does not run")?;
-        let console = task.console.as_ref().ok_or("the process has no terminal")?;
+        // Docker takes a size for a process without a terminal too; it means nothing there.
+        let Some(console) = task.console.as_ref() else {
+            return Ok(());
+        };
         pty::set_size(console.as_fd(), rows, cols).map_err(|cause| format!("resize: {cause}"))
     }
 

@@ -14,7 +14,7 @@ use crate::server::respond::{self, Reply};
 pub async fn create(mut request: Request, name: &str) -> Reply {
     let body = request.json_or_default::<ExecCreateRequest>().await?;
     let config = ExecConfig {
-        cmd: body.cmd.unwrap_or_default().0,
+        cmd: body.cmd.unwrap_or_default(),
         user: body.user,
         env: body.env.unwrap_or_default(),
         working_dir: body.working_dir,

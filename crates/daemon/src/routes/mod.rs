@@ -42,6 +42,10 @@ pub async fn answer(
         respond::add_common_headers(&mut response);
         return response;
     }
+    let clean = clean(&path);
+    if clean != path {
+        return respond::moved(&clean, head.uri.query());
+    }
     let (api_version, rest) = match version::split(&path) {
         Ok(split) => split,
         Err(error) => {
@@ -51,6 +55,8 @@ pub async fn answer(
         }
     };
     let segments: Vec<&str> = rest.split('/').skip(1).collect();
+    let mut name = String::new();
+    let segments = join_name(&head.method, segments, &mut name);
     tracing::debug!(method = %head.method, path, "Calling");
     let request = Request {
         daemon,
@@ -119,13 +125,6 @@ async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Optio
         ("POST", ["containers", name, "wait"]) => stream::wait(request, name).await,
         ("POST", ["containers", name, "exec"]) => exec::create(request, name).await,
         ("DELETE", ["containers", name]) => container::remove(request, name).await,
-        // A link of old is a name with a slash in it.
-        ("GET", ["containers", parent, alias, "json"]) => {
-            container::inspect(request, &format!("{parent}/{alias}")).await
-        }
-        ("DELETE", ["containers", parent, alias]) => {
-            container::remove(request, &format!("{parent}/{alias}")).await
-        }
 
         ("POST", ["exec", id, "start"]) => exec::start(request, id).await,
         ("POST", ["exec", id, "resize"]) => exec::resize(request, id).await,
@@ -183,7 +182,88 @@ async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Optio
     Some(reply)
 }
 
+/// Takes `//`, `.` and `..` out of a path, as Docker's router does before it looks for an operation. The slash at the
+/// end stays.
+fn clean(path: &str) -> String {
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            segment => segments.push(segment),
+        }
+    }
+    let end = if path.ends_with('/') && !segments.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    format!("/{}{end}", segments.join("/"))
+}
+
+/// Makes one segment of a container's name that has slashes in it: a link of old has such a name, and a name that no
+/// container can have is still one that is not found.
+fn join_name<'a>(method: &Method, segments: Vec<&'a str>, name: &'a mut String) -> Vec<&'a str> {
+    let end = match segments[..] {
+        ["containers", .., "ws"] => return segments,
+        ["containers", ..] if segments.contains(&"checkpoints") => return segments,
+        ["containers", ..] if *method == Method::DELETE => segments.len(),
+        ["containers", ..] => segments.len() - 1,
+        _ => return segments,
+    };
+    if end < 3 {
+        return segments;
+    }
+    *name = segments[1..end].join("/");
+    let mut joined = vec!["containers", name.as_str()];
+    joined.extend(&segments[end..]);
+    joined
+}
+
 /// Answers 200 without a body.
 fn done() -> Reply {
     respond::status(StatusCode::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned() {
+        for (path, want) in [
+            ("/info", "/info"),
+            ("//containers//json", "/containers/json"),
+            ("/containers/../info", "/info"),
+            ("/../info", "/info"),
+            ("/containers/./json", "/containers/json"),
+            ("/networks/", "/networks/"),
+            ("/volumes/a b//", "/volumes/a b/"),
+            ("/", "/"),
+        ] {
+            assert_eq!(clean(path), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_slashes_is_one_segment() {
+        let join = |method: Method, path: &str| {
+            let mut name = String::new();
+            join_name(&method, path.split('/').collect(), &mut name).join("|")
+        };
+        assert_eq!(join(Method::GET, "containers/a/json"), "containers|a|json");
+        assert_eq!(
+            join(Method::GET, "containers/a/b/c/json"),
+            "containers|a/b/c|json"
+        );
+        assert_eq!(join(Method::DELETE, "containers/a/b"), "containers|a/b");
+        assert_eq!(join(Method::DELETE, "containers/a"), "containers|a");
+        assert_eq!(
+            join(Method::GET, "containers/a/attach/ws"),
+            "containers|a|attach|ws"
+        );
+        assert_eq!(join(Method::GET, "images/a/b/json"), "images|a|b|json");
+    }
 }

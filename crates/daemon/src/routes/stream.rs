@@ -158,14 +158,15 @@ pub async fn attach(mut request: Request, name: &str) -> Reply {
     match never {}
 }
 
-/// Writes the head of a raw stream: 101 for clients that ask for an upgrade, 200 for those of old.
+/// Writes the head of a raw stream: 101 for clients that ask for an upgrade; 200 for those of old, to whom the stream
+/// was never named otherwise than raw.
 pub fn hijack_head(upgrade: bool, content_type: &str, more: &str) -> String {
     if upgrade {
         format!(
             "HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n{more}\r\n"
         )
     } else {
-        format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{more}\r\n")
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {RAW_STREAM}\r\n{more}\r\n")
     }
 }
 
@@ -285,7 +286,7 @@ mod tests {
             "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         );
         assert_eq!(
-            hijack_head(false, RAW_STREAM, ""),
+            hijack_head(false, MULTIPLEXED_STREAM, ""),
             "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
         );
     }

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use gantry_api::error::{ApiError, ErrorKind, ErrorResponse};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, SERVER};
 use hyper::{Response, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::body::Body;
@@ -66,6 +67,41 @@ pub fn status(status: StatusCode) -> Reply {
 /// Answers 204.
 pub fn no_content() -> Reply {
     status(StatusCode::NO_CONTENT)
+}
+
+/// Sends a client that wrote a path in another way to the path as it is served.
+pub fn moved(path: &str, query: Option<&str>) -> Response<Body> {
+    // All but what may stand in a path as it is (RFC 3986, section 3.3).
+    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'/')
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~')
+        .remove(b'!')
+        .remove(b'$')
+        .remove(b'&')
+        .remove(b'\'')
+        .remove(b'(')
+        .remove(b')')
+        .remove(b'*')
+        .remove(b'+')
+        .remove(b',')
+        .remove(b';')
+        .remove(b'=')
+        .remove(b':')
+        .remove(b'@');
+    let mut location = utf8_percent_encode(path, ESCAPED).to_string();
+    if let Some(query) = query {
+        location.push('?');
+        location.push_str(query);
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response
+        .headers_mut()
+        .insert(LOCATION, header_value(&location));
+    response
 }
 
 /// Answers 200 with a stream of one content type.
