@@ -72,11 +72,11 @@ pub fn since(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Ok(String::new());
     }
-    if let Some(ago) = time::parse_duration(text) {
+    if let Some(ago) = time::parse_duration(text).filter(|_| text != "0") {
         let then = now_nanos() - ago;
         return Ok(then.div_euclid(1_000_000_000).to_string());
     }
-    // A number is passed on as it stands.
+    // A number is passed on as it stands, zero too: it is 1970 and no duration.
     if text
         .split('.')
         .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))

@@ -12,6 +12,7 @@ use gantry_api::reference::{self, AnyReference};
 use gantry_client::{Client, Query, Request};
 use serde_json::Value;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 
 /// Runs one of the verbs.
 pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
@@ -283,7 +284,13 @@ impl Download {
             |real| real.to_string_lossy().into_owned(),
         );
         let fresh = format!("{path}.tmp-{}", std::process::id());
-        let file = std::fs::File::create(&fresh)
+        // For its owner alone: an image or a container may hold secrets.
+        let file = std::fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)
             .map_err(|error| Failure::new(open_error(&path, &error)))?;
         Ok(Download {
             path,

@@ -150,7 +150,8 @@ fn names(image: &Value, wants_digest: bool, digest_rows: bool) -> Vec<(String, S
     rows
 }
 
-fn row(image: &Value, repository: &str, tag: &str, digest: &str, truncate: bool) -> Row {
+/// Makes a row of one name of an image.
+pub fn row(image: &Value, repository: &str, tag: &str, digest: &str, truncate: bool) -> Row {
     let id = text(image, "Id");
     let created = image["Created"].as_i64().unwrap_or(0);
     let count = |field: &str| match image[field].as_i64() {

@@ -6,6 +6,7 @@ use crate::failure::Outcome;
 use crate::format::{Format, Row};
 use crate::grammar::Matches;
 use crate::grammar::values::quote;
+use crate::template::Value as Printed;
 use crate::{filter, output, stamp, units};
 use gantry_api::reference::{self, AnyReference};
 use gantry_client::Query;
@@ -46,8 +47,9 @@ pub async fn list(cli: &Cli, matches: &Matches) -> Outcome {
     } else {
         last
     };
-    // A template that shows sizes needs them computed.
-    let size = matches.on("size") || (given.contains(".Size") && !quiet);
+    // A template that shows sizes needs them computed, and so does one that shows all there is.
+    let shown = given.contains(".Size") || given.replace(' ', "").contains("{{json.}}");
+    let size = matches.on("size") || (shown && !quiet);
     let filters = filter::collect(&matches.all("filter"));
     let query = Query::new()
         .when(matches.on("all"), "all", "1")
@@ -79,7 +81,8 @@ pub async fn list(cli: &Cli, matches: &Matches) -> Outcome {
     Ok(())
 }
 
-fn row(container: &Value, truncate: bool) -> Row {
+/// Makes a row of one container.
+pub fn row(container: &Value, truncate: bool) -> Row {
     let id = text(container, "Id");
     let created = container["Created"].as_i64().unwrap_or(0);
     let command = match truncate {
@@ -134,14 +137,15 @@ fn row(container: &Value, truncate: bool) -> Row {
         .text("Mounts", names.join(","))
         .text("LocalVolumes", volumes.to_string())
         .text("Networks", networks.join(","))
-        .text("Platform", platform(container))
+        .value("Platform", platform(container))
         .labels(&container["Labels"])
 }
 
-fn platform(container: &Value) -> String {
+/// The platform of the image, which only engines with a store of several platforms tell; a nil pointer otherwise.
+fn platform(container: &Value) -> Printed {
     let platform = &container["ImageManifestDescriptor"]["platform"];
     if platform.is_null() {
-        return String::new();
+        return Printed::Nil;
     }
     let mut out = format!(
         "{}/{}",
@@ -152,7 +156,7 @@ fn platform(container: &Value) -> String {
         out.push('/');
         out.push_str(text(platform, "variant"));
     }
-    out
+    Printed::text(out)
 }
 
 fn size(container: &Value) -> String {

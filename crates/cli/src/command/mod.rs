@@ -143,9 +143,6 @@ pub fn confirmed(question: &str) -> Outcome<bool> {
     output::out(&format!("{question} [y/N] "));
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    if answer.is_empty() {
-        output::out("\n");
-    }
     Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 

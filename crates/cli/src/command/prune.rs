@@ -64,10 +64,7 @@ async fn one(client: &Client, kind: &str, all: bool, mut filters: Filters) -> Ou
     let path = match kind {
         "container" => "/containers/prune",
         "image" => {
-            // `dangling=true` is the daemon's default.
-            if all {
-                filters.add("dangling", "false");
-            }
+            filters.add("dangling", if all { "false" } else { "true" });
             "/images/prune"
         }
         "volume" => {

@@ -1,10 +1,11 @@
 //! `system df`.
 
 use crate::cli::Cli;
-use crate::command::{get, list, text};
+use crate::command::{get, images, list, text, volume};
 use crate::failure::{Failure, Outcome};
 use crate::format::{Format, Row};
 use crate::grammar::Matches;
+use crate::template::Object;
 use crate::{output, stamp, table, units};
 use gantry_api::reference::{self, AnyReference};
 use gantry_client::Query;
@@ -30,7 +31,7 @@ pub async fn usage(cli: &Cli, matches: &Matches) -> Outcome {
             ));
         }
         let text = if given == "json" {
-            format!("{usage}\n")
+            details_as_json(&usage)
         } else {
             details(&usage)
         };
@@ -40,7 +41,7 @@ pub async fn usage(cli: &Cli, matches: &Matches) -> Outcome {
     let default = "table {{.Type}}\\t{{.TotalCount}}\\t{{.Active}}\\t{{.Size}}\\t{{.Reclaimable}}";
     let format = Format::new(given, default, &HEADINGS)?;
     output::out(&format.render(vec![
-        images(&usage),
+        image_total(&usage),
         containers(&usage),
         volumes(&usage),
         cache(&usage),
@@ -73,7 +74,7 @@ fn row(kind: &str, total: usize, active: usize, size: f64, reclaimable: f64, per
         )
 }
 
-fn images(usage: &Value) -> Row {
+fn image_total(usage: &Value) -> Row {
     let images = items(usage, "Images");
     let active = images
         .iter()
@@ -154,25 +155,48 @@ fn cache(usage: &Value) -> Row {
     row("Build Cache", records.len(), active, total, free, false)
 }
 
+/// The repository and tag that an image is shown with.
+fn shown_name(image: &Value) -> (String, String) {
+    let first = image["RepoTags"].get(0).and_then(Value::as_str);
+    match first.map(reference::parse_any) {
+        Some(Ok(AnyReference::Named(reference))) => (
+            reference.familiar_name(),
+            reference.tag().unwrap_or("<none>").to_owned(),
+        ),
+        _ => ("<none>".to_owned(), "<none>".to_owned()),
+    }
+}
+
+/// Writes the rows of all four tables; the members are in Docker's order and no line end follows.
+fn details_as_json(usage: &Value) -> String {
+    let rows = |rows: Vec<Row>| Value::from_iter(rows.iter().map(Object::json));
+    let images = items(usage, "Images").into_iter().map(|image| {
+        let (repository, tag) = shown_name(image);
+        images::row(image, &repository, &tag, "", false)
+    });
+    let containers = items(usage, "Containers").into_iter().map(|container| {
+        // What the images take is in a table of its own.
+        let mut container = container.clone();
+        container["SizeRootFs"] = Value::from(0);
+        list::row(&container, false)
+    });
+    let volumes = items(usage, "Volumes").into_iter().map(volume::row);
+    format!(
+        "{{\"Images\":{},\"Containers\":{},\"Volumes\":{},\"BuildCache\":{}}}",
+        rows(images.collect()),
+        rows(containers.collect()),
+        rows(volumes.collect()),
+        Value::from_iter(items(usage, "BuildCache").into_iter().cloned())
+    )
+}
+
 fn details(usage: &Value) -> String {
     let mut out = String::from("Images space usage:\n\n");
     let mut lines =
         "REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n"
             .to_owned();
     for image in items(usage, "Images") {
-        let tags: Vec<&str> = image["RepoTags"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        let (repository, tag) = match tags.first().map(|name| reference::parse_any(name)) {
-            Some(Ok(AnyReference::Named(reference))) => (
-                reference.familiar_name(),
-                reference.tag().unwrap_or("<none>").to_owned(),
-            ),
-            _ => ("<none>".to_owned(), "<none>".to_owned()),
-        };
+        let (repository, tag) = shown_name(image);
         let (size, shared) = (number(image, "Size"), number(image, "SharedSize"));
         lines.push_str(&format!(
             "{repository}\t{tag}\t{}\t{}\t{}\t{}\t{}\t{}\n",
@@ -265,7 +289,6 @@ fn ago(unix_seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::template::Object;
     use serde_json::json;
 
     #[test]
@@ -275,7 +298,7 @@ mod tests {
             "Images": [{"Size": 600, "SharedSize": 100, "Containers": 1}, {"Size": 400, "SharedSize": 0, "Containers": 0}],
             "Containers": [{"SizeRw": 10, "State": "exited"}, {"SizeRw": 30, "State": "running"}],
         });
-        assert_eq!(images(&usage).json()["Reclaimable"], "500B (50%)");
+        assert_eq!(image_total(&usage).json()["Reclaimable"], "500B (50%)");
         assert_eq!(containers(&usage).json()["Reclaimable"], "10B (25%)");
         assert_eq!(volumes(&usage).json()["Reclaimable"], "0B");
     }

@@ -90,6 +90,29 @@ async fn create(cli: &Cli, matches: &Matches) -> Outcome {
     Ok(())
 }
 
+/// Makes a row of one volume.
+pub fn row(volume: &Value) -> Row {
+    let usage = &volume["UsageData"];
+    let size = match usage["Size"].as_f64() {
+        Some(size) if size >= 0.0 => crate::units::size(size, 4),
+        _ => "N/A".to_owned(),
+    };
+    let links = usage["RefCount"]
+        .as_i64()
+        .map_or("N/A".to_owned(), |count| count.to_string());
+    Row::new("*formatter.volumeContext")
+        .text("Name", text(volume, "Name"))
+        .text("Driver", text(volume, "Driver"))
+        .text("Scope", text(volume, "Scope"))
+        .text("Mountpoint", text(volume, "Mountpoint"))
+        .text("Links", links)
+        .text("Size", size)
+        .text("Availability", "N/A")
+        .text("Group", "N/A")
+        .text("Status", "N/A")
+        .labels(&volume["Labels"])
+}
+
 async fn list(cli: &Cli, matches: &Matches) -> Outcome {
     let cluster = matches.on("cluster");
     let quiet = matches.on("quiet");
@@ -115,30 +138,7 @@ async fn list(cli: &Cli, matches: &Matches) -> Outcome {
     let mut volumes: Vec<&Value> = answer["Volumes"].as_array().into_iter().flatten().collect();
     volumes.retain(|volume| !cluster || volume["ClusterVolume"].is_object());
     volumes.sort_by_key(|volume| text(volume, "Name"));
-    let rows = volumes
-        .into_iter()
-        .map(|volume| {
-            let usage = &volume["UsageData"];
-            let size = match usage["Size"].as_f64() {
-                Some(size) if size >= 0.0 => crate::units::size(size, 4),
-                _ => "N/A".to_owned(),
-            };
-            let links = usage["RefCount"]
-                .as_i64()
-                .map_or("N/A".to_owned(), |count| count.to_string());
-            Row::new("*formatter.volumeContext")
-                .text("Name", text(volume, "Name"))
-                .text("Driver", text(volume, "Driver"))
-                .text("Scope", text(volume, "Scope"))
-                .text("Mountpoint", text(volume, "Mountpoint"))
-                .text("Links", links)
-                .text("Size", size)
-                .text("Availability", "N/A")
-                .text("Group", "N/A")
-                .text("Status", "N/A")
-                .labels(&volume["Labels"])
-        })
-        .collect();
+    let rows = volumes.into_iter().map(row).collect();
     output::out(&format.render(rows)?);
     Ok(())
 }

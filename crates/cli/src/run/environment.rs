@@ -3,7 +3,8 @@
 /// Gives the value of a variable that a file names without one.
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Parses a file of `KEY=VALUE` lines. `lookup` gives the value of a line without `=`; `None` drops the line.
+/// Parses a file of `KEY=VALUE` lines. `lookup` gives the value of a line without `=`; without one, such
+/// a line is dropped, as Docker does with a label file.
 pub fn parse_file(text: &str, lookup: Option<Lookup<'_>>) -> Result<Vec<String>, String> {
     let mut out = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -25,7 +26,7 @@ pub fn parse_file(text: &str, lookup: Option<Lookup<'_>>) -> Result<Vec<String>,
         match (value, lookup) {
             (Some(value), _) => out.push(format!("{name}={value}")),
             (None, Some(lookup)) => out.extend(lookup(name).map(|value| format!("{name}={value}"))),
-            (None, None) => out.push(line.to_owned()),
+            (None, None) => {}
         }
     }
     Ok(out)
@@ -95,6 +96,7 @@ mod tests {
                 "B=".to_owned()
             ])
         );
+        assert_eq!(parse_file("A=1\nB\n", None), Ok(vec!["A=1".to_owned()]));
         assert_eq!(
             parse_file("B C=2", None),
             Err("variable 'B C' contains whitespaces".to_owned())

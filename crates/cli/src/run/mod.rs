@@ -11,7 +11,7 @@ pub mod volume;
 
 use crate::attach::{Copy, Ended, Streams};
 use crate::cli::Cli;
-use crate::command::signals;
+use crate::command::{container_path, signals};
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
 use crate::{output, terminal};
@@ -148,7 +148,7 @@ async fn finish(mut copy: Copy, wait: Response, request: &Create) -> Outcome<u8>
 pub async fn wait(client: &Client, id: &str, condition: &str) -> Result<Response, Error> {
     let query = Query::new().when(!condition.is_empty(), "condition", condition);
     client
-        .send(Request::post(format!("/containers/{id}/wait")).query(query))
+        .send(Request::post(container_path(id, "/wait")).query(query))
         .await
 }
 
@@ -310,11 +310,6 @@ async fn create_container(
     image: &str,
 ) -> Outcome<String> {
     let host = &body["HostConfig"];
-    if host["OomKillDisable"] == json!(true) && host["Memory"] == json!(0) {
-        output::error_line(
-            "WARNING: Disabling the OOM killer on containers without setting a '-m/--memory' limit may be dangerous.",
-        );
-    }
     let local = |value: &&Value| {
         value
             .as_str()
