@@ -243,6 +243,16 @@ fn wrong_flags_and_values(s: &Session) {
             "kill",
             "--nosuch",
             "-X ps",
+            "container prune -f --filter until=bad",
+            "image prune -f --filter until=bad",
+            "images --filter until=bad",
+            "ps --filter publish=x:y",
+            "ps --filter publish=99999",
+            "ps --filter publish=x",
+            "ps --filter publish=80/nosuch",
+            "ps --filter expose=5-3",
+            "events --since 0 --until 1",
+            "volume prune",
         ],
     );
 }

@@ -1,5 +1,7 @@
 //! Images: load, save, import, tag, rmi, history, inspect, prune.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use gantry_testkit::engine::images_directory;
 use gantry_testkit::session::Session;
 
@@ -48,6 +50,10 @@ fn save_and_load_give_the_same_image(s: &Session) {
     let id = s.d("image inspect -f '{{.Id}}' @app").ok().text();
     s.d("tag @app @copy:1").ok();
     s.d("save -o @dir/app.tar @copy:1").prints("");
+    let mode = std::fs::metadata(s.dir().join("app.tar"))
+        .expect("an archive")
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
     s.d("rmi @copy:1").prints("Untagged: @copy:1\n");
     s.d("load -i @dir/app.tar")
         .prints("Loaded image: @copy:1\n");

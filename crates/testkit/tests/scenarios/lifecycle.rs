@@ -26,6 +26,7 @@ gantry_testkit::scenarios![
     always_restarts_success,
     a_stop_ends_the_restarting,
     update_changes_limits_and_policy,
+    a_memory_limit_brings_one_of_swap,
     the_out_of_memory_kill_is_reported,
     a_fork_bomb_is_held,
     times_are_truthful,
@@ -147,7 +148,9 @@ fn pause_freezes_and_unpause_thaws(s: &Session) {
         .prints("paused true true\n");
     s.d("ps --filter name=@c --format '{{.Status}}'")
         .such_that("it says so", |text| text.trim().ends_with("(Paused)"));
-    s.d("pause @c").fails_with(1, "is already paused");
+    s.d("pause @c")
+        .fails_with(1, "Error response from daemon: Container ");
+    s.d("pause @c").fails_with(1, " is already paused\n");
     s.d("unpause @c").prints("@c\n");
     s.d("unpause @c").fails_with(1, "is not paused");
     s.d("exec @c true").ok();
@@ -251,6 +254,27 @@ fn update_changes_limits_and_policy(s: &Session) {
         .prints("134217728 500000000 50 on-failure 2\n");
     s.d("exec @c sh -c 'cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max'").prints("134217728\n");
     s.d("exec @c sh -c 'cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max'").prints("50\n");
+}
+
+fn a_memory_limit_brings_one_of_swap(s: &Session) {
+    let limits = |name: &str, expected: &str| {
+        s.d(&format!(
+            "inspect -f '{{{{.HostConfig.Memory}}}} {{{{.HostConfig.MemorySwap}}}}' {name}"
+        ))
+        .prints(expected);
+    };
+    const REFUSED: &str = "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time\n";
+    s.d("run -d --name @limited -m 64m @bb sleep 1000").ok();
+    limits("@limited", "67108864 134217728\n");
+    s.d("update --memory 100m @limited").prints("@limited\n");
+    limits("@limited", "104857600 134217728\n");
+    s.d("update --memory 200m @limited").fails_with(1, REFUSED);
+    s.d("update --memory 200m --memory-swap 300m @limited")
+        .prints("@limited\n");
+    limits("@limited", "209715200 314572800\n");
+    s.d("run -d --name @free @bb sleep 1000").ok();
+    limits("@free", "0 0\n");
+    s.d("update --memory 64m @free").fails_with(1, REFUSED);
 }
 
 fn the_out_of_memory_kill_is_reported(s: &Session) {

@@ -7,6 +7,7 @@ mod errors;
 mod events;
 mod exec;
 mod fields;
+mod filters;
 mod guide;
 mod images;
 mod interactive;
@@ -15,6 +16,7 @@ mod lifecycle;
 mod logs;
 mod network;
 mod options;
+mod protocol;
 mod query;
 mod refused;
 mod run;
@@ -44,5 +46,7 @@ fn main() -> ExitCode {
         ("refused", refused::ALL),
         ("errors", errors::ALL),
         ("wire", wire::ALL),
+        ("filters", filters::ALL),
+        ("protocol", protocol::ALL),
     ])
 }

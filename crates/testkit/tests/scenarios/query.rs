@@ -20,6 +20,9 @@ gantry_testkit::scenarios![
     an_ambiguous_id_is_refused,
     stats_as_json,
     sizes_are_shown,
+    everything_of_a_container_as_json,
+    disk_usage_as_json,
+    an_image_that_lost_its_name_is_shown_by_id,
 ];
 
 /// The paths in `value` and the kind of what is there. Maps whose keys are data are cut.
@@ -395,4 +398,71 @@ fn sizes_are_shown(s: &Session) {
             .as_u64()
             .is_some_and(|bytes| bytes > 1_000_000)
     );
+}
+
+fn everything_of_a_container_as_json(s: &Session) {
+    s.d("create --name @c @bb").ok();
+    let list = |format: &str| {
+        s.d(&format!("ps -a --filter name=@c --format '{format}'"))
+            .ok()
+            .json()
+    };
+    // A template that shows everything has the sizes counted; the word `json` has not.
+    let (all, word) = (list("{{json .}}"), list("json"));
+    assert_eq!(word["Size"], "0B");
+    let size = all["Size"].as_str().unwrap_or_default();
+    assert!(size.starts_with("0B (virtual "), "{size}");
+    assert_eq!(
+        (&all["Platform"], &word["Platform"]),
+        (&Value::Null, &Value::Null)
+    );
+    s.d("ps -a --filter name=@c --format '[{{.Platform}}]'")
+        .prints("[<nil>]\n");
+}
+
+fn disk_usage_as_json(s: &Session) {
+    s.d("create --name @c @bb").ok();
+    s.d("volume create @v").ok();
+    let usage = s.d("system df -v --format json").ok().json();
+    let find = |kind: &str, field: &str, value: &str| {
+        let items = usage[kind].as_array().cloned().unwrap_or_default();
+        let found = items.into_iter().find(|item| item[field] == value);
+        found.unwrap_or_else(|| panic!("no {value} among {kind}"))
+    };
+    let container = find("Containers", "Names", &s.x("@c"));
+    assert_eq!(
+        (&container["Size"], &container["State"]),
+        (&Value::from("0B"), &Value::from("created"))
+    );
+    let volume = find("Volumes", "Name", &s.x("@v"));
+    assert_eq!(
+        (&volume["Links"], &volume["Size"]),
+        (&Value::from("0"), &Value::from("0B"))
+    );
+    // Known by what it has alone: other scenarios give it more names.
+    let image = find("Images", "UniqueSize", "26B");
+    assert_eq!(image["VirtualSize"], "1.984MB");
+    assert_eq!(usage["BuildCache"], Value::Array(Vec::new()));
+}
+
+fn an_image_that_lost_its_name_is_shown_by_id(s: &Session) {
+    s.d("tag @app @named:1").ok();
+    s.d("create --name @c @named:1").ok();
+    let shown = |more: &str| {
+        s.d(&format!(
+            "ps -a {more} --filter name=@c --format '{{{{.Image}}}}'"
+        ))
+        .ok()
+        .text()
+    };
+    let id = s.d("image inspect -f '{{.Id}}' @app").ok().text();
+    assert_eq!(shown(""), s.x("@named:1"));
+    s.d("rmi -f @named:1").ok();
+    assert_eq!(shown("--no-trunc"), id);
+    // The name is another image's now.
+    s.d("tag @bb @named:1").ok();
+    assert_eq!(shown("--no-trunc"), id);
+    assert_eq!(shown(""), id["sha256:".len()..][..12]);
+    s.d("inspect -f '{{.Config.Image}}' @c")
+        .prints("@named:1\n");
 }

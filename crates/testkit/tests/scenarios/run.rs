@@ -32,6 +32,7 @@ gantry_testkit::scenarios![
     create_then_start_attached,
     create_prints_the_id_and_starts_nothing,
     label_file_and_labels,
+    a_switched_off_out_of_memory_killer_is_warned_of,
     quiet_container_ids_by_filters,
     stop_signal_and_timeout_are_kept,
     a_sysctl_is_set,
@@ -290,7 +291,8 @@ fn create_prints_the_id_and_starts_nothing(s: &Session) {
 }
 
 fn label_file_and_labels(s: &Session) {
-    s.file("labels", "from.file=1\nboth=file\n");
+    // A name without a value counts on the command line alone.
+    s.file("labels", "from.file=1\nboth=file\nno.value\n");
     s.d("create --name @c --label-file labels -l both=line -l bare @app")
         .ok();
     s.d("inspect -f '{{json .Config.Labels}}' @c")
@@ -300,8 +302,22 @@ fn label_file_and_labels(s: &Session) {
             labels["from.file"] == "1"
                 && labels["both"] == "line"
                 && labels["bare"] == ""
+                && labels["no.value"].is_null()
                 && labels["from.image"] == "yes"
         });
+}
+
+fn a_switched_off_out_of_memory_killer_is_warned_of(s: &Session) {
+    let version_1 = s.d("info -f '{{.CgroupVersion}}'").ok().text() == "1";
+    let words = if version_1 {
+        "WARNING: OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.\n"
+    } else {
+        "WARNING: Your kernel does not support OomKillDisable. OomKillDisable discarded.\n"
+    };
+    let warned = s.d("create --name @c --oom-kill-disable @bb").ok();
+    assert_eq!(warned.stderr, words);
+    s.d("inspect -f '{{json .HostConfig.OomKillDisable}}' @c")
+        .prints(if version_1 { "true\n" } else { "null\n" });
 }
 
 fn quiet_container_ids_by_filters(s: &Session) {

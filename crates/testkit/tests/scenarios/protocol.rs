@@ -1,0 +1,133 @@
+//! The API below the clients: paths that are written in another way, and execs and streams as a script sees them.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use gantry_testkit::http;
+use gantry_testkit::session::Session;
+use serde_json::json;
+
+gantry_testkit::scenarios![
+    a_path_is_cleaned,
+    a_name_with_slashes_is_not_found,
+    an_exec_is_listed_before_its_start,
+    the_command_of_an_exec_is_a_list,
+    a_size_for_a_process_without_a_terminal_is_taken,
+    a_stream_without_upgrade_is_called_raw,
+];
+
+fn a_path_is_cleaned(s: &Session) {
+    for (path, location) in [
+        ("//containers/json", "/containers/json"),
+        (
+            "/v1.40//containers//json?all=1",
+            "/v1.40/containers/json?all=1",
+        ),
+        ("/containers/../info?a=b%20c", "/info?a=b%20c"),
+        ("/volumes/a%20b//", "/volumes/a%20b/"),
+        ("/containers/%2Fname/json", "/containers/name/json"),
+    ] {
+        for method in ["GET", "POST"] {
+            let answer = http::unix(&s.engine.socket, method, path, None).expect("an answer");
+            assert_eq!(
+                (answer.status, answer.header("Location")),
+                (301, Some(location)),
+                "{method} {path}"
+            );
+        }
+    }
+    s.d("create --name @c @bb").ok();
+    s.d("inspect -f '{{.Name}}' /@c").prints("/@c\n");
+    s.d("rm /@c").prints("/@c\n");
+}
+
+fn a_name_with_slashes_is_not_found(s: &Session) {
+    for command in ["container inspect", "logs", "stop", "rm", "top", "rename"] {
+        let more = if command == "rename" { " @x" } else { "" };
+        s.d(&format!("{command} @a/b/c{more}"))
+            .fails_with(1, "No such container: @a/b/c\n");
+    }
+    // Only the words for it tell that it was looked for among containers.
+    s.d("container inspect @bb").fails_with(
+        1,
+        "Error response from daemon: No such container: localhost/test/busybox:1\n",
+    );
+}
+
+/// Makes an exec and gives its id.
+fn exec(s: &Session, body: &serde_json::Value) -> String {
+    let created = s
+        .engine
+        .api("POST", &s.x("/containers/@c/exec"), Some(body));
+    assert_eq!(created.status, 201, "{}", created.text());
+    let created = created.json().expect("JSON");
+    created["Id"].as_str().expect("an id").to_owned()
+}
+
+fn an_exec_is_listed_before_its_start(s: &Session) {
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    assert_eq!(s.inspect("@c")["ExecIDs"], json!(null));
+    let id = exec(s, &json!({"Cmd": ["true"], "AttachStdout": true}));
+    assert_eq!(s.inspect("@c")["ExecIDs"], json!([id]));
+    let start = json!({"Detach": true});
+    let started = s
+        .engine
+        .api("POST", &format!("/exec/{id}/start"), Some(&start));
+    assert_eq!(started.status, 200);
+    gantry_testkit::wait::eventually("the exec has ended", || {
+        s.inspect("@c")["ExecIDs"].is_null()
+    });
+}
+
+fn the_command_of_an_exec_is_a_list(s: &Session) {
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    let path = s.x("/containers/@c/exec");
+    let refused = s.engine.api("POST", &path, Some(&json!({"Cmd": "true"})));
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    // That of a container may be a text.
+    let body = json!({"Image": s.x("@bb"), "Cmd": "one word"});
+    let created = s
+        .engine
+        .api("POST", &s.x("/containers/create?name=@text"), Some(&body));
+    assert_eq!(created.status, 201, "{}", created.text());
+    assert_eq!(s.inspect("@text")["Config"]["Cmd"], json!(["one word"]));
+    s.d("rm @text").ok();
+}
+
+fn a_size_for_a_process_without_a_terminal_is_taken(s: &Session) {
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    let answer = s
+        .engine
+        .api("POST", &s.x("/containers/@c/resize?h=10&w=20"), None);
+    assert_eq!((answer.status, answer.text().as_str()), (200, ""));
+}
+
+fn a_stream_without_upgrade_is_called_raw(s: &Session) {
+    s.d("run -d --name @c @bb sh -c 'echo out; exec sleep 1000'")
+        .ok();
+    s.until_logged("@c", "out");
+    for (upgrade, status, kind) in [
+        ("", "200 OK", "raw"),
+        (
+            "Connection: Upgrade\r\nUpgrade: tcp\r\n",
+            "101 UPGRADED",
+            "multiplexed",
+        ),
+    ] {
+        let mut stream = UnixStream::connect(&s.engine.socket).expect("a connection");
+        let limit = Some(Duration::from_secs(20));
+        stream.set_read_timeout(limit).expect("a timeout");
+        let path = s.x("/containers/@c/attach?logs=1&stdout=1");
+        let request =
+            format!("POST {path} HTTP/1.1\r\nHost: d\r\n{upgrade}Content-Length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a write");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the answer's end");
+        let text = String::from_utf8_lossy(&answer);
+        let head =
+            format!("HTTP/1.1 {status}\r\nContent-Type: application/vnd.docker.{kind}-stream\r\n");
+        assert!(text.starts_with(&head), "{text:?}");
+        assert!(answer.ends_with(b"\x01\0\0\0\0\0\0\x04out\n"), "{text:?}");
+    }
+}
