@@ -72,7 +72,9 @@ impl Cli {
                 ));
             }
             if hosts.len() > 1 {
-                return Err(initialize("specify only one -H"));
+                return Err(initialize(
+                    "unable to resolve docker endpoint: Specify only one -H",
+                ));
             }
             return Ok(Target {
                 context: "default".to_owned(),

@@ -53,7 +53,7 @@ pub async fn stats(cli: &Cli, matches: &Matches) -> Outcome {
         true => running(client, matches.on("all")).await?,
     };
     if matches.on("no-stream") {
-        return once(client, &names, &format, truncate).await;
+        return once(client, &names, all, &format, truncate).await;
     }
     let board: Board = Rc::new(RefCell::new(Vec::new()));
     let mut work: Vec<Work<'_>> = names
@@ -140,7 +140,13 @@ async fn running(client: &Client, stopped: bool) -> Outcome<Vec<String>> {
         .collect())
 }
 
-async fn once(client: &Client, names: &[String], format: &Format, truncate: bool) -> Outcome {
+async fn once(
+    client: &Client,
+    names: &[String],
+    all: bool,
+    format: &Format,
+    truncate: bool,
+) -> Outcome {
     let samples: RefCell<Vec<Option<Result<Value, Error>>>> =
         RefCell::new(names.iter().map(|_| None).collect());
     let work: Vec<String> = (0..names.len()).map(|at| at.to_string()).collect();
@@ -163,15 +169,12 @@ async fn once(client: &Client, names: &[String], format: &Format, truncate: bool
             None => {}
         }
     }
-    if !errors.is_empty() && rows.is_empty() {
+    // One that was asked for by name and is not there leaves no table; of all of them one may have gone meanwhile.
+    if !errors.is_empty() && (!all || rows.is_empty()) {
         return Err(Failure::new(errors.join("\n")));
     }
     output::out(&format.render(rows)?);
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::new(errors.join("\n")))
-    }
+    Ok(())
 }
 
 fn watch<'a>(client: &'a Client, board: Board, name: String) -> Work<'a> {

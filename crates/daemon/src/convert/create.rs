@@ -525,6 +525,13 @@ fn endpoint_wishes(
         };
         let is_default = |name: &str| matches!(name, "default" | "bridge");
         if name != mode && !(is_default(name) && is_default(mode)) {
+            if name == "host" {
+                // Not 404, upon which clients look for the image elsewhere.
+                return Err(ApiError::invalid(
+                    "failed to set up container networking: cannot connect container to host network - container must be \
+                     created in host network mode",
+                ));
+            }
             return Err(ApiError::not_found(format!("network {name} not found")));
         }
         let Some(endpoint) = endpoint else { continue };

@@ -85,10 +85,6 @@ impl Engine {
                     .to_string_lossy()
                     .into_owned(),
                 mode if mode.starts_with("container:") => String::new(),
-                _ if host.uts_mode == "host" => rustix::system::uname()
-                    .nodename()
-                    .to_string_lossy()
-                    .into_owned(),
                 _ => id[..12].to_owned(),
             };
         }

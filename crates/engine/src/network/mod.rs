@@ -195,7 +195,7 @@ impl Engine {
                 };
                 any("driver", &|value| value == network.driver)
                     && any("id", &|value| crate::pattern_matches(&network.id, value))
-                    && any("name", &|value| crate::pattern_matches(&network.name, value))
+                    && any("name", &|value| crate::pattern_matches(network.name, value))
                     && any("scope", &|value| value == "local")
                     && any("type", &|value| value == "builtin")
                     && filters.get("label").is_none_or(|wanted| crate::labels_match(&network.labels, wanted))

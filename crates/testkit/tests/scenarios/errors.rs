@@ -253,6 +253,9 @@ fn wrong_flags_and_values(s: &Session) {
             "ps --filter expose=5-3",
             "events --since 0 --until 1",
             "volume prune",
+            "volume",
+            "-H tcp://x:1 ps",
+            "run --rm --network bridge --network host @bb true",
         ],
     );
 }
@@ -305,6 +308,7 @@ fn wrong_objects_and_states(s: &Session) {
             "top @exited",
             "top @running --nosuch",
             "stats --no-stream @none",
+            "stats --no-stream @running @none",
             "wait @none",
             "update --memory 1 @running",
             "update --memory 64m @none",

@@ -201,6 +201,14 @@ fn ipc_is_private_or_shared(s: &Session) {
 fn the_hostname_is_the_containers_own(s: &Session) {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
     s.d("run --rm --uts host @bb hostname").prints(&host);
+    // Its files have the name that it would have otherwise.
+    s.d("run --name @named --uts host @bb cat /etc/hostname")
+        .ok();
+    let id = s.inspect("@named")["Id"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    s.d("logs @named").prints(&format!("{}\n", &id[..12]));
     s.d("run --rm @bb hostname other").exits(1);
     s.d("run --rm --uts host --hostname x @bb true")
         .exits(125)
