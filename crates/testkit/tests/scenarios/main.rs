@@ -19,6 +19,7 @@ mod options;
 mod protocol;
 mod query;
 mod refused;
+mod repair;
 mod run;
 mod storage;
 mod volumes;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     gantry_testkit::runner::run(&[
         ("guide", guide::ALL),
+        ("repair", repair::ALL),
         ("run", run::ALL),
         ("exec", exec::ALL),
         ("lifecycle", lifecycle::ALL),
