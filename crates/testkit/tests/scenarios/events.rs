@@ -1,6 +1,7 @@
 //! `events`: which come, in which order, and how they are chosen.
 
 use gantry_testkit::session::Session;
+use gantry_testkit::wait::eventually;
 
 gantry_testkit::scenarios![
     a_run_has_its_events_in_order,
@@ -169,8 +170,11 @@ fn out_of_memory_is_an_event(s: &Session) {
     let begin = now();
     s.d("run --name @c --memory 16m --memory-swap 16m @deb python3 -c 'x = bytearray(200000000)'")
         .exits(137);
-    let seen = actions(s, &begin, "--filter type=container");
-    assert!(seen.contains("oom\n") && seen.contains("die\n"), "{seen}");
+    // Docker tells the client of the end before it tells of the event.
+    eventually("both events are told", || {
+        let seen = actions(s, &begin, "--filter type=container");
+        seen.contains("oom\n") && seen.contains("die\n")
+    });
 }
 
 fn since_and_until_are_needed_to_end(s: &Session) {
