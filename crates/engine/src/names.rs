@@ -123,11 +123,6 @@ pub(crate) fn generate(random: u64, attempt: u32) -> String {
     }
 }
 
-/// Tells whether a filter means this name: it is the name, or a regular expression that finds something in it.
-pub(crate) fn matches(name: &str, wanted: &str) -> bool {
-    name == wanted || regex_lite::Regex::new(wanted).is_ok_and(|wanted| wanted.is_match(name))
-}
-
 /// Tells whether `name` is one for containers and volumes: two characters at least, the first a letter or digit.
 pub(crate) fn is_valid(name: &str) -> bool {
     let mut bytes = name.bytes();
