@@ -142,8 +142,13 @@ impl Snapshots {
         }
         let mut set_aside = Vec::new();
         for number in numbers(&self.0.directory)? {
-            if !lock(&self.0.active).contains_key(&number) && !is_layer(number) {
-                set_aside.push(self.quarantine(number)?);
+            if lock(&self.0.active).contains_key(&number) || is_layer(number) {
+                continue;
+            }
+            // An empty one was begun by a daemon that died before its first entry: it holds nothing of anybody's.
+            match rustix::fs::unlinkat(&self.0.directory, number.to_string(), AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(_) => set_aside.push(self.quarantine(number)?),
             }
         }
         Ok(set_aside)

@@ -117,6 +117,20 @@ fn a_crash_leaves_committed_layers_only() {
 }
 
 #[test]
+fn a_snapshot_that_was_only_begun_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let snapshots = Snapshots::open(root.path()).unwrap();
+    let begun = snapshots.allocate().unwrap();
+    // As by SIGKILL between the directory and its first entry.
+    std::fs::create_dir(root.path().join(format!("snapshots/{begun}"))).unwrap();
+    drop(snapshots);
+    let snapshots = Snapshots::open(root.path()).unwrap();
+    assert!(snapshots.recover(&|_| false).unwrap().is_empty());
+    assert!(!root.path().join(format!("snapshots/{begun}")).exists());
+    assert!(snapshots.allocate().unwrap() > begun);
+}
+
+#[test]
 fn writable_snapshots_without_an_owner_are_set_aside() {
     let root = tempfile::tempdir().unwrap();
     let snapshots = Snapshots::open(root.path()).unwrap();
