@@ -7,7 +7,8 @@
 //! **Order of owners.** A container's verbs run one after another under its owner lock ([`container::Container`]), in
 //! tasks of their own, so that a client that goes away cancels nothing. A holder of an owner lock never waits for
 //! another container's lock. Locks of lower kinds (image → volume → network) are taken inside their crates, for the
-//! length of one call, and none of them calls back into a container.
+//! length of one call, and none of them calls back into a container. What a container in the making uses is held by
+//! reservations (`reservation`, which has their order).
 //!
 //! **Queues.** Events: a subscriber lags at most 4096 events, then it is cut. Log streams: 16 chunks, then the reader
 //! waits. Blocking work: 48 threads, then verbs wait in order. A shim's answer: 10 s, then it is unresponsive.
@@ -23,6 +24,8 @@ mod names;
 pub mod network;
 mod reaper;
 mod recover;
+mod reservation;
+mod shutdown;
 mod signal;
 mod store;
 pub mod system;
@@ -111,12 +114,15 @@ pub(crate) struct Inner {
     pub containers: container::Containers,
     pub execs: exec::Execs,
     pub volumes: volume::Volumes,
+    pub reservations: reservation::Reservations,
     pub images: gantry_image::Images,
     pub network: Arc<gantry_network::Stack>,
     pub events: event::Events,
     pub cgroups: gantry_sys::cgroup::Layout,
     pub seccomp: container::seccomp::Filters,
     pub going_down: std::sync::atomic::AtomicBool,
+    /// Starts that are under way.
+    pub starting: std::sync::atomic::AtomicUsize,
     pub netd: Arc<network::Netd>,
     pub opened_ns: i64,
     _lock: std::fs::File,
@@ -136,13 +142,6 @@ impl Engine {
     /// Subscribes to events.
     pub fn events(&self, subscription: event::Subscription) -> Result<event::Subscriber> {
         self.inner.events.subscribe(subscription)
-    }
-
-    /// Ends the engine's own work; containers run on under their shims.
-    pub async fn shutdown(&self) {
-        self.inner
-            .going_down
-            .store(true, std::sync::atomic::Ordering::SeqCst);
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use gantry_network::{Endpoint, PublishedPort};
 use gantry_shim::protocol::{Reply, Request};
 
-use crate::container::{self, Container, Owner, Record, Shim, Status, restart_policy};
+use crate::container::{self, CallError, Container, Owner, Record, Shim, Status, restart_policy};
 use crate::network::Netd;
 use crate::store::Store;
 use crate::{Engine, EngineConfig, Error, Inner, Result, event, exec, volume};
@@ -67,7 +67,7 @@ impl Engine {
         match record.state.status {
             status
                 if status == Status::Removing
-                    || ended && record.host.auto_remove && !record.acquired.shim =>
+                    || ended && record.host.auto_remove && record.acquired.is_nothing() =>
             {
                 let volumes = record.host.auto_remove || record.remove_volumes;
                 if let Err(error) = self.remove_owned(&container, &mut owner, volumes).await {
@@ -75,11 +75,19 @@ impl Engine {
                 }
                 return;
             }
-            _ if !record.acquired.shim => return,
+            _ if record.acquired.is_nothing() => return,
+            _ if record.acquired.over => {
+                // The run is known to be over; a removal that waited for this goes on afterwards.
+                return self.tear_down_later(&container, &mut owner);
+            }
             _ => {}
         }
-        match self.reconnect(&container).await {
-            Reached::Shim(shim) => return self.adopt_running(&container, &shim, &mut owner).await,
+        let mut reached = self.reconnect(&container).await;
+        if let Reached::Shim(shim) = &reached {
+            reached = self.adopt_running(&container, shim, &mut owner).await;
+        }
+        match reached {
+            Reached::Shim(_) => return,
             Reached::Silent => {
                 tracing::error!(
                     container = id,
@@ -94,7 +102,7 @@ impl Engine {
         } else {
             // Killed in the middle of a start: the process may have come and gone.
             self.kill_leftovers(&container).await;
-            let exit = self.read_exit(&record);
+            let exit = self.read_exit(&record).await;
             if let Some(exit) = &exit
                 && !self.inner.events.last_is_start(id)
             {
@@ -103,12 +111,13 @@ impl Engine {
             }
             exit
         };
-        let finished = match exit {
-            Some(exit) => self.finish_run(&container, &mut owner, None, &exit).await,
+        match exit {
+            Some(exit) => {
+                if !self.finish_run(&container, &mut owner, None, exit).await {
+                    return;
+                }
+            }
             None => self.tear_down(&container, &mut owner).await,
-        };
-        if let Err(error) = finished {
-            tracing::error!(container = id, %error, "finish a run of the last daemon");
         }
         self.after_exit(container.clone(), owner).await;
     }
@@ -143,43 +152,57 @@ impl Engine {
         Reached::Silent
     }
 
-    /// Takes over a container whose shim answers. An exit that happened meanwhile is told by the shim as an event.
-    async fn adopt_running(&self, container: &Arc<Container>, shim: &Arc<Shim>, owner: &mut Owner) {
-        let Ok((Reply::State(state), _)) = shim.call(Request::State, Vec::new()).await else {
-            return;
+    /// Takes over a container whose shim answers. An exit that happened meanwhile is told by the shim as an event. The
+    /// answer is what to make of the shim: one may go just now, because the start that it was made for failed.
+    async fn adopt_running(
+        &self,
+        container: &Arc<Container>,
+        shim: &Arc<Shim>,
+        owner: &mut Owner,
+    ) -> Reached {
+        let state = match shim.call(Request::State, Vec::new()).await {
+            Ok((Reply::State(state), _)) => state,
+            Err(CallError::Gone) => return self.forget_shim(container),
+            _ => return Reached::Silent,
         };
         let record = container.record();
+        if state.pid == 0 && !record.state.status.has_process() {
+            return self.forget_shim(container);
+        }
         if !record.state.status.has_process() && state.pid != 0 {
             // The last daemon died between the start and its record.
-            let saved = self.save(container, owner, |record| {
+            let started_at_ns = state.started_at_ns;
+            self.note(container, owner, move |record| {
                 record.state.status = Status::Running;
                 record.state.pid = state.pid;
                 record.state.pid_start_ticks = state.start_time_ticks;
-                record.state.started_at_ns = Some(state.started_at_ns);
+                record.state.started_at_ns = Some(started_at_ns);
                 record.state.error = String::new();
-            });
-            if let Err(error) = saved {
-                tracing::error!(container = container.id, %error, "record an adopted container");
-            }
+            })
+            .await;
             if !self
                 .inner
                 .events
-                .was_told("start", &container.id, state.started_at_ns)
+                .was_told("start", &container.id, started_at_ns)
             {
-                self.container_event("start", &record, &[], Some(state.started_at_ns));
+                self.container_event("start", &record, &[], Some(started_at_ns));
             }
             container.life.send_modify(|life| life.running = true);
         }
         if record.acquired.subpaths && self.subpaths_are_taken(container).await {
-            let saved = self.save(container, owner, |record| record.acquired.subpaths = false);
-            if let Err(error) = saved {
-                tracing::error!(container = container.id, %error, "record what an adopted container gave back");
-            }
+            self.note(container, owner, |record| record.acquired.subpaths = false)
+                .await;
         }
         self.adopt_freezer(container, owner).await;
         if let Ok((Reply::Execs(execs), _)) = shim.call(Request::ExecList, Vec::new()).await {
             self.adopt_execs(container, execs);
         }
+        Reached::Shim(shim.clone())
+    }
+
+    fn forget_shim(&self, container: &Container) -> Reached {
+        container.link.lock().expect("no holder panics").shim = None;
+        Reached::Gone
     }
 
     /// Takes the kernel's word for whether the container is paused: the last daemon may have died before its own.
@@ -197,9 +220,8 @@ impl Engine {
             (Ok(Ok(false)), Status::Paused) => Status::Running,
             _ => return,
         };
-        if let Err(error) = self.save(container, owner, |record| record.state.status = status) {
-            tracing::error!(container = container.id, %error, "record a paused container");
-        }
+        self.note(container, owner, move |record| record.state.status = status)
+            .await;
     }
 
     /// Kills whatever is in the container's control group.
@@ -224,9 +246,7 @@ impl Engine {
 
     /// Compares the kernel with the records and mends the difference.
     fn reconcile(&self) {
-        match self.inner.network.reconcile(&live(
-            self.inner.containers.all().iter().map(|one| one.record()),
-        )) {
+        match self.inner.network.reconcile() {
             Ok(report) => {
                 for object in &report.removed {
                     tracing::warn!(object, "removed a network object without an owner");
@@ -285,10 +305,14 @@ impl Engine {
                     return;
                 }
                 // From now on it is the policy's again, whoever stopped it before.
-                let cleared = engine.save(&container, &mut owner, |record| {
-                    record.state.manually_stopped = false
-                });
-                if let Err(error) = cleared.and(engine.start_owned(&container, &mut owner).await) {
+                if container.record().state.manually_stopped {
+                    engine
+                        .note(&container, &mut owner, |record| {
+                            record.state.manually_stopped = false;
+                        })
+                        .await;
+                }
+                if let Err(error) = engine.start_owned(&container, &mut owner).await {
                     tracing::error!(container = container.id, %error, "start a container by its restart policy");
                     engine.announce_exit(&container, &container.record());
                 }
@@ -337,12 +361,14 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
             containers: container::Containers::default(),
             execs: exec::Execs::default(),
             volumes,
+            reservations: Default::default(),
             images,
             network: Arc::new(network),
             events,
             cgroups,
             seccomp,
             going_down: std::sync::atomic::AtomicBool::new(false),
+            starting: std::sync::atomic::AtomicUsize::new(0),
             netd,
             opened_ns: crate::now_ns(),
             _lock: lock,
@@ -357,6 +383,10 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
             engine.unmake(&container);
         } else {
             let record = container.record();
+            if record.acquired.is_nothing() {
+                // The last daemon may have died between the record and this.
+                engine.remove_socket(&container.id);
+            }
             owned.extend(record.snapshot);
             for volume in &record.acquired.volumes {
                 engine.inner.volumes.adopt(volume, &record.id);

@@ -90,6 +90,7 @@ impl Store {
 
     /// Writes the record `id`.
     pub fn save<T: Serialize>(&self, id: &str, data: &T, durability: Durability) -> io::Result<()> {
+        crate::blocking::assert_may_block();
         let revision = self.counter.fetch_add(1, Ordering::Relaxed);
         let text = serde_json::to_vec(&Written {
             kind: self.kind,
@@ -137,6 +138,7 @@ impl Store {
 
     /// Deletes the record `id`; a missing one is no error.
     pub fn delete(&self, id: &str) -> io::Result<()> {
+        crate::blocking::assert_may_block();
         // The second name first: the other one says until the end what is to be removed.
         remove_if_there(&self.path(id, SYNCED_ENDING))?;
         remove_if_there(&self.path(id, ENDING))

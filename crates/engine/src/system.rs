@@ -47,7 +47,13 @@ impl Engine {
         let paused = count(&|status| status == Status::Paused);
         let names = rustix::system::uname();
         let text = |words: &std::ffi::CStr| words.to_string_lossy().into_owned();
-        let (operating_system, os_version) = os_release();
+        let data_root = self.inner.config.data_root.clone();
+        let ((operating_system, os_version), backing_filesystem, memory) =
+            crate::blocking::run(move || {
+                let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+                (os_release(), filesystem(&data_root), memory)
+            })
+            .await?;
         let mut runtimes: Vec<String> = self.inner.config.runtimes.keys().cloned().collect();
         runtimes.push("gantry".into());
         runtimes.sort();
@@ -58,14 +64,12 @@ impl Engine {
             paused,
             stopped: all - running - paused,
             images: self.image_count().await?,
-            backing_filesystem: filesystem(&self.inner.config.data_root),
+            backing_filesystem,
             kernel: text(names.release()),
             hostname: text(names.nodename()),
             architecture: text(names.machine()),
             processors: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
-            memory_bytes: crate::container::memory_total(
-                &std::fs::read_to_string("/proc/meminfo").unwrap_or_default(),
-            ),
+            memory_bytes: crate::container::memory_total(&memory),
             operating_system,
             os_version,
             cgroup_version: match self.inner.cgroups.version() {

@@ -605,10 +605,9 @@ fn a_flushed_ruleset_comes_back() {
     let stack = host.open("aaaaaaaaaaaa5");
     let web = start(&stack, "web", &[mapping(None, 8080, 80, Protocol::Tcp)]);
     serve_tcp(&web.netns, 80, "web");
-    let live = [(web.endpoint.clone(), web.ports.clone())];
-    assert!(stack.reconcile(&live).unwrap().is_clean());
+    assert!(stack.reconcile().unwrap().is_clean());
     nft(&["flush", "ruleset"]);
-    let report = stack.reconcile(&live).unwrap();
+    let report = stack.reconcile().unwrap();
     assert_eq!(report.restored, ["table gantry-aaaaaaaaaaaa"]);
     assert_eq!(
         enter(&host.outside, || ask(HOST, 8080)).as_deref(),
@@ -638,13 +637,13 @@ fn a_flushed_ruleset_comes_back() {
         "published",
         "{ tcp . 9 : 1.2.3.4 . 9 }",
     ]);
-    let report = stack.reconcile(&live).unwrap();
+    let report = stack.reconcile().unwrap();
     assert_eq!(
         report.restored,
         ["chain forward-to-docker0", "1 elements of published"]
     );
     assert_eq!(report.removed, ["1 elements of published"]);
-    assert!(stack.reconcile(&live).unwrap().is_clean());
+    assert!(stack.reconcile().unwrap().is_clean());
     // Publishing and releasing work on a flushed ruleset, too.
     nft(&["flush", "ruleset"]);
     let late = start(&stack, "late", &[mapping(None, 8081, 80, Protocol::Tcp)]);
@@ -660,6 +659,13 @@ fn a_flushed_ruleset_comes_back() {
     nft(&["flush", "ruleset"]);
     stack.release(&late.endpoint, &late.ports).unwrap();
     stack.release(&late.endpoint, &late.ports).unwrap();
+    // What was released does not come back with the rules.
+    stack.reconcile().unwrap();
+    let elements = nft(&["list", "map", "inet", "gantry-aaaaaaaaaaaa", "published"]);
+    assert!(
+        elements.contains("8080") && !elements.contains("8081"),
+        "{elements}"
+    );
     assert!(!nft(&["list", "ruleset"]).contains("8081"));
 }
 

@@ -57,10 +57,27 @@ pub fn spawn(options: SpawnOptions) -> io::Result<Spawned> {
         ),
         None => command.stderr(Stdio::null()),
     };
-    let child = command.spawn()?;
+    let mut child = command.spawn()?;
     let pid = child.id() as i32;
     let pidfd = rustix::process::Pid::from_raw(pid)
         .ok_or(rustix::io::Errno::SRCH)
-        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()))?;
-    Ok(Spawned { pid, pidfd, child })
+        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()));
+    match pidfd {
+        Ok(pidfd) => Ok(Spawned { pid, pidfd, child }),
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error.into())
+        }
+    }
+}
+
+impl Spawned {
+    /// Ends a shim that was told nothing yet, and reaps it without making the caller wait.
+    pub fn end(mut self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        let reap = std::thread::Builder::new().name("reap-shim".into());
+        // Without a thread it stays a zombie until the daemon ends: the least of the troubles of such a machine.
+        let _ = reap.spawn(move || self.child.wait());
+    }
 }

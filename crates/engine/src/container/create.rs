@@ -10,6 +10,7 @@ use super::mounts::{self, Planned};
 use super::record::{MountPoint, Record};
 use super::{Container, Owner, Status, limits, merge, oci};
 use crate::failpoint::around;
+use crate::reservation::{Held, Kind};
 use crate::volume::{self, ANONYMOUS_LABEL};
 use crate::{Engine, Error, Result, names, signal};
 
@@ -60,7 +61,10 @@ impl Engine {
         if let Some(name) = &name {
             super::check_name(name)?;
         }
+        let id = crate::random_id();
+        let mut held = self.inner.reservations.begin(&id);
         let image = self.image_for(&config.image, platform.as_ref())?;
+        self.hold_image(&mut held, &image)?;
         // The image's own directory is one; the user's may be a file of the image.
         let chosen_directory = config.working_dir.clone();
         merge::merge(&mut config, &image.config);
@@ -76,7 +80,6 @@ impl Engine {
         let inherited = self.inherited_mounts(&host.volumes_from)?;
         let planned = mounts::plan(&config, &host, &inherited)?;
 
-        let id = crate::random_id();
         let name = self.take_name(name, &id)?;
         if config.hostname.is_empty() {
             config.hostname = match host.network_mode.as_str() {
@@ -110,12 +113,13 @@ impl Engine {
                 .into_owned();
         }
         let container = Container::new(record);
-        let made = self.make(&container, planned, &chosen_directory);
+        let made = self.make(&container, &mut held, planned, &chosen_directory);
         if let Err(error) = made {
             self.unmake(&container);
             return Err(error);
         }
         self.inner.containers.insert(container.clone());
+        drop(held);
         let record = container.record();
         self.container_event("create", &record, &[], None);
         Ok(Created { id, warnings })
@@ -125,6 +129,7 @@ impl Engine {
     fn make(
         &self,
         container: &Arc<Container>,
+        held: &mut Held,
         planned: Vec<Planned>,
         chosen_directory: &str,
     ) -> Result<()> {
@@ -139,9 +144,13 @@ impl Engine {
             {
                 one.point.name = crate::random_id();
             }
+            if one.point.kind == MountKind::Volume {
+                held.hold(Kind::Volume, &one.point.name);
+            }
         }
+        self.check_inherited(&container.record().host.volumes_from)?;
         around("create.record", || {
-            self.save(container, &mut owner, |record| {
+            self.save_blocking(container, &mut owner, |record| {
                 record.snapshot = Some(snapshot);
                 record.mounts = planned.iter().map(|one| one.point.clone()).collect();
             })
@@ -172,7 +181,7 @@ impl Engine {
             Ok(())
         })?;
         around("create.commit", || {
-            self.save_for_good(container, &mut owner, |record| {
+            self.keep_blocking(container, &mut owner, |record| {
                 record.mounts = points;
                 record.incomplete = false;
             })
@@ -193,7 +202,7 @@ impl Engine {
         }
         for point in record.mounts.iter().filter(|point| point.anonymous) {
             if let Some(volume) = self.inner.volumes.get(&point.name)
-                && let Err(error) = self.inner.volumes.remove(&volume)
+                && let Err(error) = self.destroy_volume(&volume, &record.id)
             {
                 tracing::error!(volume = point.name, %error, "remove the volume of a failed create");
             }
@@ -446,6 +455,18 @@ impl Engine {
             );
         }
         Ok(all)
+    }
+
+    /// Looks once more whether the containers of `--volumes-from` are there, now that their volumes are held: a removal
+    /// that began before took the volumes along, and new ones of the same names would be empty.
+    fn check_inherited(&self, names: &[String]) -> Result<()> {
+        for text in names {
+            let name = text.split_once(':').map_or(text.as_str(), |(name, _)| name);
+            if self.other_container(name)?.record().state.status == Status::Removing {
+                return Err(Error::invalid(format!("No such container: {name}")));
+            }
+        }
+        Ok(())
     }
 
     /// Makes or finds what a mount needs on the host.

@@ -8,9 +8,10 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::link::Shim;
 use super::restart_policy::{self, Ended};
+use super::teardown::{Socket, StillHeld};
 use super::{Container, Exit, Owner, Record, Status};
-use crate::failpoint::{around, around_async};
-use crate::{Engine, Result};
+use crate::failpoint::around;
+use crate::{Engine, blocking};
 
 impl Engine {
     /// Acts on the end of the container's process.
@@ -32,20 +33,58 @@ impl Engine {
             }
             return;
         }
-        if let Err(error) = self.finish_run(container, &mut owner, shim, &exit).await {
-            tracing::error!(container = container.id, %error, "record the end of a container");
+        if self.finish_run(container, &mut owner, shim, exit).await {
+            self.after_exit(container.clone(), owner).await;
         }
-        self.after_exit(container.clone(), owner).await;
     }
 
-    /// Tells the event, writes the record and releases what the run held.
+    /// Tells the event, releases what the run held and writes the record. The end is a fact: whatever fails on the way,
+    /// it is seen from now on. False says that this daemon ends before it could do so; the next one will.
     pub(crate) async fn finish_run(
         &self,
         container: &Arc<Container>,
         owner: &mut Owner,
         shim: Option<&Arc<Shim>>,
+        exit: ExitRecord,
+    ) -> bool {
+        let told = shim.is_some();
+        let shim = match shim {
+            Some(shim) => Some(shim.clone()),
+            None => container
+                .link
+                .lock()
+                .expect("no holder panics")
+                .shim
+                .clone(),
+        };
+        let (engine, own, mut lent) = (self.clone(), container.clone(), owner.lend());
+        let ended =
+            blocking::run(move || engine.finish_run_blocking(&own, &mut lent, &exit, told)).await;
+        if let Err(error) = ended {
+            tracing::error!(container = container.id, %error, "record the end of a container");
+            return false;
+        }
+        if container.record().acquired.over {
+            self.tear_down_later(container, owner);
+        }
+        self.execs_ended(container);
+        let mut link = container.link.lock().expect("no holder panics");
+        link.shim = None;
+        link.waits.clear();
+        drop(link);
+        if let Some(shim) = shim {
+            release_when_answered(container.clone(), shim);
+        }
+        true
+    }
+
+    fn finish_run_blocking(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
         exit: &ExitRecord,
-    ) -> Result<()> {
+        told_by_shim: bool,
+    ) {
         let before = container.record();
         let code = exit.code.to_string();
         let seconds = exit
@@ -71,22 +110,18 @@ impl Engine {
                 self.container_event("die", &before, &more, Some(exit.at_unix_ns));
             }
         });
-        let shim = match shim {
-            Some(shim) => Some(shim.clone()),
-            None => container
-                .link
-                .lock()
-                .expect("no holder panics")
-                .shim
-                .clone(),
-        };
         // What was held goes before the record says so, in one write: a daemon that dies in between finds the same exit
         // again, and gives back again what is gone already.
-        let free = around_async("exit.teardown", self.give_back(container)).await?;
+        let socket = if told_by_shim && self.exit_on_disk(&container.id).as_ref() != Some(exit) {
+            Socket::Keep
+        } else {
+            Socket::Remove
+        };
+        let left = around("exit.teardown", || self.give_back(container, socket));
         let removes =
             before.host.auto_remove && owner.restarting == 0 && !self.restarts(&before, exit.code);
         around("exit.record", || {
-            self.save(container, owner, |record| {
+            self.note_blocking(container, owner, |record| {
                 record.state.status = if removes {
                     Status::Removing
                 } else {
@@ -97,20 +132,17 @@ impl Engine {
                 record.state.finished_at_ns = Some(exit.at_unix_ns);
                 record.state.oom_killed |= exit.oom_kills > 0;
                 record.state.pid = 0;
-                if free {
-                    record.acquired = Default::default();
-                }
-            })
-        })?;
-        self.execs_ended(container);
-        let mut link = container.link.lock().expect("no holder panics");
-        link.shim = None;
-        link.waits.clear();
-        drop(link);
-        if let Some(shim) = shim {
-            release_when_answered(container.clone(), shim);
+                record.acquired = left;
+            });
+        });
+        if socket == Socket::Keep && *container.saved.borrow() {
+            self.remove_socket(&container.id);
         }
-        Ok(())
+    }
+
+    fn exit_on_disk(&self, id: &str) -> Option<ExitRecord> {
+        let text = std::fs::read(self.exit_path(id)).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     /// Restarts, removes or leaves a container whose run has ended, and tells the waiters.
@@ -127,7 +159,7 @@ impl Engine {
             .unwrap_or(0),
         );
         if self.restarts(&record, record.state.exit_code) {
-            self.restart_later(&container, &mut owner, ran);
+            self.restart_later(&container, &mut owner, ran).await;
             return;
         }
         if record.host.auto_remove && owner.restarting == 0 {
@@ -149,11 +181,7 @@ impl Engine {
             manually_stopped: record.state.manually_stopped,
             restart_count: record.state.restart_count,
         };
-        let going_down = self
-            .inner
-            .going_down
-            .load(std::sync::atomic::Ordering::SeqCst);
-        !going_down && restart_policy::restarts(&record.host.restart_policy, &ended)
+        restart_policy::restarts(&record.host.restart_policy, &ended)
     }
 
     /// Tells the waiters that the container has come to rest.
@@ -170,7 +198,7 @@ impl Engine {
     }
 
     /// Sets the state `restarting` and starts the container after the policy's pause.
-    pub(crate) fn restart_later(
+    pub(crate) async fn restart_later(
         &self,
         container: &Arc<Container>,
         owner: &mut Owner,
@@ -180,13 +208,11 @@ impl Engine {
         owner.last_pause = Some(pause);
         owner.generation += 1;
         let generation = owner.generation;
-        let saved = self.save(container, owner, |record| {
+        self.note(container, owner, |record| {
             record.state.status = Status::Restarting;
             record.state.restart_count += 1;
-        });
-        if let Err(error) = saved {
-            tracing::error!(container = container.id, %error, "record a restart");
-        }
+        })
+        .await;
         // Who waits for this run's end has seen it, though another run follows.
         let exit = Exit {
             code: i64::from(container.record().state.exit_code),
@@ -197,17 +223,35 @@ impl Engine {
             life.last_exit = Some(exit);
         });
         let (engine, container) = (self.clone(), container.clone());
+        let (mut pause, mut generation) = (pause, generation);
         tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            let mut owner = container.owner.clone().lock_owned().await;
-            if owner.generation != generation
-                || container.record().state.status != Status::Restarting
-            {
-                return;
-            }
-            if let Err(error) = engine.start_owned(&container, &mut owner).await {
+            loop {
+                tokio::time::sleep(pause).await;
+                let mut owner = container.owner.clone().lock_owned().await;
+                if owner.generation != generation
+                    || container.record().state.status != Status::Restarting
+                    // The next daemon goes on with it.
+                    || engine.is_going_down()
+                {
+                    return;
+                }
+                let Err(error) = engine.start_owned(&container, &mut owner).await else {
+                    return;
+                };
                 tracing::error!(container = container.id, %error, "restart a container");
-                engine.announce_exit(&container, &container.record());
+                if !StillHeld::caused(&error) {
+                    engine.announce_exit(&container, &container.record());
+                    return;
+                }
+                // What the last run held is not free yet: no fault of the container's, so the policy goes on.
+                pause = restart_policy::next_pause(Some(pause), Duration::ZERO);
+                owner.last_pause = Some(pause);
+                generation = owner.generation;
+                engine
+                    .note(&container, &mut owner, |record| {
+                        record.state.status = Status::Restarting;
+                    })
+                    .await;
             }
         });
     }
@@ -223,32 +267,18 @@ impl Engine {
             return;
         }
         let exit = self.lost_exit(container).await;
-        if let Err(error) = self.finish_run(container, &mut owner, None, &exit).await {
-            tracing::error!(container = container.id, %error, "record the end of a container whose shim died");
+        if self.finish_run(container, &mut owner, None, exit).await {
+            self.after_exit(container.clone(), owner).await;
         }
-        self.after_exit(container.clone(), owner).await;
     }
 
     /// Returns the exit that the shim wrote before it went, or kills what is left and makes one up.
     pub(crate) async fn lost_exit(&self, container: &Arc<Container>) -> ExitRecord {
         let record = container.record();
-        if let Some(exit) = self.read_exit(&record) {
+        if let Some(exit) = self.read_exit(&record).await {
             return exit;
         }
-        if let Some(cgroup) = record.acquired.cgroup.clone() {
-            let layout = self.inner.cgroups.clone();
-            let killed = crate::blocking::run(move || {
-                match gantry_sys::cgroup::Cgroup::open(&layout, &cgroup) {
-                    Ok(cgroup) => cgroup.kill(),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                    Err(error) => Err(error),
-                }
-            })
-            .await;
-            if let Ok(Err(error)) = killed {
-                tracing::error!(container = container.id, %error, "kill a container whose shim is gone");
-            }
-        }
+        self.kill_leftovers(container).await;
         ExitRecord {
             code: 255,
             at_unix_ns: crate::now_ns(),
@@ -259,10 +289,14 @@ impl Engine {
     }
 
     /// Reads the exit record of the current run; one of an earlier run is not it.
-    pub(crate) fn read_exit(&self, record: &Record) -> Option<ExitRecord> {
-        let text = std::fs::read(self.exit_path(&record.id)).ok()?;
-        let exit: ExitRecord = serde_json::from_slice(&text).ok()?;
-        (exit.at_unix_ns >= record.state.started_at_ns.unwrap_or(0)).then_some(exit)
+    pub(crate) async fn read_exit(&self, record: &Record) -> Option<ExitRecord> {
+        let (engine, id) = (self.clone(), record.id.clone());
+        let exit = blocking::run(move || engine.exit_on_disk(&id))
+            .await
+            .ok()??;
+        // A start that was cut off may have left the file of the run before, which is told and recorded.
+        let is_later = Some(exit.at_unix_ns) > record.state.finished_at_ns;
+        (is_later && exit.at_unix_ns >= record.state.started_at_ns.unwrap_or(0)).then_some(exit)
     }
 
     /// Notes that the kernel killed a process of the container for its memory limit.
@@ -273,21 +307,22 @@ impl Engine {
             return;
         }
         self.container_event("oom", &record, &[], None);
-        if let Err(error) = self.save(container, &mut owner, |record| {
-            record.state.oom_killed = true
-        }) {
-            tracing::error!(container = container.id, %error, "record an out-of-memory kill");
-        }
+        self.note(container, &mut owner, |record| {
+            record.state.oom_killed = true;
+        })
+        .await;
     }
 }
 
 /// Time that the answers to waiting clients may take before the shim is released all the same.
 const ANSWERS_MAX: Duration = Duration::from_secs(1);
 
-/// Releases the shim once every waiting client has been answered: until then it would answer them if the daemon died.
+/// Releases the shim once every waiting client has been answered and the record is on disk: until then it would answer
+/// them if the daemon died, and tell the next one of the end.
 fn release_when_answered(container: Arc<Container>, shim: Arc<Shim>) {
     tokio::spawn(async move {
         let _ = tokio::time::timeout(ANSWERS_MAX, container.life.closed()).await;
+        container.on_disk().await;
         // Its answer is the end of the connection; a shim that is gone is what is wanted.
         let _ = shim.call(Request::Release, Vec::new()).await;
     });

@@ -159,6 +159,7 @@ impl Engine {
 
     /// Moves a container's directory into the trash, where it is deleted in the background.
     pub(crate) fn trash_directory(&self, id: &str) -> Result<()> {
+        crate::blocking::assert_may_block();
         let directory = self.directory(id);
         let parent = self.inner.config.data_root.join("containers");
         let trash = parent.join(format!(".trash-{id}"));

@@ -34,10 +34,12 @@ impl Engine {
                     Status::Running | Status::Paused => {}
                     Status::Restarting => {
                         owner.generation += 1;
-                        engine.save(&container, &mut owner, |record| {
-                            record.state.status = Status::Exited;
-                            record.state.manually_stopped = true;
-                        })?;
+                        engine
+                            .note(&container, &mut owner, |record| {
+                                record.state.status = Status::Exited;
+                                record.state.manually_stopped = true;
+                            })
+                            .await;
                         engine.announce_exit(&container, &container.record());
                         return Ok(());
                     }
@@ -52,9 +54,11 @@ impl Engine {
                         .unwrap_or(number)
                         == number;
                 if stops {
-                    engine.save(&container, &mut owner, |record| {
-                        record.state.manually_stopped = true
-                    })?;
+                    engine
+                        .note(&container, &mut owner, |record| {
+                            record.state.manually_stopped = true;
+                        })
+                        .await;
                 }
                 engine.signal_process(&container, number).await
             },

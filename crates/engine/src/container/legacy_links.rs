@@ -356,9 +356,11 @@ impl Engine {
             return Err(missing());
         }
         self.own(container, move |engine, container, mut owner| async move {
-            engine.save(&container, &mut owner, |record| {
-                record.links.retain(|link| link.alias != alias);
-            })?;
+            engine
+                .save(&container, &mut owner, move |record| {
+                    record.links.retain(|link| link.alias != alias);
+                })
+                .await?;
             Ok(())
         })
         .await

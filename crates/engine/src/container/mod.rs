@@ -25,6 +25,7 @@ pub mod record;
 mod remove;
 mod rename;
 pub(crate) mod restart_policy;
+mod save;
 pub(crate) mod seccomp;
 mod sources;
 mod start;
@@ -61,13 +62,12 @@ pub use wait::{Exit, Wait, WaitCondition};
 
 pub(crate) use attach::detach_keys;
 pub(crate) use filter::until_ns;
-pub(crate) use link::{Link, Shim};
+pub(crate) use link::{CallError, Link, Shim};
 pub(crate) use logs::parse_size;
 pub(crate) use merge::overlay as overlay_environment;
 pub(crate) use oci::{capabilities as oci_capabilities, name_user, security_options};
 pub(crate) use stats::memory_total;
 
-use crate::store::Durability;
 use crate::{Engine, Error, Result};
 
 /// One container in memory.
@@ -81,6 +81,8 @@ pub(crate) struct Container {
     record: RwLock<Arc<Record>>,
     /// Tells the waiters; its value is what they look at.
     pub life: watch::Sender<Life>,
+    /// Whether the disk has the record as it is here.
+    saved: watch::Sender<bool>,
     /// The way to the shim and what waits for one.
     pub link: Mutex<Link>,
 }
@@ -94,6 +96,20 @@ pub(crate) struct Owner {
     pub generation: u64,
     /// Restarts by hand that are under way: an end is then not the container's last, whatever `--rm` says.
     pub restarting: u32,
+    /// A task tries to give back what a run that is over still holds.
+    pub freeing: bool,
+}
+
+impl Owner {
+    /// A proof for work on another thread, during which the caller keeps the lock and changes nothing of its own.
+    pub(crate) fn lend(&self) -> Owner {
+        Owner {
+            last_pause: self.last_pause,
+            generation: self.generation,
+            restarting: self.restarting,
+            freeing: self.freeing,
+        }
+    }
 }
 
 /// What waiters look at.
@@ -117,6 +133,7 @@ impl Container {
             owner: Arc::default(),
             record: RwLock::new(Arc::new(record)),
             life,
+            saved: watch::channel(true).0,
             link: Mutex::default(),
         })
     }
@@ -227,79 +244,6 @@ impl Containers {
 impl Engine {
     pub(crate) fn container(&self, name: &str) -> Result<Arc<Container>> {
         self.inner.containers.find(name)
-    }
-
-    /// Changes the record and writes it; the change is visible only when it is written.
-    ///
-    /// A loss of power may undo it: it is for what passes with the processes (states, what is acquired).
-    pub(crate) fn save(
-        &self,
-        container: &Container,
-        owner: &mut Owner,
-        change: impl FnOnce(&mut Record),
-    ) -> Result<Arc<Record>> {
-        self.write_record(container, owner, Durability::Exchanged, change)
-    }
-
-    /// As [`Engine::save`] for what the user was promised: it survives a loss of power, unless the container does not
-    /// survive its own end.
-    pub(crate) fn save_for_good(
-        &self,
-        container: &Container,
-        owner: &mut Owner,
-        change: impl FnOnce(&mut Record),
-    ) -> Result<Arc<Record>> {
-        let durability = if container.record().host.auto_remove {
-            Durability::Exchanged
-        } else {
-            Durability::Synced
-        };
-        self.write_record(container, owner, durability, change)
-    }
-
-    /// [`Engine::save_for_good`] from a task: the disk is waited for on a thread that may block.
-    pub(crate) async fn keep(
-        &self,
-        container: &Arc<Container>,
-        mut owner: OwnedMutexGuard<Owner>,
-        change: impl FnOnce(&mut Record) + Send + 'static,
-    ) -> Result<OwnedMutexGuard<Owner>> {
-        let (engine, container) = (self.clone(), container.clone());
-        crate::blocking::run(move || {
-            engine.save_for_good(&container, &mut owner, change)?;
-            Ok(owner)
-        })
-        .await?
-    }
-
-    fn write_record(
-        &self,
-        container: &Container,
-        _owner: &mut Owner,
-        durability: Durability,
-        change: impl FnOnce(&mut Record),
-    ) -> Result<Arc<Record>> {
-        if container.life.borrow().removed {
-            // Whoever waited for the lock meanwhile must not write the record again.
-            return Err(Error::not_found(format!(
-                "No such container: {}",
-                container.id
-            )));
-        }
-        let mut record = (*container.record()).clone();
-        change(&mut record);
-        self.inner
-            .records
-            .save(&container.id, &record, durability)
-            .map_err(|error| {
-                Error::io(
-                    format_args!("write the record of container {}", container.id),
-                    error,
-                )
-            })?;
-        let record = Arc::new(record);
-        *container.record.write().expect("no holder panics") = record.clone();
-        Ok(record)
     }
 
     /// Runs a verb under the container's owner lock, in a task that nobody cancels.

@@ -55,9 +55,11 @@ impl Engine {
             } else {
                 Status::Running
             };
-            engine.save(&container, &mut owner, |record| {
-                record.state.status = status
-            })?;
+            engine
+                .note(&container, &mut owner, move |record| {
+                    record.state.status = status;
+                })
+                .await;
             engine.container_event(
                 if freeze { "pause" } else { "unpause" },
                 &container.record(),

@@ -44,7 +44,7 @@ pub struct Record {
 }
 
 /// Resources of one run, each written here before it is taken.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Acquired {
     /// A shim may live and listen on its socket.
@@ -59,6 +59,40 @@ pub struct Acquired {
     pub volumes: Vec<String>,
     /// Parts of volumes may be mounted in the container's directory, from where the runtime takes them.
     pub subpaths: bool,
+    /// The run is over, and what is here could not be given back yet.
+    pub over: bool,
+}
+
+impl Acquired {
+    /// Tells whether nothing is held: every run begins with a shim.
+    pub fn is_nothing(&self) -> bool {
+        !self.shim
+    }
+
+    /// Names what is held, for a person; `None` if nothing is.
+    pub fn describe(&self) -> Option<String> {
+        let mut held = Vec::new();
+        if let Some(endpoint) = &self.endpoint {
+            held.push(format!("the address {}", endpoint.ipv4));
+        }
+        held.extend(
+            self.ports
+                .iter()
+                .map(|port| format!("the port {}/{}", port.host_port, port.protocol)),
+        );
+        held.extend(self.cgroup.iter().map(|path| format!("the cgroup {path}")));
+        if self.shm {
+            held.push("its /dev/shm".to_owned());
+        }
+        held.extend(self.volumes.iter().map(|name| format!("the volume {name}")));
+        if self.subpaths {
+            held.push("parts of its volumes".to_owned());
+        }
+        if held.is_empty() && self.shim {
+            held.push("its runtime state".to_owned());
+        }
+        (!held.is_empty()).then(|| held.join(", "))
+    }
 }
 
 /// A link of old to another container (`--link`).

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use gantry_api::error::ErrorKind;
+
 use super::{Container, MountKind, Owner, Status, StopOptions};
-use crate::failpoint::around;
+use crate::failpoint::{around, around_async};
 use crate::{Engine, Error, Result};
 
 /// How to remove.
@@ -15,6 +17,27 @@ pub struct RemoveOptions {
     pub volumes: bool,
     /// Removes a link of old, named `container/alias`, instead.
     pub link: bool,
+}
+
+/// When the record of a removed container goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// It says `removing` until everything else is gone.
+    RecordLast,
+    /// The disk has no room for a record that says so. A daemon that dies in between leaves a snapshot without a record,
+    /// which the next one sets aside and reports.
+    RecordFirst,
+}
+
+fn is_full(error: &Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|cause| cause.downcast_ref::<std::io::Error>())
+        .is_some_and(|error| {
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            )
+        })
 }
 
 impl Engine {
@@ -106,42 +129,35 @@ impl Engine {
             )));
         }
         owner.generation += 1;
+        let mut order = Order::RecordLast;
         if before.state.status != Status::Removing {
-            around("rm.record", || {
-                self.save(container, owner, |record| {
-                    record.state.status = Status::Removing;
-                    record.remove_volumes = volumes;
-                })
-            })?;
+            let save = self.save(container, owner, move |record| {
+                record.state.status = Status::Removing;
+                record.remove_volumes = volumes;
+            });
+            match around_async("rm.record", save).await {
+                Ok(_) => {}
+                // What frees space must not need any.
+                Err(error) if is_full(&error) => order = Order::RecordFirst,
+                Err(error) => return Err(error),
+            }
         }
-        self.tear_down(container, owner).await?;
-        let (engine, record) = (self.clone(), before.clone());
-        let released = crate::blocking::run(move || {
-            around("rm.snapshot", || engine.release_snapshot(&record))?;
-            around("rm.directory", || engine.trash_directory(&record.id))
-        })
-        .await?;
-        if let Err(error) = released {
-            self.save(container, owner, |record| {
+        let removed = match self.tear_down_wholly(container, owner).await {
+            Ok(()) => {
+                let (engine, record) = (self.clone(), before.clone());
+                crate::blocking::run(move || engine.remove_files(&record, volumes, order)).await?
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            let text = error.to_string();
+            self.note(container, owner, |record| {
                 record.state.status = Status::Dead;
-                record.state.error = error.to_string();
-            })?;
+                record.state.error = text;
+            })
+            .await;
             return Err(error);
         }
-        if volumes {
-            let (engine, record) = (self.clone(), before.clone());
-            crate::blocking::run(move || engine.remove_anonymous_volumes(&record)).await?;
-        }
-        // Told first, and once: a daemon that dies in between finds it told and only deletes the record.
-        if !self.inner.events.was_ever_told("destroy", &container.id) {
-            self.container_event("destroy", &before, &[], None);
-        }
-        around("rm.commit", || self.inner.records.delete(&container.id)).map_err(|error| {
-            Error::io(
-                format_args!("delete the record of container {}", container.id),
-                error,
-            )
-        })?;
         self.inner.containers.forget(container);
         self.execs_ended(container);
         container.life.send_modify(|life| {
@@ -154,11 +170,39 @@ impl Engine {
             life.running = false;
             life.removed = true;
         });
+        // Nothing of it is to be written any more.
+        container.saved.send_replace(true);
         // Whoever attached and never saw a start is let go.
         let mut link = container.link.lock().expect("no holder panics");
         link.attaches.clear();
         link.waits.clear();
         Ok(())
+    }
+
+    /// Removes what a container has on disk.
+    fn remove_files(&self, record: &super::Record, volumes: bool, order: Order) -> Result<()> {
+        if order == Order::RecordFirst {
+            self.delete_record(&record.id)?;
+        }
+        around("rm.snapshot", || self.release_snapshot(record))?;
+        around("rm.directory", || self.trash_directory(&record.id))?;
+        // A full disk may have kept it.
+        self.remove_socket(&record.id);
+        if volumes {
+            self.remove_anonymous_volumes(record);
+        }
+        // Told first, and once: a daemon that dies in between finds it told and only deletes the record.
+        if !self.inner.events.was_ever_told("destroy", &record.id) {
+            self.container_event("destroy", record, &[], None);
+        }
+        around("rm.commit", || self.delete_record(&record.id))
+    }
+
+    fn delete_record(&self, id: &str) -> Result<()> {
+        self.inner
+            .records
+            .delete(id)
+            .map_err(|error| Error::io(format_args!("delete the record of container {id}"), error))
     }
 
     fn remove_anonymous_volumes(&self, record: &super::Record) {
@@ -167,20 +211,16 @@ impl Engine {
             .iter()
             .filter(|mount| mount.kind == MountKind::Volume && mount.anonymous)
         {
-            let others = self
-                .volume_users(&mount.name)
-                .into_iter()
-                .any(|id| id != record.id);
-            if others {
+            let Some(volume) = self.inner.volumes.get(&mount.name) else {
                 continue;
-            }
-            if let Some(volume) = self.inner.volumes.get(&mount.name) {
-                match self.inner.volumes.remove(&volume) {
-                    Ok(()) => self.volume_event("destroy", &volume, &[]),
-                    Err(error) => {
-                        tracing::error!(volume = mount.name, %error, "remove an anonymous volume")
-                    }
+            };
+            match self.destroy_volume(&volume, &record.id) {
+                // Another container's as well by now.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => {
+                    tracing::error!(volume = mount.name, %error, "remove an anonymous volume")
                 }
+                Ok(()) => {}
             }
         }
     }

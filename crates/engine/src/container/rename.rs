@@ -10,7 +10,7 @@ impl Engine {
     pub async fn rename(&self, name: &str, new_name: &str) -> Result<()> {
         let container = self.container(name)?;
         let new_name = new_name.strip_prefix('/').unwrap_or(new_name).to_owned();
-        self.own(container, move |engine, container, owner| async move {
+        self.own(container, move |engine, container, mut owner| async move {
             if new_name.is_empty() {
                 return Err(Error::invalid("Neither old nor new names may be empty"));
             }
@@ -39,19 +39,16 @@ impl Engine {
                 return Err(taken(super::name_in_use(&new_name, &holder)));
             }
             let name = new_name.clone();
-            let kept = engine
-                .keep(&container, owner, move |record| record.name = name)
+            let saved = engine
+                .keep(&container, &mut owner, |record| record.name = name)
                 .await;
-            let _owner = match kept {
-                Ok(owner) => owner,
-                Err(error) => {
-                    engine
-                        .inner
-                        .containers
-                        .release_name(&new_name, &container.id);
-                    return Err(error);
-                }
-            };
+            if let Err(error) = saved {
+                engine
+                    .inner
+                    .containers
+                    .release_name(&new_name, &container.id);
+                return Err(error);
+            }
             engine
                 .inner
                 .containers

@@ -32,7 +32,25 @@ struct Prepared {
     /// The network namespace and then the joined ones, as the request counts them.
     namespaces: Vec<OwnedFd>,
     request: StartRequest,
-    shim: gantry_shim::Spawned,
+    shim: Unfollowed,
+}
+
+/// A shim that nobody follows yet: if its start fails first, it is ended, and waited for so that no zombie stays.
+struct Unfollowed(Option<gantry_shim::Spawned>);
+
+impl Unfollowed {
+    /// Hands it to whoever waits for it from now on.
+    fn follow(mut self) -> Option<gantry_shim::Spawned> {
+        self.0.take()
+    }
+}
+
+impl Drop for Unfollowed {
+    fn drop(&mut self) {
+        if let Some(spawned) = self.0.take() {
+            spawned.end();
+        }
+    }
 }
 
 impl Engine {
@@ -65,10 +83,12 @@ impl Engine {
             owner.last_pause = None;
             let state = &container.record().state;
             if state.manually_stopped || state.restart_count != 0 {
-                engine.save(&container, &mut owner, |record| {
-                    record.state.manually_stopped = false;
-                    record.state.restart_count = 0;
-                })?;
+                engine
+                    .save(&container, &mut owner, |record| {
+                        record.state.manually_stopped = false;
+                        record.state.restart_count = 0;
+                    })
+                    .await?;
             }
             let started = engine.start_owned(&container, &mut owner).await;
             if started.is_err() {
@@ -105,6 +125,7 @@ impl Engine {
                 container.id
             )));
         }
+        let _starting = self.begin_start()?;
         owner.generation += 1;
         let started = self.try_start(container, owner).await;
         if let Err(error) = &started {
@@ -119,16 +140,14 @@ impl Engine {
                 let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
             }
             self.kill_leftovers(container).await;
-            if let Err(error) = self.tear_down(container, owner).await {
-                tracing::error!(container = container.id, %error, "clean up after a failed start");
-            }
+            self.tear_down(container, owner).await;
             {
                 let mut link = container.link.lock().expect("no holder panics");
                 link.shim = None;
                 link.attaches.clear();
             }
             let (text, code) = (error.to_string(), exit_code(error));
-            let saved = self.save(container, owner, |record| {
+            self.note(container, owner, move |record| {
                 record.state.pid = 0;
                 record.state.error = text;
                 if let Some(code) = code {
@@ -138,24 +157,18 @@ impl Engine {
                     record.state.status = Status::Exited;
                     record.state.finished_at_ns = Some(crate::now_ns());
                 }
-            });
-            if let Err(error) = saved {
-                tracing::error!(container = container.id, %error, "record a failed start");
-            }
+            })
+            .await;
         }
         started
     }
 
     async fn try_start(&self, container: &Arc<Container>, owner: &mut Owner) -> Result<()> {
-        self.tear_down(container, owner).await?;
+        self.tear_down_wholly(container, owner).await?;
         let (engine, own) = (self.clone(), container.clone());
         // The owner lock is held by our caller for the whole start; the blocking half works under it.
         let prepared = {
-            let mut lent = Owner {
-                generation: owner.generation,
-                last_pause: owner.last_pause,
-                restarting: owner.restarting,
-            };
+            let mut lent = owner.lend();
             crate::blocking::run(move || engine.prepare_start(&own, &mut lent)).await??
         };
         let Prepared {
@@ -166,8 +179,11 @@ impl Engine {
             shim: spawned,
         } = prepared;
         let shim = Shim::open(control).map_err(|error| Error::io("speak to a shim", error))?;
-        container.link.lock().expect("no holder panics").process = spawned.pidfd.try_clone().ok();
-        self.follow(container, &shim, Some(spawned));
+        let spawned = spawned.follow();
+        container.link.lock().expect("no holder panics").process = spawned
+            .as_ref()
+            .and_then(|spawned| spawned.pidfd.try_clone().ok());
+        self.follow(container, &shim, spawned);
         let mut fds = vec![listener];
         fds.extend(namespaces);
         let (attaches, waits) = {
@@ -204,13 +220,14 @@ impl Engine {
             }
         };
         let subpaths = !self.subpaths_are_taken(container).await;
-        around("start.commit", || {
-            let record = container.record();
-            self.volume_use_events("mount", &record, started_at_ns);
-            self.network_event("connect", &record, started_at_ns);
-            self.container_event("start", &record, &[], Some(started_at_ns));
-            self.refresh_links_to(&record);
-            self.save(container, owner, |record| {
+        let (engine, own, mut lent) = (self.clone(), container.clone(), owner.lend());
+        let commit = move || {
+            let record = own.record();
+            engine.volume_use_events("mount", &record, started_at_ns);
+            engine.network_event("connect", &record, started_at_ns);
+            engine.container_event("start", &record, &[], Some(started_at_ns));
+            engine.refresh_links_to(&record);
+            engine.save_blocking(&own, &mut lent, |record| {
                 record.state.status = Status::Running;
                 record.state.pid = pid;
                 record.state.pid_start_ticks = ticks;
@@ -221,7 +238,8 @@ impl Engine {
                 record.state.oom_killed = false;
                 record.acquired.subpaths = subpaths;
             })
-        })?;
+        };
+        crate::blocking::run(move || around("start.commit", commit)).await??;
         container.life.send_modify(|life| life.running = true);
         Ok(())
     }
@@ -257,7 +275,7 @@ impl Engine {
             sources::has_subpaths(&record),
         );
         let saved = around("start.record", || {
-            self.save(container, owner, |record| {
+            self.save_blocking(container, owner, |record| {
                 record.acquired.shim = true;
                 record.acquired.cgroup = Some(cgroup.clone());
                 record.acquired.shm = shm;
@@ -287,7 +305,7 @@ impl Engine {
                     );
                     Error::new(kind, text).caused_by(error)
                 })?;
-                self.save(container, owner, |record| {
+                self.save_blocking(container, owner, |record| {
                     record.acquired.ports.clone_from(&ports)
                 })?;
             }
@@ -309,6 +327,7 @@ impl Engine {
             gantry_shim::spawn(self.shim_options(&record, near))
         })
         .map_err(|error| Error::io("start a shim", error))?;
+        let spawned = Unfollowed(Some(spawned));
         let netns = match netns {
             None => joined
                 .extract_if(.., |(kind, _)| *kind == "network")

@@ -75,11 +75,11 @@ impl Engine {
             };
             owner.generation += 1;
             engine
-                .save(&container, &mut owner, |record| {
+                .note(&container, &mut owner, |record| {
                     record.state.manually_stopped = false;
                     record.state.restart_count = 0;
                 })
-                .map_err(failed)?;
+                .await;
             engine
                 .start_owned(&container, &mut owner)
                 .await
@@ -133,10 +133,11 @@ impl Engine {
             Status::Running | Status::Paused => {}
             Status::Restarting => {
                 owner.generation += 1;
-                self.save(container, &mut owner, |record| {
+                self.note(container, &mut owner, |record| {
                     record.state.status = Status::Exited;
                     record.state.manually_stopped = true;
-                })?;
+                })
+                .await;
                 self.announce_exit(container, &container.record());
                 self.container_event("stop", &record, &[], None);
                 return Ok(Changed::Yes);
@@ -144,9 +145,11 @@ impl Engine {
             _ => return Ok(Changed::No),
         }
         let before = life.borrow_and_update().exits;
-        self.save(container, &mut owner, |record| {
-            record.state.manually_stopped = true
-        })?;
+        // A full disk must not keep anybody from stopping what fills it.
+        self.note(container, &mut owner, |record| {
+            record.state.manually_stopped = true;
+        })
+        .await;
         let sent = around_async("stop.signal", self.signal_process(container, number)).await;
         drop(owner);
         let ended = |wait: Option<Duration>| {

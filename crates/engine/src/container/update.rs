@@ -15,7 +15,7 @@ impl Engine {
     /// Changes a container's limits and restart policy; returns warnings.
     pub async fn update(&self, name: &str, options: UpdateOptions) -> Result<Vec<String>> {
         let container = self.container(name)?;
-        self.own(container, move |engine, container, owner| async move {
+        self.own(container, move |engine, container, mut owner| async move {
             let before = container.record();
             if matches!(before.state.status, Status::Removing | Status::Dead) {
                 return Err(Error::conflict(format!(
@@ -51,8 +51,8 @@ impl Engine {
                 .await?
                 .map_err(|error| failed(Error::io("update cgroup", error)))?;
             }
-            let _owner = engine
-                .keep(&container, owner, move |record| {
+            engine
+                .keep(&container, &mut owner, |record| {
                     record.host.resources = resources;
                     if let Some(policy) = options.restart_policy {
                         record.host.restart_policy = policy;

@@ -245,7 +245,14 @@ impl Engine {
         let config = &entry.view.config;
         let container = self.container(&entry.view.container_id)?;
         let record = container.record();
-        let process = self.exec_process(&container, config)?;
+        // Filters and the files of linked containers may have to be read.
+        let (engine, own, wanted) = (self.clone(), container.clone(), config.clone());
+        let (process, seccomp_filter) = crate::blocking::run(move || {
+            let process = engine.exec_process(&own, &wanted)?;
+            let filter = engine.exec_seccomp(&own.record(), &wanted)?;
+            Ok::<_, Error>((process, filter))
+        })
+        .await??;
         let client = match &io {
             Some(io) => Some(
                 io.fd
@@ -280,7 +287,7 @@ impl Engine {
             tty: config.tty,
             stdin: config.attach_stdin && attach.is_some(),
             console_size: options.console_size.or(config.console_size),
-            seccomp_filter: self.exec_seccomp(&record, config)?,
+            seccomp_filter,
             attach,
         };
         let action = format!("exec_start: {}", config.cmd.join(" "));

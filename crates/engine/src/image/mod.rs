@@ -16,6 +16,7 @@ pub use gantry_image::{
 
 use crate::container::{Config, Record};
 use crate::failpoint::around;
+use crate::reservation::{Held, Kind};
 use crate::{Engine, Error, Filters, Result};
 
 /// Progress frames that wait for a slow client.
@@ -63,6 +64,16 @@ impl Engine {
             id: image.id.to_string(),
             config: config_of(&image.config().config),
         })
+    }
+
+    /// Holds the image of a container in the making: it cannot be removed any more.
+    ///
+    /// # Errors
+    /// It was removed before.
+    pub(crate) fn hold_image(&self, held: &mut Held, base: &Base) -> Result<()> {
+        held.hold(Kind::Image, &base.id);
+        self.inner.images.get(&base.id).map_err(error)?;
+        Ok(())
     }
 
     /// Takes a writable snapshot's number; it goes into the record before [`Engine::prepare_snapshot`].
@@ -242,8 +253,7 @@ impl Engine {
                 .map_err(error)?
                 .id
                 .to_string();
-            let users = engine.image_users();
-            let in_use = |id: &ImageId| users.get(&id.to_string()).cloned().unwrap_or_default();
+            let in_use = |id: &ImageId| engine.image_users(id);
             let options = gantry_image::RemoveOptions {
                 force: options.force,
                 no_prune: options.no_prune,
@@ -264,8 +274,7 @@ impl Engine {
         let (labels, labels_not, until) = (values("label"), values("label!"), until(filters)?);
         let engine = self.clone();
         crate::blocking::run(move || {
-            let users = engine.image_users();
-            let in_use = |id: &ImageId| users.get(&id.to_string()).cloned().unwrap_or_default();
+            let in_use = |id: &ImageId| engine.image_users(id);
             let options = PruneOptions {
                 dangling_only,
                 labels,
@@ -297,17 +306,28 @@ impl Engine {
         crate::blocking::run(move || engine.inner.images.disk_usage().map_err(error)).await?
     }
 
-    fn image_users(&self) -> BTreeMap<String, Vec<InUse>> {
-        let mut users: BTreeMap<String, Vec<InUse>> = BTreeMap::new();
+    /// Returns the containers of an image, those in the making as well. Asked under the lock of the images, so that no
+    /// removal overlooks a container that [`Engine::hold_image`] has held it for.
+    fn image_users(&self, id: &ImageId) -> Vec<InUse> {
+        let id = id.to_string();
+        let mut users: Vec<InUse> = Vec::new();
         for container in self.inner.containers.all() {
             let record = container.record();
-            users
-                .entry(record.image_id.clone())
-                .or_default()
-                .push(InUse {
+            if record.image_id == id {
+                users.push(InUse {
                     container_id: record.id.clone(),
                     running: record.state.status.is_running(),
                 });
+            }
+        }
+        for container_id in self.inner.reservations.holders(Kind::Image, &id) {
+            if users.iter().all(|user| user.container_id != container_id) {
+                // What is being made cannot be told from what runs: it is not taken away by force either.
+                users.push(InUse {
+                    container_id,
+                    running: true,
+                });
+            }
         }
         users
     }

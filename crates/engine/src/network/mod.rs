@@ -17,6 +17,8 @@ use crate::{Engine, EngineConfig, Error, Filters, Result};
 pub(crate) struct Netd {
     options: gantry_netd::client::SpawnOptions,
     client: std::sync::Mutex<Option<Arc<gantry_netd::client::Client>>>,
+    /// It was ended for good. Held while it is looked after, so that nobody starts it again in between.
+    ended: std::sync::Mutex<bool>,
 }
 
 impl Netd {
@@ -25,17 +27,40 @@ impl Netd {
         Ok(Netd {
             options,
             client: std::sync::Mutex::new(None),
+            ended: std::sync::Mutex::new(false),
         })
     }
 
     /// Looks whether netd lives, if it was ever needed: a dead one is started again and takes its ports back.
     fn look(&self) {
+        let ended = self.ended.lock().expect("no holder panics");
+        if *ended {
+            return;
+        }
         let client = self.client.lock().expect("no holder panics").clone();
         if let Some(client) = client
             && let Err(error) = client.status()
         {
             tracing::error!(%error, "netd does not answer");
         }
+    }
+
+    /// Tells whether netd may live or own anything: without a state it need not be started to say so.
+    fn is_needed(&self) -> bool {
+        let state = gantry_netd::client::state_dir(&self.options.exec_root);
+        let any = std::fs::read_dir(state)
+            .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != "lock"));
+        any || self.client.lock().expect("no holder panics").is_some()
+    }
+
+    /// Ends netd for good.
+    fn end(&self) -> std::io::Result<()> {
+        let mut ended = self.ended.lock().expect("no holder panics");
+        *ended = true;
+        if !self.is_needed() {
+            return Ok(());
+        }
+        self.client().map_err(std::io::Error::other)?.shutdown()
     }
 
     fn client(&self) -> Result<Arc<gantry_netd::client::Client>, ReserveError> {
@@ -59,11 +84,7 @@ impl PortReserver for Netd {
     }
 
     fn owners(&self) -> Result<Vec<String>, ReserveError> {
-        // Nobody owns anything while netd has no state: it need not be started to say so.
-        let state = gantry_netd::client::state_dir(&self.options.exec_root);
-        let any = std::fs::read_dir(state)
-            .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != "lock"));
-        if !any && self.client.lock().expect("no holder panics").is_none() {
+        if !self.is_needed() {
             return Ok(Vec::new());
         }
         self.client()?.owners()
@@ -78,6 +99,16 @@ impl PortReserver for Netd {
 const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 
 impl Engine {
+    /// Takes back what the machine's network knows of this engine, netd last. The next start makes it again.
+    pub(crate) fn withdraw_network(&self) {
+        if let Err(error) = self.inner.network.teardown() {
+            tracing::error!(%error, "take the networks down");
+        }
+        if let Err(error) = self.inner.netd.end() {
+            tracing::error!(%error, "end netd");
+        }
+    }
+
     /// Looks after netd for as long as the engine lives.
     pub(crate) fn watch_netd(&self) {
         let netd = Arc::downgrade(&self.inner.netd);

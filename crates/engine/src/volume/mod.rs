@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
+use crate::reservation::Kind;
 use crate::store::{Durability, Store};
 use crate::{Engine, Error, Filters, Result, names};
 
@@ -64,6 +65,9 @@ pub struct CreateOptions {
 pub(crate) struct Volumes {
     root: PathBuf,
     store: Store,
+    /// Held by who makes or removes a volume, over the disk's work.
+    changing: Mutex<()>,
+    /// Held for a look alone, also by tokio workers.
     by_name: Mutex<HashMap<String, Arc<Volume>>>,
     users: mounted::Users,
 }
@@ -88,6 +92,7 @@ impl Volumes {
         Ok(Volumes {
             root,
             store,
+            changing: Mutex::default(),
             by_name: Mutex::new(by_name),
             users: mounted::Users::default(),
         })
@@ -137,9 +142,9 @@ impl Volumes {
                 options.driver
             )));
         }
-        let mut by_name = self.by_name.lock().expect("no holder panics");
-        if let Some(volume) = by_name.get(&name) {
-            return Ok((volume.clone(), false));
+        let _changing = self.changing.lock().expect("no holder panics");
+        if let Some(volume) = self.get(&name) {
+            return Ok((volume, false));
         }
         device::check(&options.driver_options).map_err(|error| {
             Error::new(error.kind(), format!("create {name}: {error}")).caused_by(error)
@@ -162,16 +167,30 @@ impl Volumes {
             return Err(failed(error));
         }
         let volume = Arc::new(volume);
-        by_name.insert(name, volume.clone());
+        self.by_name
+            .lock()
+            .expect("no holder panics")
+            .insert(name, volume.clone());
         Ok((volume, true))
     }
 
-    /// Removes the volume's record and moves its data into the trash.
-    pub(crate) fn remove(&self, volume: &Volume) -> Result<()> {
+    /// Removes the volume's record and moves its data into the trash, unless `users` names any.
+    ///
+    /// They are asked for under the lock of changes, which a create takes after it has said that it uses the volume:
+    /// so no container is made with a volume that goes.
+    fn remove(&self, volume: &Volume, users: impl FnOnce() -> Vec<String>) -> Result<()> {
         let failed = |error| Error::io(format_args!("remove {}", volume.name), error);
+        let changing = self.changing.lock().expect("no holder panics");
+        let users = users();
+        if !users.is_empty() {
+            return Err(Error::conflict(format!(
+                "remove {}: volume is in use - [{}]",
+                volume.name,
+                users.join(", ")
+            )));
+        }
         // Before its directory has another name, under which nobody would look for a mount.
         self.unmount_unused(volume).map_err(failed)?;
-        let mut by_name = self.by_name.lock().expect("no holder panics");
         let directory = self.root.join(&volume.name);
         let trash = self.root.join(format!(".trash-{}", crate::random_id()));
         match std::fs::rename(&directory, &trash) {
@@ -181,8 +200,11 @@ impl Volumes {
             _ => {}
         }
         self.store.delete(&volume.name).map_err(failed)?;
-        by_name.remove(&volume.name);
-        drop(by_name);
+        self.by_name
+            .lock()
+            .expect("no holder panics")
+            .remove(&volume.name);
+        drop(changing);
         crate::reaper::delete(trash);
         Ok(())
     }
@@ -305,20 +327,8 @@ impl Engine {
                 Err(Error::not_found(format!("get {name}: no such volume")))
             };
         };
-        let users = self.volume_users(name);
-        if !users.is_empty() {
-            return Err(Error::conflict(format!(
-                "remove {name}: volume is in use - [{}]",
-                users.join(", ")
-            )));
-        }
         let engine = self.clone();
-        crate::blocking::run(move || {
-            engine.inner.volumes.remove(&volume)?;
-            engine.volume_event("destroy", &volume, &[]);
-            Ok(())
-        })
-        .await?
+        crate::blocking::run(move || engine.destroy_volume(&volume, "")).await?
     }
 
     /// Removes unused volumes: anonymous ones, or all with the filter `all=true`.
@@ -341,8 +351,7 @@ impl Engine {
                     continue;
                 }
                 let bytes = crate::tree_bytes(&volume.mountpoint);
-                if engine.inner.volumes.remove(&volume).is_ok() {
-                    engine.volume_event("destroy", &volume, &[]);
+                if engine.destroy_volume(&volume, "").is_ok() {
                     reclaimed += bytes;
                     deleted.push(volume.name.clone());
                 }
@@ -358,14 +367,26 @@ impl Engine {
         .await
     }
 
-    /// Returns the ids of the containers that use the volume.
+    /// Removes a volume that no container but `except` uses, and tells so.
+    pub(crate) fn destroy_volume(&self, volume: &Volume, except: &str) -> Result<()> {
+        self.inner.volumes.remove(volume, || {
+            let mut users = self.volume_users(&volume.name);
+            users.retain(|id| id != except);
+            users
+        })?;
+        self.volume_event("destroy", volume, &[]);
+        Ok(())
+    }
+
+    /// Returns the ids of the containers that use the volume, those in the making as well.
     pub(crate) fn volume_users(&self, name: &str) -> Vec<String> {
-        let mut users = Vec::new();
+        let mut users = self.inner.reservations.holders(Kind::Volume, name);
         for container in self.inner.containers.all() {
             let record = container.record();
             if record.mounts.iter().any(|mount| {
                 mount.kind == crate::container::MountKind::Volume && mount.name == name
-            }) {
+            }) && !users.contains(&record.id)
+            {
                 users.push(record.id.clone());
             }
         }

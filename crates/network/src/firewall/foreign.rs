@@ -79,6 +79,21 @@ fn accept(key: MetaKey, interface: &str) -> Vec<Expression> {
     ]
 }
 
+/// Tells whether another firewall has rules for what is forwarded, so that somebody else relies on forwarding. An empty
+/// chain, as distributions ship it, is nobody.
+pub fn others_forward(socket: &Socket, own_table: &str) -> io::Result<bool> {
+    for chain in nft::chains(socket)? {
+        if chain.hook != Some(HOOK_FORWARD) || chain.table == own_table {
+            continue;
+        }
+        let rules = nft::rules(socket, chain.family, &chain.table)?;
+        if rules.iter().any(|rule| rule.chain == chain.name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Puts in the missing accept rules of `interfaces` and takes away those of bridges that are gone. Gives a line for
 /// each change.
 pub fn reconcile(

@@ -132,7 +132,7 @@ impl Stack {
             shared,
             watch: None,
         };
-        let report = stack.reconcile(live)?;
+        let report = stack.reconcile_with(live)?;
         for warning in &report.warnings {
             (stack.shared.config.warn)(warning);
         }

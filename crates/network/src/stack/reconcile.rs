@@ -15,9 +15,18 @@ use crate::firewall::{diff, foreign};
 use crate::{Endpoint, Error, PublishedPort, Report};
 
 impl Stack {
-    /// Compares the kernel with `live` and mends the difference; removes what has this engine's mark and no owner.
-    /// Endpoints allocated since the start count as live, whether `live` names them or not.
-    pub fn reconcile(&self, live: &[(Endpoint, Vec<PublishedPort>)]) -> Result<Report, Error> {
+    /// Compares the kernel with what is allocated now and mends the difference; removes what has this engine's mark and
+    /// no owner. May be called while endpoints come and go.
+    pub fn reconcile(&self) -> Result<Report, Error> {
+        // No list of the caller's: what was released since it was made would come back.
+        self.reconcile_with(&[])
+    }
+
+    /// As [`Stack::reconcile`], after the endpoints of `live` are taken over.
+    pub(super) fn reconcile_with(
+        &self,
+        live: &[(Endpoint, Vec<PublishedPort>)],
+    ) -> Result<Report, Error> {
         let shared = &self.shared;
         let mut report = Report::default();
         shared.adopt(live, &mut report);
@@ -232,10 +241,22 @@ impl Shared {
     pub(super) fn teardown(&self) -> Result<(), Error> {
         let failed = || Error::kernel("remove firewall table", self.table.as_str());
         self.forbid_loopback_routing();
+        // First of all the state: whoever sees the table go must find that it is not wanted any more.
+        let endpoints: Vec<String> = {
+            let mut state = lock(&self.state);
+            state.published.clear();
+            let networks = std::mem::take(&mut state.networks);
+            networks
+                .into_values()
+                .flat_map(|network| network.endpoints.into_keys())
+                .collect()
+        };
         {
             let nfnl = lock(&self.nfnl);
             foreign::reconcile(&nfnl, &self.table, &self.config.engine_id, &[])
                 .map_err(Error::kernel("look through", "other firewalls"))?;
+            // Before the table goes, whose rules keep the machine from being a router.
+            self.withdraw_forwarding(&nfnl)?;
             if nft::tables(&nfnl)
                 .map_err(failed())?
                 .contains(&(Family::Inet, self.table.clone()))
@@ -247,15 +268,6 @@ impl Shared {
                     .map_err(|error| failed()(error.into()))?;
             }
         }
-        let endpoints: Vec<String> = {
-            let mut state = lock(&self.state);
-            state.published.clear();
-            let networks = std::mem::take(&mut state.networks);
-            networks
-                .into_values()
-                .flat_map(|network| network.endpoints.into_keys())
-                .collect()
-        };
         for endpoint in endpoints {
             self.config
                 .reserver

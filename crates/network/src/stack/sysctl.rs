@@ -5,9 +5,11 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use gantry_sys::netlink::Socket;
+
 use super::{Shared, lock};
 use crate::Error;
-use crate::firewall;
+use crate::firewall::{self, foreign};
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -52,6 +54,23 @@ impl Shared {
                 .map_err(Error::kernel("write", note.display().to_string()))?;
         }
         Ok(Path::new(&note).exists() && !self.config.ip_forward_no_drop)
+    }
+
+    /// Switches `ip_forward` off again if this engine switched it on and nobody else forwards: without our table the
+    /// machine would be a router. Where another firewall has rules for what is forwarded, others rely on the switch by
+    /// now, and its rules say what may pass.
+    pub(super) fn withdraw_forwarding(&self, nfnl: &Socket) -> Result<(), Error> {
+        let note = self.state_file("ip_forward");
+        let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+        let failed = Error::kernel("look through", "other firewalls");
+        if !note.exists()
+            || !legacy.is_empty()
+            || foreign::others_forward(nfnl, &self.table).map_err(failed)?
+        {
+            return Ok(());
+        }
+        ensure(IP_FORWARD, "0")?;
+        fs::remove_file(&note).map_err(Error::kernel("remove", note.display().to_string()))
     }
 
     /// Sets `route_localnet` on each bridge that has a port to be reached by 127.0.0.1, and only there.

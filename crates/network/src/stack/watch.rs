@@ -75,6 +75,10 @@ fn run(shared: &Shared, socket: &Socket, stop: &OwnedFd) {
         }
         shared.forbid_loopback_routing();
         thread::sleep(SETTLE);
+        if shared.interfaces().is_empty() {
+            // It was our own teardown.
+            continue;
+        }
         let mut report = Report::default();
         let text = match shared.apply_firewall(&mut report) {
             Ok(()) if report.is_clean() => continue,

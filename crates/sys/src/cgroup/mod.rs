@@ -409,6 +409,20 @@ fn check_path(path: &str) -> io::Result<()> {
     Ok(())
 }
 
+impl Layout {
+    /// Removes a cgroup that several share, such as the parent of an engine's, from every hierarchy where nobody is in
+    /// it and nothing beneath it.
+    pub fn remove_empty(&self, path: &str) {
+        if check_path(path).is_err() {
+            return;
+        }
+        for hierarchy in &self.hierarchies {
+            // Busy or gone, both are fine.
+            let _ = rustix::fs::rmdir(directory_of(hierarchy, path));
+        }
+    }
+}
+
 fn directory_of(hierarchy: &Hierarchy, path: &str) -> PathBuf {
     let base = hierarchy.mount_point.as_path();
     if path.starts_with('/') {
