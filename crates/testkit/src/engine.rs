@@ -2,7 +2,8 @@
 //!
 //! A private engine has its own network namespace (the "host" of its containers' ports) joined by a veth pair to a second
 //! one, the "outside", from where a client on another machine would come. It touches nothing else: its cgroups have a parent
-//! of their own, its files lie in a temporary directory, and dropping it ends every process that it started, by pid.
+//! of their own, its files lie in a temporary directory, and dropping it ends every process that it started, by pid. When the
+//! test is killed, [`crate::janitor`] does so.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::http::{self, Response};
+use crate::janitor::Janitor;
 use crate::space::Space;
 use crate::wait::eventually_within;
 
@@ -34,6 +36,8 @@ pub struct Engine {
 }
 
 struct Private {
+    /// Dropped with the rest, after everything was ended.
+    _janitor: Janitor,
     space: Space,
     directory: TempDir,
     daemon: Mutex<Option<Child>>,
@@ -105,8 +109,10 @@ impl Engine {
             .prefix("gantry-test-")
             .tempdir_in("/var/tmp")
             .expect("make a directory");
+        let cgroup_parent = format!("gantry-test-{}", space.pid());
         let private = Private {
-            cgroup_parent: format!("gantry-test-{}", space.pid()),
+            _janitor: Janitor::watch(space.pid(), &cgroup_parent, directory.path()),
+            cgroup_parent,
             space,
             daemon: Mutex::new(None),
             arguments: arguments

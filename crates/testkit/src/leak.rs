@@ -15,9 +15,9 @@ use serde_json::Value;
 
 use crate::engine::{Places, cgroups, pids};
 
-/// The leaks that remain after teardown and the reaper had ten seconds.
+/// The leaks that remain after teardown and the reaper had thirty seconds.
 pub fn settled(places: &Places) -> Vec<String> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let leaks = find(places);
         if leaks.is_empty() || Instant::now() > deadline {
@@ -34,6 +34,7 @@ pub fn find(places: &Places) -> Vec<String> {
     mounts(places, &owners, &mut leaks);
     directories(places, &owners, &mut leaks);
     snapshots(places, &owners, &mut leaks);
+    volumes(&places.data_root, &mut leaks);
     temporary_files(&places.data_root, &mut leaks);
     control_groups(places, &owners, &mut leaks);
     links(places, &owners, &mut leaks);
@@ -166,6 +167,16 @@ fn snapshots(places: &Places, owners: &Owners, leaks: &mut Vec<String>) {
                 .iter()
                 .map(|path| format!("snapshot {}", path.display())),
         );
+    }
+}
+
+/// A volume's directory has a record of its own name; what is removed waits in the trash.
+fn volumes(data_root: &Path, leaks: &mut Vec<String>) {
+    for path in children(&data_root.join("volumes")) {
+        let record = data_root.join(format!("records/volume/{}.json", name(&path)));
+        if !record.exists() {
+            leaks.push(format!("volume {}", path.display()));
+        }
     }
 }
 
@@ -322,8 +333,24 @@ fn processes(places: &Places, owners: &Owners, leaks: &mut Vec<String>) {
                 }
                 kept_namespaces(pid, role, host_network.as_deref(), leaks);
             }
-            "daemon" if roots_match => kept_namespaces(pid, role, host_network.as_deref(), leaks),
+            "daemon" if roots_match => {
+                kept_namespaces(pid, role, host_network.as_deref(), leaks);
+                zombies(pid, leaks);
+            }
             _ => {}
+        }
+    }
+}
+
+/// Children of the daemon that have ended and that it does not wait for.
+fn zombies(daemon: u32, leaks: &mut Vec<String>) {
+    for pid in pids() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name is in parentheses and may hold anything.
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let mut fields = rest.split_ascii_whitespace();
+        if fields.next() == Some("Z") && fields.next() == Some(daemon.to_string().as_str()) {
+            leaks.push(format!("zombie {pid} of the daemon"));
         }
     }
 }

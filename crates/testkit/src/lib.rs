@@ -13,6 +13,7 @@
 pub mod engine;
 pub mod golden;
 pub mod http;
+pub mod janitor;
 pub mod leak;
 pub mod outcome;
 pub mod pty;

@@ -129,8 +129,11 @@ fn a_volume_is_mounted_for_a_running_container_alone() {
     let held = text.replace("\"acquired\":{", "\"acquired\":{\"volumes\":[\"used\"],");
     assert_ne!(text, held);
     fs::write(&record, held).expect("a record");
+    let records = planted.places.data_root.join("records/volume");
+    fs::create_dir_all(&records).expect("a directory");
     for volume in ["used", "unused"] {
         fs::create_dir_all(volumes.join(volume).join("_data")).expect("a directory");
+        fs::write(records.join(format!("{volume}.json")), "{}").expect("a record");
     }
     let mount = |volume: &str| {
         let place = volumes.join(volume).join("_data");
@@ -142,6 +145,13 @@ fn a_volume_is_mounted_for_a_running_container_alone() {
     assert_eq!(leak::find(&planted.places), Vec::<String>::new());
     mount("unused");
     check(&planted, "volumes/unused/_data");
+}
+
+#[test]
+fn a_volume_without_a_record_is_reported() {
+    let planted = healthy();
+    fs::create_dir_all(planted.places.data_root.join("volumes/stray/_data")).expect("a directory");
+    check(&planted, "volumes/stray");
 }
 
 #[test]
