@@ -3,7 +3,7 @@
 Gantry runs as a daemon of its own here (own data root, exec root, socket, bridge and cgroup parent), beside whatever else
 runs on the machine. The peers are those of `bench/peers up`.
 """
-import http.client, json, os, re, shutil, signal, socket, subprocess, time
+import contextlib, http.client, json, os, re, shutil, signal, socket, subprocess, time
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ENV = os.environ
@@ -184,12 +184,20 @@ class Gantry(Engine):
 
     def stop(self):
         """Ends the daemon and its processes, and removes what an engine keeps for its next start."""
-        self.clean()
-        self.end_daemon()
+        try:
+            self.clean()
+            self.end_daemon()
+        except (OSError, Failed, subprocess.SubprocessError) as error:
+            print(f'bench: {error}; what the daemon left is removed', flush=True)
+            self.daemon.kill()
+            self.daemon.wait()
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
-        identity = open(f'{self.data_root}/engine-id').read()[:12]
-        subprocess.run(['nft', 'delete', 'table', 'inet', f'gantry-{identity}'], stderr=subprocess.DEVNULL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # A daemon that ends in good order has taken its table back already.
+        if os.path.exists(f'{self.data_root}/engine-id'):
+            identity = open(f'{self.data_root}/engine-id').read()[:12]
+            subprocess.run(['nft', 'delete', 'table', 'inet', f'gantry-{identity}'], stderr=subprocess.DEVNULL)
         subprocess.run(['ip', 'link', 'del', self.bridge])
         for hierarchy in ['/sys/fs/cgroup', *directories('/sys/fs/cgroup')]:
             if os.path.isdir(f'{hierarchy}/{self.cgroup_parent}'):
