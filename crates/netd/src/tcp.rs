@@ -140,7 +140,8 @@ impl Pair {
         } else {
             (second, first)
         };
-        for _ in 0..ROUNDS_MAX {
+        let mut rounds = 0;
+        loop {
             while !sink.pending.is_empty() {
                 match rustix::net::send(&sink.fd, &sink.pending, SendFlags::NOSIGNAL) {
                     Ok(sent) => drop(sink.pending.drain(..sent)),
@@ -163,6 +164,12 @@ impl Pair {
                 }
                 return Ok(Flow::Waits);
             }
+            // Only here, where epoll still waits for the source: whoever stopped between an end of file and passing it
+            // on would never be woken again.
+            if rounds == ROUNDS_MAX {
+                return Ok(Flow::More);
+            }
+            rounds += 1;
             let length = match rustix::io::read(&source.fd, &mut *buffer) {
                 Ok(0) => {
                     source.eof = true;
@@ -186,7 +193,6 @@ impl Pair {
                 }
             }
         }
-        Ok(Flow::More)
     }
 
     /// Tells epoll what each side waits for; a side that waits for nothing is taken out, or its hang-up would be

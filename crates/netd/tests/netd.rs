@@ -234,6 +234,40 @@ fn connections_are_carried_to_the_container() {
 }
 
 #[test]
+fn an_end_of_file_is_passed_on_whatever_was_read_before_it() {
+    let host = Host::new();
+    host.client
+        .reserve("web", &both(Protocol::Tcp, 8080, 80))
+        .unwrap();
+    let listener = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    // The size of one read of netd, and so many of them: about the number of reads that one connection has at a time.
+    const READ_BYTES: usize = 64 << 10;
+    const READS: std::ops::Range<usize> = 8..24;
+    let server = thread::spawn(move || {
+        for mut stream in listener.incoming().flatten().take(READS.len()) {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            write!(stream, "{}", bytes.len()).unwrap();
+        }
+    });
+    for reads in READS {
+        let bytes = vec![1; reads * READ_BYTES];
+        let mut stream = TcpStream::connect("[::1]:8080").unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        stream.write_all(&bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .unwrap_or_else(|error| panic!("after {reads} reads: {error}"));
+        assert_eq!(answer, bytes.len().to_string());
+    }
+    server.join().unwrap();
+}
+
+#[test]
 fn a_failing_side_resets_the_other() {
     let host = Host::new();
     host.client
