@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use gantry_engine::{Engine, EngineConfig, RuntimePath, SeccompDefault};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::config::{self, Seccomp, Settings};
@@ -26,6 +27,11 @@ use crate::{Daemon, log, notify, routes};
 /// Requests are short and the kernel's work goes to threads of its own: more workers only cost memory.
 const WORKERS: usize = 2;
 
+/// A thread of the blocking pool that has had nothing to do for so long ends: each keeps a stack.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// After so long without a new connection the heap's free memory goes back to the kernel.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(
     settings: Settings,
@@ -35,6 +41,7 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("gantry-worker")
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
         .enable_all()
         .build()
         .context("start the async runtime")?;
@@ -75,12 +82,19 @@ async fn serve(
     .await?;
     let shutdown_timeout = Duration::from_secs(settings.shutdown_timeout_s);
     let daemon = Arc::new(Daemon { engine, settings });
+    let activity = Arc::new(Notify::new());
+    tokio::spawn(give_memory_back(Arc::clone(&activity)));
 
     let mut accepting = JoinSet::new();
     let (finished, mut all_finished) = tokio::sync::mpsc::channel::<std::convert::Infallible>(1);
     for (name, listener) in listeners {
         tracing::info!("API listen on {name}");
-        accepting.spawn(accept(listener, Arc::clone(&daemon), finished.clone()));
+        accepting.spawn(accept(
+            listener,
+            Arc::clone(&daemon),
+            Arc::clone(&activity),
+            finished.clone(),
+        ));
     }
     drop(finished);
     tracing::info!("Daemon has completed initialization");
@@ -113,11 +127,13 @@ async fn serve(
 async fn accept(
     listener: Listener,
     daemon: Arc<Daemon>,
+    activity: Arc<Notify>,
     finished: tokio::sync::mpsc::Sender<std::convert::Infallible>,
 ) {
     loop {
         match listener.accept().await {
             Ok(stream) => {
+                activity.notify_one();
                 let (daemon, finished) = (Arc::clone(&daemon), finished.clone());
                 tokio::spawn(async move {
                     connection::serve(stream, |handle, request| {
@@ -133,6 +149,19 @@ async fn accept(
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+/// Gives the heap's free memory back each time that clients have come and gone; sleeps while none comes.
+async fn give_memory_back(activity: Arc<Notify>) {
+    loop {
+        activity.notified().await;
+        while tokio::time::timeout(QUIET, activity.notified())
+            .await
+            .is_ok()
+        {}
+        // A failed spawn leaves the memory for the next time.
+        let _ = tokio::task::spawn_blocking(gantry_engine::trim_heap).await;
     }
 }
 

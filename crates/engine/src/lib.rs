@@ -38,6 +38,8 @@ use std::sync::Arc;
 
 pub use error::{Error, Result};
 pub use gantry_network::BridgeConfig;
+/// Gives the heap's free memory back to the kernel: a process that did much and now waits keeps little.
+pub use gantry_sys::epoll::trim_heap;
 
 use container::config::Ulimit;
 

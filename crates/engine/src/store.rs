@@ -106,9 +106,7 @@ impl Store {
                 Durability::Exchanged => self.exchange(&temporary, &self.path(id, ENDING)),
                 Durability::Synced => {
                     file.sync_all()?;
-                    let second = self.path(id, SYNCED_ENDING);
-                    remove_if_there(&second)?;
-                    fs::hard_link(&temporary, &second)?;
+                    self.link_over(&temporary, &self.path(id, SYNCED_ENDING))?;
                     fs::rename(&temporary, self.path(id, ENDING))?;
                     File::open(&self.directory)?.sync_all()
                 }
@@ -118,6 +116,14 @@ impl Store {
             let _ = fs::remove_file(&temporary);
         }
         written
+    }
+
+    /// Gives the file at `file` the name `name` as well, which at no moment is nobody's.
+    fn link_over(&self, file: &Path, name: &Path) -> io::Result<()> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let passing = self.directory.join(format!(".link.{number}"));
+        fs::hard_link(file, &passing)?;
+        fs::rename(&passing, name)
     }
 
     /// Puts the file at `new` in the place of the one at `path`, which goes.
@@ -161,11 +167,17 @@ impl Store {
                     Err(reason) => {
                         set_aside.push(self.set_aside(&path, reason)?);
                         let second = path.with_extension(SYNCED_ENDING);
-                        if second.exists() {
-                            fs::hard_link(&second, &path)?;
-                            match self.read(&path)? {
-                                Ok(record) => records.push(record),
-                                Err(reason) => set_aside.push(self.set_aside(&path, reason)?),
+                        if !second.exists() {
+                            fs::remove_file(&path)?;
+                            continue;
+                        }
+                        self.link_over(&second, &path)?;
+                        match self.read(&path)? {
+                            Ok(record) => records.push(record),
+                            Err(reason) => {
+                                set_aside.push(self.set_aside(&path, reason)?);
+                                remove_if_there(&second)?;
+                                fs::remove_file(&path)?;
                             }
                         }
                     }
@@ -175,7 +187,7 @@ impl Store {
                 .is_some_and(|ending| ending == SYNCED_ENDING)
                 && !path.with_extension(ENDING).exists()
             {
-                // The daemon died between the two names of a removal, or before the first was given.
+                // The daemon died between the two names of a first version: nobody was told of it.
                 fs::remove_file(&path)?;
             }
         }
@@ -206,11 +218,23 @@ impl Store {
         self.directory.join(format!("{id}.{ending}"))
     }
 
+    /// Keeps a record that cannot be understood; the caller puts something in its place or removes it.
     fn set_aside(&self, path: &Path, reason: String) -> io::Result<Quarantined> {
         fs::create_dir_all(&self.quarantine)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let target = self.quarantine.join(format!("{}-{name}", self.kind));
-        fs::rename(path, &target)?;
+        let plain = self.quarantine.join(format!("{}-{name}", self.kind));
+        let mut target = plain.clone();
+        for number in 1.. {
+            match fs::hard_link(path, &target) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    target = plain.with_extension(format!("{number}"));
+                }
+                linked => {
+                    linked?;
+                    break;
+                }
+            }
+        }
         Ok(Quarantined {
             path: target,
             reason,
@@ -287,7 +311,7 @@ mod tests {
                 .count()
         };
         assert_eq!(count(), 2);
-        // A removal that was cut off after the first name.
+        // As a first version leaves it that was cut off between its two names.
         fs::remove_file(root.path().join("records/thing/a.json")).unwrap();
         assert!(records.load_all::<String>().unwrap().0.is_empty());
         assert_eq!(count(), 0);

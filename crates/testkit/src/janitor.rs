@@ -24,7 +24,7 @@ for round in $(seq 100); do
       kill -KILL "${process#/proc/}"; left=1
     fi
   done
-  for group in $(find /sys/fs/cgroup -mindepth 1 -maxdepth 4 -depth -type d -path "*/$2*"); do
+  for group in $(find /sys/fs/cgroup -mindepth 1 -maxdepth 4 -depth -type d \( -path "*/$2" -o -path "*/$2/*" \)); do
     left=1
     for pid in $(cat "$group/cgroup.procs"); do kill -KILL "$pid"; done
     rmdir "$group"

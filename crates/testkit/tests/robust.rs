@@ -252,7 +252,13 @@ fn what_cannot_be_freed_is_remembered_and_freed_later() {
     let engine = Engine::private(&[]);
     // A directory that something is mounted on cannot be removed.
     let hold = |id: &str| {
-        let group = format!("/sys/fs/cgroup/pids/{}/{id}", engine.places().cgroup_parent);
+        let path = format!("{}/{id}", engine.places().cgroup_parent);
+        let groups = gantry_testkit::engine::cgroups(&path);
+        let group = groups
+            .last()
+            .expect("a control group")
+            .display()
+            .to_string();
         on_host(&engine, &format!("mount -t tmpfs none {group}"));
         group
     };

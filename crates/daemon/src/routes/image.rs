@@ -1,7 +1,6 @@
 //! Images. Archives stream both ways between the client and the engine's synchronous readers and writers.
 
 use std::io::{self, Read, Write};
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use gantry_api::error::ApiError;
@@ -16,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::convert;
 use crate::server::body::Body;
-use crate::server::request::Request;
+use crate::server::request::{DISCARD_MAX, Request, discard};
 use crate::server::respond::{self, Failure, Reply};
 
 const LIST_FILTERS: &[&str] = &["before", "dangling", "label", "reference", "since", "until"];
@@ -25,8 +24,6 @@ const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
 const LINE_END: &str = "\r\n";
 /// Chunks that wait between the client and a reader or writer.
 const CHUNKS_MAX: usize = 4;
-/// How long the rest of a body that failed to be read is taken from its client.
-const DISCARD_MAX: Duration = Duration::from_secs(30);
 /// Bytes of one chunk of an archive that is written.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -290,8 +287,7 @@ impl BodyReader {
                     break;
                 }
             }
-            let discard = async { while let Some(Ok(_)) = body.frame().await {} };
-            let _ = tokio::time::timeout(DISCARD_MAX, discard).await;
+            discard(&mut body).await;
         });
         let reader = Self {
             chunks,

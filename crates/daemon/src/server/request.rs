@@ -1,6 +1,7 @@
 //! What a handler gets, and how it reads a JSON body.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_api::error::ApiError;
@@ -77,7 +78,7 @@ impl Request {
     /// Reads what the client still sends and forgets it: one that is refused while it sends an archive would see a broken
     /// pipe in place of the answer.
     pub async fn discard_body(mut self) {
-        while let Some(Ok(_)) = self.body.frame().await {}
+        discard(&mut self.body).await;
     }
 
     fn check_json_type(&self) -> Result<(), ApiError> {
@@ -102,6 +103,15 @@ impl Request {
         }
         Ok(())
     }
+}
+
+/// How long the rest of a body that nobody wants is taken from its client.
+pub const DISCARD_MAX: Duration = Duration::from_secs(30);
+
+/// Takes the rest of a body and forgets it, for a while: a client that never ends it gets no more patience.
+pub async fn discard(body: &mut Incoming) {
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(DISCARD_MAX, rest).await;
 }
 
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, ApiError> {

@@ -1,7 +1,7 @@
 //! The record of one container: everything that must outlive the daemon.
 //!
 //! A record names each resource of the machine *before* it is acquired (`Acquired`), so that the one teardown finds
-//! it again, whenever the daemon was killed. It is written whole to a temporary name and renamed.
+//! it again, whenever the daemon was killed. It is written whole and replaced in one step.
 
 use serde::{Deserialize, Serialize};
 
