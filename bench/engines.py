@@ -268,6 +268,7 @@ class Floor:
         names = subprocess.run(['tar', '-tf', f'{IMAGES}/{image}.tar'], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
         layers = [name for name in names if name.endswith('layer.tar')]
         os.sync()
+        time.sleep(20)
         start = time.perf_counter()
         for number, layer in enumerate(layers):
             os.makedirs(f'{target}/{number}')

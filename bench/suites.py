@@ -198,6 +198,10 @@ def load_all(engine):
             engine.run('load', '-q', '-i', f'{IMAGES}/{archive}')
 
 
+# The disk of a virtual machine is slower after a burst of writes: everyone begins after a rest.
+REST_S = 20
+
+
 @suite(3, before=clean, after=load_all, floor={'load many': 'tar many', 'load layers40': 'tar layers40'})
 def load(engine):
     "`load` of the 510 MB image of many files and of the 40-layer image, no layer present, ending with `sync -f`"
@@ -206,6 +210,7 @@ def load(engine):
         forget(engine)
         settle(engine, engine.residue() | {'trash': 0})
         os.sync()
+        time.sleep(REST_S)
         def load_and_sync():
             engine.run('load', '-q', '-i', f'{IMAGES}/{name}.tar')
             subprocess.run(['sync', '-f', engine.data_root], check=True)
