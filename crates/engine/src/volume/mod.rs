@@ -7,7 +7,7 @@ mod copy_up;
 mod device;
 mod mounted;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -50,6 +50,17 @@ impl Volume {
     }
 }
 
+impl Volume {
+    /// Makes the directory of a plain volume where it is missing: a daemon may have died between the record and it. One
+    /// that is there keeps its mode.
+    fn make_missing_directory(&self) -> std::io::Result<()> {
+        if self.has_device() || self.mountpoint.exists() {
+            return Ok(());
+        }
+        make_directory(&self.mountpoint)
+    }
+}
+
 /// What `volume create` takes.
 #[derive(Clone, Debug, Default)]
 pub struct CreateOptions {
@@ -82,13 +93,19 @@ impl Volumes {
         for record in set_aside {
             tracing::error!(path = %record.path.display(), reason = record.reason, "volume record set aside");
         }
-        let by_name = records
-            .into_iter()
-            .map(|mut volume| {
-                volume.mountpoint = root.join(&volume.name).join("_data");
-                (volume.name.clone(), Arc::new(volume))
-            })
-            .collect();
+        let removed = cut_off_removals(&root)?;
+        let mut by_name = HashMap::new();
+        for mut volume in records {
+            volume.mountpoint = root.join(&volume.name).join("_data");
+            if removed.contains(&volume.name) && !root.join(&volume.name).exists() {
+                store.delete(&volume.name)?;
+                continue;
+            }
+            if let Err(error) = volume.make_missing_directory() {
+                tracing::error!(volume = volume.name, %error, "make a volume's directory again");
+            }
+            by_name.insert(volume.name.clone(), Arc::new(volume));
+        }
         Ok(Volumes {
             root,
             store,
@@ -143,7 +160,9 @@ impl Volumes {
             )));
         }
         let _changing = self.changing.lock().expect("no holder panics");
+        let failed = |error| Error::io(format_args!("create {name}"), error);
         if let Some(volume) = self.get(&name) {
+            volume.make_missing_directory().map_err(failed)?;
             return Ok((volume, false));
         }
         device::check(&options.driver_options).map_err(|error| {
@@ -157,7 +176,6 @@ impl Volumes {
             options: options.driver_options,
             created_ns: crate::now_ns(),
         };
-        let failed = |error| Error::io(format_args!("create {name}"), error);
         // The record first: a directory without one would be a stranger to the next daemon.
         self.store
             .save(&name, &volume, Durability::Synced)
@@ -192,14 +210,18 @@ impl Volumes {
         // Before its directory has another name, under which nobody would look for a mount.
         self.unmount_unused(volume).map_err(failed)?;
         let directory = self.root.join(&volume.name);
-        let trash = self.root.join(format!(".trash-{}", crate::random_id()));
+        // Its name in the trash says that the record is to go as well, should the daemon end before it does.
+        let trash = self.root.join(trash_name(&volume.name));
         match std::fs::rename(&directory, &trash) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(failed(error));
             }
             _ => {}
         }
-        self.store.delete(&volume.name).map_err(failed)?;
+        if let Err(error) = self.store.delete(&volume.name) {
+            let _ = std::fs::rename(&trash, &directory);
+            return Err(failed(error));
+        }
         self.by_name
             .lock()
             .expect("no holder panics")
@@ -216,12 +238,45 @@ impl Volumes {
         }
         for entry in std::fs::read_dir(&self.root)? {
             let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(b".trash-") {
+            if entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(TRASH.as_bytes())
+            {
                 crate::reaper::delete(entry.path());
             }
         }
         Ok(())
     }
+}
+
+const TRASH: &str = ".trash-";
+/// Digits that keep apart what lies in the trash under one name.
+const TRASH_DIGITS: usize = 16;
+/// Longest name of a volume that fits behind them into a file's name.
+const TRASHED_NAME_MAX: usize = 255 - TRASH.len() - TRASH_DIGITS - 1;
+
+/// Makes up the name of a removed volume's directory. A volume's name that does not fit is left out.
+fn trash_name(volume: &str) -> String {
+    let digits = &crate::random_id()[..TRASH_DIGITS];
+    if volume.len() > TRASHED_NAME_MAX {
+        return format!("{TRASH}{digits}");
+    }
+    format!("{TRASH}{digits}-{volume}")
+}
+
+/// Returns the names of the volumes whose directories lie in the trash.
+fn cut_off_removals(root: &Path) -> std::io::Result<HashSet<String>> {
+    let mut names = HashSet::new();
+    for entry in std::fs::read_dir(root)? {
+        let name = entry?.file_name();
+        let volume = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(TRASH))
+            .and_then(|name| name.split_once('-'));
+        names.extend(volume.map(|(_, name)| name.to_owned()));
+    }
+    Ok(names)
 }
 
 fn make_directory(mountpoint: &Path) -> std::io::Result<()> {
@@ -429,5 +484,75 @@ impl Engine {
         self.inner
             .events
             .emit("volume", action, &volume.name, attributes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(volumes: &Volumes, name: &str) -> Arc<Volume> {
+        let options = CreateOptions {
+            name: name.into(),
+            ..CreateOptions::default()
+        };
+        volumes.create(options).unwrap().0
+    }
+
+    #[test]
+    fn a_volume_whose_making_was_cut_off_gets_its_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(root.path()).unwrap();
+        let path = create(&volumes, "cut").mountpoint.clone();
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        create(&volumes, "cut");
+        assert!(path.is_dir(), "made again when it is asked for");
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        let volumes = Volumes::open(root.path()).unwrap();
+        assert!(path.is_dir(), "made again by the next daemon");
+        assert!(volumes.get("cut").is_some());
+    }
+
+    #[test]
+    fn a_volume_keeps_the_mode_that_its_user_gave_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(root.path()).unwrap();
+        let path = create(&volumes, "mode").mountpoint.clone();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        create(&volumes, "mode");
+        Volumes::open(root.path()).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_removal_that_was_cut_off_is_finished() {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(root.path()).unwrap();
+        for name in ["gone-half", "stays"] {
+            create(&volumes, name);
+        }
+        let directory = root.path().join("volumes/gone-half");
+        std::fs::rename(
+            &directory,
+            root.path().join("volumes").join(trash_name("gone-half")),
+        )
+        .unwrap();
+        let volumes = Volumes::open(root.path()).unwrap();
+        assert!(volumes.get("gone-half").is_none());
+        assert!(volumes.get("stays").is_some());
+        assert!(!directory.exists());
+        // What lies in the trash says nothing of a volume that was made under the name since.
+        create(&volumes, "gone-half");
+        let volumes = Volumes::open(root.path()).unwrap();
+        assert!(volumes.get("gone-half").is_some());
+    }
+
+    #[test]
+    fn any_name_of_a_volume_fits_into_the_trash() {
+        for length in [2, TRASHED_NAME_MAX, TRASHED_NAME_MAX + 1, 255] {
+            assert!(trash_name(&"v".repeat(length)).len() <= 255, "{length}");
+        }
     }
 }
