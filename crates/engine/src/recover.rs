@@ -312,9 +312,8 @@ impl Engine {
                         })
                         .await;
                 }
-                if let Err(error) = engine.start_owned(&container, &mut owner).await {
-                    tracing::error!(container = container.id, %error, "start a container by its restart policy");
-                    engine.announce_exit(&container, &container.record());
+                if let Some(pause) = engine.start_for_policy(&container, &mut owner).await {
+                    engine.start_after(container.clone(), pause, owner.generation);
                 }
             });
         }

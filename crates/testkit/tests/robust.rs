@@ -328,6 +328,23 @@ fn what_cannot_be_freed_is_remembered_and_freed_later() {
     eventually_within(SOON, "the policy goes on", || {
         (state(&engine, &id)["Running"] == true && !left(&id)).then_some(())
     });
+
+    // So does the policy that starts a container with the daemon.
+    let mut body = ends_with(6);
+    body["HostConfig"] = json!({"RestartPolicy": {"Name": "always"}});
+    let id = run(&engine, "always", &body);
+    let group = hold(&id);
+    let stop = engine.api("POST", &format!("/containers/{id}/stop?t=0"), None);
+    assert_eq!(stop.status, 204, "{}", stop.text());
+    assert!(left(&id), "{}", record(&engine, &id));
+    engine.end_daemon(Signal::KILL);
+    engine.start_daemon(&[]);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(state(&engine, &id)["Status"], "restarting");
+    release(&group);
+    eventually_within(SOON, "the policy goes on", || {
+        (state(&engine, &id)["Running"] == true && !left(&id)).then_some(())
+    });
     no_leaks(&engine);
 }
 

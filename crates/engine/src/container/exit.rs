@@ -222,8 +222,17 @@ impl Engine {
             life.exits += 1;
             life.last_exit = Some(exit);
         });
-        let (engine, container) = (self.clone(), container.clone());
-        let (mut pause, mut generation) = (pause, generation);
+        self.start_after(container.clone(), pause, generation);
+    }
+
+    /// Starts a container by its policy after a pause, unless somebody acts on it meanwhile.
+    pub(crate) fn start_after(
+        &self,
+        container: Arc<Container>,
+        mut pause: Duration,
+        mut generation: u64,
+    ) {
+        let engine = self.clone();
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(pause).await;
@@ -235,25 +244,34 @@ impl Engine {
                 {
                     return;
                 }
-                let Err(error) = engine.start_owned(&container, &mut owner).await else {
+                let Some(next) = engine.start_for_policy(&container, &mut owner).await else {
                     return;
                 };
-                tracing::error!(container = container.id, %error, "restart a container");
-                if !StillHeld::caused(&error) {
-                    engine.announce_exit(&container, &container.record());
-                    return;
-                }
-                // What the last run held is not free yet: no fault of the container's, so the policy goes on.
-                pause = restart_policy::next_pause(Some(pause), Duration::ZERO);
-                owner.last_pause = Some(pause);
-                generation = owner.generation;
-                engine
-                    .note(&container, &mut owner, |record| {
-                        record.state.status = Status::Restarting;
-                    })
-                    .await;
+                (pause, generation) = (next, owner.generation);
             }
         });
+    }
+
+    /// Starts a container by its policy. A pause is the answer where what the last run held is not free yet: that is no
+    /// fault of the container's, so the policy goes on, by [`Engine::start_after`].
+    pub(crate) async fn start_for_policy(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+    ) -> Option<Duration> {
+        let error = self.start_owned(container, owner).await.err()?;
+        tracing::error!(container = container.id, %error, "start a container by its restart policy");
+        if !StillHeld::caused(&error) {
+            self.announce_exit(container, &container.record());
+            return None;
+        }
+        let pause = restart_policy::next_pause(owner.last_pause, Duration::ZERO);
+        owner.last_pause = Some(pause);
+        self.note(container, owner, |record| {
+            record.state.status = Status::Restarting;
+        })
+        .await;
+        Some(pause)
     }
 
     /// Acts on the death of a shim that left no exit: the container must not run on without a supervisor.
