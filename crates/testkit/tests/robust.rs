@@ -127,9 +127,25 @@ fn engine_path(engine: &Engine, path: &Path) -> std::path::PathBuf {
     Path::new(&root).join(path.strip_prefix("/").expect("an absolute path"))
 }
 
+/// The container's control group in one hierarchy.
+fn cgroup_of(engine: &Engine, id: &str) -> String {
+    let path = format!("{}/{id}", engine.places().cgroup_parent);
+    let groups = gantry_testkit::engine::cgroups(&path);
+    groups
+        .last()
+        .expect("a control group")
+        .display()
+        .to_string()
+}
+
 fn dies(engine: &Engine, id: &str) -> usize {
+    told(engine, "die", id)
+}
+
+/// How often an event of a container was told.
+fn told(engine: &Engine, event: &str, id: &str) -> usize {
     let filters = format!(
-        "%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22die%22%5D%2C%22container%22%3A%5B%22{id}%22%5D%7D"
+        "%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22{event}%22%5D%2C%22container%22%3A%5B%22{id}%22%5D%7D"
     );
     let until = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -176,6 +192,7 @@ fn a_full_disk_hides_no_end_and_loses_none() {
     load(&engine, "busybox.tar");
     let kept = run(&engine, "kept", &ends_with(7));
     let later = run(&engine, "later", &ends_with(8));
+    let freed = run(&engine, "freed", &ends_with(6));
     let mut removed = ends_with(9);
     removed["HostConfig"] = json!({"AutoRemove": true});
     let removed = run(&engine, "removed", &removed);
@@ -215,6 +232,18 @@ fn a_full_disk_hides_no_end_and_loses_none() {
     let stop = engine.api("POST", &format!("/containers/{stopped}/stop?t=0"), None);
     assert_eq!(stop.status, 204, "{}", stop.text());
 
+    // Of an end that is not on disk its shim tells the next daemon, though what the run held is free meanwhile.
+    let group = cgroup_of(&engine, &freed);
+    on_host(&engine, &format!("mount -t tmpfs none {group}"));
+    end(&engine, &freed);
+    await_exit(&engine, &freed, 6);
+    on_host(&engine, &format!("umount -l {group}"));
+    eventually_within(SOON, "it is freed in the background", || {
+        (!engine_path(&engine, Path::new(&group)).exists()).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(record(&engine, &freed)["state"]["status"], "running");
+
     // What fills a disk can be removed from it.
     let other = engine.api("DELETE", &format!("/containers/{other}?v=1"), None);
     assert_eq!(other.status, 204, "{}", other.text());
@@ -224,7 +253,7 @@ fn a_full_disk_hides_no_end_and_loses_none() {
     end_by_itself(&engine, &later);
     std::thread::sleep(Duration::from_millis(300));
     engine.start_daemon(&[]);
-    for (id, code) in [(&kept, 7), (&later, 8), (&stopped, 137)] {
+    for (id, code) in [(&kept, 7), (&later, 8), (&freed, 6), (&stopped, 137)] {
         await_exit(&engine, id, code);
         assert_eq!(dies(&engine, id), 1, "the end of {id} is told once");
     }
@@ -252,13 +281,7 @@ fn what_cannot_be_freed_is_remembered_and_freed_later() {
     let engine = Engine::private(&[]);
     // A directory that something is mounted on cannot be removed.
     let hold = |id: &str| {
-        let path = format!("{}/{id}", engine.places().cgroup_parent);
-        let groups = gantry_testkit::engine::cgroups(&path);
-        let group = groups
-            .last()
-            .expect("a control group")
-            .display()
-            .to_string();
+        let group = cgroup_of(&engine, id);
         on_host(&engine, &format!("mount -t tmpfs none {group}"));
         group
     };

@@ -53,7 +53,13 @@ impl Engine {
         }
         let (engine, own, mut lent) = (self.clone(), container.clone(), owner.lend());
         let left = blocking::run(move || {
-            let left = engine.give_back(&own, Socket::Remove);
+            // An end that is not on disk is known to the shim alone; its socket goes with the record's write.
+            let socket = if *own.saved.borrow() {
+                Socket::Remove
+            } else {
+                Socket::Keep
+            };
+            let left = engine.give_back(&own, socket);
             if left != own.record().acquired {
                 let keep = left.clone();
                 engine.note_blocking(&own, &mut lent, |record| record.acquired = keep);
