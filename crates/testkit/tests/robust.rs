@@ -372,6 +372,63 @@ fn what_cannot_be_freed_is_remembered_and_freed_later() {
 }
 
 #[test]
+fn a_start_that_the_disk_cuts_off_is_ended_and_keeps_no_port() {
+    if is_reference() {
+        return;
+    }
+    let engine = Engine::private_empty(&[]);
+    let data = engine.places().data_root.display().to_string();
+    on_host(
+        &engine,
+        &format!("mkdir {data}; mount -t tmpfs -o size=32m data {data}"),
+    );
+    engine.start_daemon(&[]);
+    load(&engine, "busybox.tar");
+    // So many that the record which names them takes more room than the one before.
+    let mut body = ends_with(0);
+    let bindings: serde_json::Map<_, _> = (0..80)
+        .map(|port| {
+            let bound = json!([{"HostIp": "127.0.0.1", "HostPort": (18000 + port).to_string()}]);
+            (format!("{}/udp", 1000 + port), bound)
+        })
+        .collect();
+    body["HostConfig"] = json!({"PortBindings": bindings});
+    let id = created(&engine.api("POST", "/containers/create?name=short", Some(&body)));
+    // From no room at all to enough: each write of the start is once the one that fails.
+    let mut failed = Vec::new();
+    for pages in 0.. {
+        on_host(&engine, &format!("rm -f {data}/more"));
+        fill(&engine);
+        on_host(
+            &engine,
+            &format!("truncate -s -{} {data}/fill", pages * 4096),
+        );
+        let started = engine.api("POST", &format!("/containers/{id}/start"), None);
+        if started.status == 204 {
+            break;
+        }
+        failed.push(format!("{pages} pages: {}", started.text()));
+        assert!(pages < 200, "{failed:#?}");
+        assert!(
+            started.text().contains("No space left") || started.text().contains("no space left"),
+            "{failed:#?}"
+        );
+        assert_eq!(
+            dies(&engine, &id),
+            told(&engine, "start", &id),
+            "{failed:#?}"
+        );
+    }
+    assert!(
+        dies(&engine, &id) > 0,
+        "no start came to its last write: {failed:#?}"
+    );
+    assert_eq!(state(&engine, &id)["Running"], true);
+    on_host(&engine, &format!("rm -f {data}/fill {data}/more"));
+    no_leaks(&engine);
+}
+
+#[test]
 fn a_failed_start_leaves_no_zombie() {
     if is_reference() {
         return;

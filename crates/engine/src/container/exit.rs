@@ -86,7 +86,6 @@ impl Engine {
         told_by_shim: bool,
     ) {
         let before = container.record();
-        let code = exit.code.to_string();
         let seconds = exit
             .at_unix_ns
             .saturating_sub(before.state.started_at_ns.unwrap_or(exit.at_unix_ns))
@@ -101,13 +100,7 @@ impl Engine {
                 .events
                 .was_told("die", &container.id, exit.at_unix_ns)
             {
-                self.network_event("disconnect", &before, exit.at_unix_ns);
-                self.volume_use_events("unmount", &before, exit.at_unix_ns);
-                let more = [
-                    ("exitCode", code.as_str()),
-                    ("execDuration", &seconds.to_string()),
-                ];
-                self.container_event("die", &before, &more, Some(exit.at_unix_ns));
+                self.tell_end(&before, exit.code, exit.at_unix_ns, seconds);
             }
         });
         // What was held goes before the record says so, in one write: a daemon that dies in between finds the same exit
@@ -138,6 +131,18 @@ impl Engine {
         if socket == Socket::Keep && *container.saved.borrow() {
             self.remove_socket(&container.id);
         }
+    }
+
+    /// Tells that a run is over, which took so many seconds.
+    pub(super) fn tell_end(&self, record: &Record, code: i32, at_ns: i64, seconds: i64) {
+        self.network_event("disconnect", record, at_ns);
+        self.volume_use_events("unmount", record, at_ns);
+        let more = [
+            ("exitCode", code.to_string()),
+            ("execDuration", seconds.to_string()),
+        ];
+        let more = more.each_ref().map(|(key, value)| (*key, value.as_str()));
+        self.container_event("die", record, &more, Some(at_ns));
     }
 
     fn exit_on_disk(&self, id: &str) -> Option<ExitRecord> {

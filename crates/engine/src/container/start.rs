@@ -140,13 +140,19 @@ impl Engine {
                 let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
             }
             self.kill_leftovers(container).await;
+            let (text, code) = (error.to_string(), exit_code(error));
+            if self.inner.events.last_is_start(&container.id) {
+                // The start was told and only then failed to be recorded: its end is told as well.
+                let record = container.record();
+                let code = code.unwrap_or(record.state.exit_code);
+                self.tell_end(&record, code, crate::now_ns(), 0);
+            }
             self.tear_down(container, owner).await;
             {
                 let mut link = container.link.lock().expect("no holder panics");
                 link.shim = None;
                 link.attaches.clear();
             }
-            let (text, code) = (error.to_string(), exit_code(error));
             self.note(container, owner, move |record| {
                 record.state.pid = 0;
                 record.state.error = text;
@@ -305,9 +311,12 @@ impl Engine {
                     );
                     Error::new(kind, text).caused_by(error)
                 })?;
-                self.save_blocking(container, owner, |record| {
-                    record.acquired.ports.clone_from(&ports)
-                })?;
+                let named = |record: &mut Record| record.acquired.ports.clone_from(&ports);
+                if let Err(error) = self.save_blocking(container, owner, named) {
+                    // They are taken, whatever the disk says: the teardown must know of them.
+                    self.note_blocking(container, owner, named);
+                    return Err(error);
+                }
             }
         }
         let record = container.record();
