@@ -9,6 +9,17 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::{Engine, Error, Result};
 
+/// The cause of a start that is refused because the daemon ends: nothing was tried, and the next daemon can do it.
+#[derive(Debug, thiserror::Error)]
+#[error("the daemon ends")]
+pub(crate) struct GoingDown;
+
+impl GoingDown {
+    pub(crate) fn caused(error: &Error) -> bool {
+        std::error::Error::source(error).is_some_and(|cause| cause.is::<GoingDown>())
+    }
+}
+
 /// A start that is under way.
 pub(crate) struct Starting<'a>(&'a Engine);
 
@@ -33,7 +44,8 @@ impl Engine {
             return Err(Error::new(
                 gantry_api::error::ErrorKind::Unavailable,
                 "the daemon is shutting down",
-            ));
+            )
+            .caused_by(GoingDown));
         }
         Ok(starting)
     }

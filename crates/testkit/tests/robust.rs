@@ -429,6 +429,35 @@ fn a_start_that_the_disk_cuts_off_is_ended_and_keeps_no_port() {
 }
 
 #[test]
+fn a_container_that_removes_itself_goes_when_its_restart_fails() {
+    if is_reference() {
+        return;
+    }
+    let engine = Engine::private(&[]);
+    let source = format!("{}/source", engine.places().data_root.display());
+    on_host(&engine, &format!("mkdir {source}"));
+    let mut body = ends_with(0);
+    body["HostConfig"] = json!({"AutoRemove": true, "Mounts": [
+        {"Type": "bind", "Source": source, "Target": "/source"}]});
+    let id = run(&engine, "gone", &body);
+    on_host(&engine, &format!("rmdir {source}"));
+    std::thread::scope(|scope| {
+        let path = format!("/containers/{id}/wait?condition=removed");
+        let engine = &engine;
+        let waiter = scope.spawn(move || engine.api("POST", &path, None));
+        std::thread::sleep(Duration::from_millis(200));
+        let restarted = engine.api("POST", &format!("/containers/{id}/restart?t=0"), None);
+        assert!(restarted.status >= 400, "it has nothing to mount");
+        eventually_within(SOON, "it is removed", || {
+            let path = format!("/containers/{id}/json");
+            (engine.api("GET", &path, None).status == 404).then_some(())
+        });
+        assert_eq!(waiter.join().expect("a waiter").status, 200);
+    });
+    no_leaks(&engine);
+}
+
+#[test]
 fn a_failed_start_leaves_no_zombie() {
     if is_reference() {
         return;

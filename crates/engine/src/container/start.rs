@@ -17,6 +17,7 @@ use super::link::Shim;
 use super::record::Record;
 use super::{Container, Owner, Status, devices, files, limits, oci, ports, seccomp, sources};
 use crate::failpoint::{around, around_async};
+use crate::shutdown::GoingDown;
 use crate::{Changed, Engine, Error, Result};
 
 /// How to start.
@@ -91,16 +92,25 @@ impl Engine {
                     .await?;
             }
             let started = engine.start_owned(&container, &mut owner).await;
-            if started.is_err() {
-                engine.start_failed(container, owner).await;
+            if let Err(error) = &started {
+                engine.start_failed(container, owner, error).await;
             }
             started.map(|()| Changed::Yes)
         })
         .await
     }
 
-    /// A start by hand that failed is the end for `--rm`, and nobody waits for it any longer.
-    async fn start_failed(&self, container: Arc<Container>, mut owner: OwnedMutexGuard<Owner>) {
+    /// A start or restart by hand that failed is the end for `--rm`, and nobody waits for it any longer. One that the
+    /// ending daemon refused is none: nothing was tried.
+    pub(super) async fn start_failed(
+        &self,
+        container: Arc<Container>,
+        mut owner: OwnedMutexGuard<Owner>,
+        error: &Error,
+    ) {
+        if GoingDown::caused(error) {
+            return;
+        }
         let record = container.record();
         if record.host.auto_remove
             && let Err(error) = self.remove_owned(&container, &mut owner, true).await

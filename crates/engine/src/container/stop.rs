@@ -80,10 +80,10 @@ impl Engine {
                     record.state.restart_count = 0;
                 })
                 .await;
-            engine
-                .start_owned(&container, &mut owner)
-                .await
-                .map_err(failed)?;
+            if let Err(error) = engine.start_owned(&container, &mut owner).await {
+                engine.start_failed(container, owner, &error).await;
+                return Err(failed(error));
+            }
             engine.container_event("restart", &container.record(), &[], None);
             Ok(())
         });

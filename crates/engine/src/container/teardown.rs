@@ -123,9 +123,14 @@ impl Engine {
                     continue;
                 }
                 owner.freeing = false;
-                // A removal by policy that failed for it goes on.
-                if record.state.status == Status::Dead
-                    && record.host.auto_remove
+                // A removal by `--rm` that failed for it goes on, whether it came to its first step or not. A restart by
+                // hand keeps the container.
+                if matches!(
+                    record.state.status,
+                    Status::Dead | Status::Exited | Status::Created
+                ) && record.host.auto_remove
+                    && owner.restarting == 0
+                    && !container.life.borrow().removed
                     && let Err(error) = engine.remove_owned(&container, &mut owner, true).await
                 {
                     tracing::error!(container = container.id, %error, "finish a removal");
