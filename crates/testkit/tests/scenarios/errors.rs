@@ -253,7 +253,6 @@ fn wrong_flags_and_values(s: &Session) {
             "ps --filter expose=5-3",
             "events --since 0 --until 1",
             "volume prune",
-            "volume",
             "-H tcp://x:1 ps",
             "run --rm --network bridge --network host @bb true",
         ],
