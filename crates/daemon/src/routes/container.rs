@@ -15,24 +15,6 @@ use crate::server::query::quoted;
 use crate::server::request::Request;
 use crate::server::respond::{self, Failure, Reply};
 
-const LIST_FILTERS: &[&str] = &[
-    "ancestor",
-    "before",
-    "since",
-    "exited",
-    "expose",
-    "publish",
-    "health",
-    "id",
-    "isolation",
-    "is-task",
-    "label",
-    "name",
-    "network",
-    "status",
-    "volume",
-];
-
 pub async fn list(request: Request) -> Reply {
     let query = &request.query;
     let limit = query.integer("limit").map_err(as_system)?;
@@ -42,7 +24,7 @@ pub async fn list(request: Request) -> Reply {
             .and_then(|limit| usize::try_from(limit).ok())
             .filter(|limit| *limit > 0),
         size: query.flag("size"),
-        filters: convert::filters(&request.filters(LIST_FILTERS)?),
+        filters: convert::filters(&request.filters(gantry_engine::container::LIST_FILTER_KEYS)?),
     };
     let listed = request.daemon.engine.list(options).await?;
     let now = std::time::SystemTime::now().into();

@@ -7,7 +7,8 @@ use super::inspect::NetworkView;
 use super::record::Record;
 use crate::{Engine, Error, Filters, Result};
 
-const FILTER_KEYS: &[&str] = &[
+/// The filters of a container list.
+pub const FILTER_KEYS: &[&str] = &[
     "ancestor",
     "before",
     "since",

@@ -45,6 +45,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 pub use attach::{AttachIo, AttachOptions, Attachment};
 pub use config::{Config, HostConfig, MountKind};
 pub use create::{CreateOptions, Created};
+pub use filter::FILTER_KEYS as LIST_FILTER_KEYS;
 pub use inspect::{Inspect, NetworkView};
 pub use list::{ListOptions, Listed};
 pub use logs::{Logs, LogsOptions};
