@@ -1,31 +1,69 @@
-//! Content by digest: configurations and manifests.
+//! Content by digest: configurations, manifests, and the compressed layers that are kept.
 //!
 //! ```text
-//! content/sha256/HEX      complete and verified
-//! content/ingest/N        being written; swept at open
+//! content/ALGORITHM/HEX   complete and verified
+//! content/ingest/N        being written in one go; swept at open
+//! content/partial/NAME    being written by pieces; kept over restarts, so that a download or an upload goes on
 //! content/quarantine/HEX  without a record; kept until a person decides
 //! ```
-//! Content is synced before it gets its name, so a name means the whole content, also after a loss of power.
+//! Content is synced before it gets its name, so a name means the whole content, also after a loss of power. A partial
+//! is not synced: what a loss of power takes of it, hashing it finds.
 
 use crate::error::{Error, Result};
 use crate::hash::sha256;
 use gantry_api::digest::Digest;
-use gantry_snapshot::Snapshots;
-use std::fs::{self, File};
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-pub(crate) struct Content {
+/// The algorithms that have a directory.
+const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
+
+/// Tries to make room on a full disk; tells whether another try is worth it.
+pub type MakeSpace<'a> = &'a dyn Fn() -> bool;
+
+/// Keeps content beneath one directory; clones share it.
+#[derive(Clone)]
+pub struct Content(Arc<Inner>);
+
+struct Inner {
     path: PathBuf,
     counter: AtomicU64,
+    /// Names of partials that somebody writes.
+    open: Mutex<HashSet<String>>,
+}
+
+/// Is one complete piece of content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub digest: Digest,
+    pub bytes: u64,
+    pub modified: SystemTime,
+}
+
+/// Is content that is being written by pieces. Dropped, it stays on the disk and can be opened again.
+pub struct Partial {
+    content: Content,
+    name: String,
+    file: File,
+    bytes: u64,
 }
 
 impl Content {
-    /// Opens the store and removes what an interrupted write left.
-    pub fn open(data_root: &Path) -> Result<Self> {
-        let path = data_root.join("content");
-        for below in ["sha256", "ingest", "quarantine"] {
+    /// Opens the store beneath a root and removes what an interrupted write left.
+    ///
+    /// # Errors
+    /// Fails where the directories cannot be made or read.
+    pub fn open(root: &Path) -> Result<Self> {
+        let path = root.join("content");
+        for below in ALGORITHMS
+            .iter()
+            .chain(&["ingest", "partial", "quarantine"])
+        {
             let path = path.join(below);
             fs::create_dir_all(&path)
                 .map_err(|error| Error::io(format!("create `{}`", path.display()), error))?;
@@ -34,34 +72,46 @@ impl Content {
         for entry in fs::read_dir(path.join("ingest")).map_err(failed)? {
             fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
         }
-        Ok(Self {
+        Ok(Self(Arc::new(Inner {
             path,
             counter: AtomicU64::new(0),
-        })
+            open: Mutex::default(),
+        })))
     }
 
-    /// Stores bytes under their digest; what is there already is not written again.
-    pub fn put(&self, bytes: &[u8], snapshots: &Snapshots) -> Result<Digest> {
+    /// Stores bytes under their SHA-256; what is there already is not written again.
+    ///
+    /// # Errors
+    /// Fails where the disk does; nothing is left then.
+    pub fn put(&self, bytes: &[u8], make_space: MakeSpace<'_>) -> Result<Digest> {
         let digest = sha256(bytes);
-        let target = self.file(&digest);
+        self.put_as(&digest, bytes, make_space)?;
+        Ok(digest)
+    }
+
+    /// Stores bytes under a digest that the caller has checked.
+    ///
+    /// # Errors
+    /// As [`Content::put`].
+    pub fn put_as(&self, digest: &Digest, bytes: &[u8], make_space: MakeSpace<'_>) -> Result<()> {
+        let target = self.file(digest);
         if target.exists() {
-            return Ok(digest);
+            return Ok(());
         }
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.path.join("ingest").join(number.to_string());
+        let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.0.path.join("ingest").join(number.to_string());
         loop {
             let written = (|| -> io::Result<()> {
                 let mut file = File::create(&temporary)?;
                 file.write_all(bytes)?;
                 file.sync_all()?;
-                fs::rename(&temporary, &target)?;
-                File::open(self.path.join("sha256"))?.sync_all()
+                self.name(&temporary, &target)
             })();
             match written {
-                Ok(()) => return Ok(digest),
+                Ok(()) => return Ok(()),
                 Err(error) => {
                     let _ = fs::remove_file(&temporary);
-                    if !(gantry_snapshot::is_no_space(&error) && snapshots.make_space()) {
+                    if !(gantry_snapshot::is_no_space(&error) && make_space()) {
                         return Err(Error::io(format!("write content `{digest}`"), error));
                     }
                 }
@@ -69,15 +119,58 @@ impl Content {
         }
     }
 
-    /// Reads content.
+    /// Reads content whole.
+    ///
+    /// # Errors
+    /// Missing content is [`Error::NotFound`].
     pub fn get(&self, digest: &Digest) -> Result<Vec<u8>> {
-        fs::read(self.file(digest)).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::NotFound(format!("content {digest} not found")),
-            _ => Error::io(format!("read content `{digest}`"), error),
-        })
+        fs::read(self.file(digest)).map_err(|error| missing(digest, error))
+    }
+
+    /// Opens content for reading.
+    ///
+    /// # Errors
+    /// Missing content is [`Error::NotFound`].
+    pub fn read(&self, digest: &Digest) -> Result<File> {
+        File::open(self.file(digest)).map_err(|error| missing(digest, error))
+    }
+
+    /// Gives the size of content, `None` where it is not there.
+    ///
+    /// # Errors
+    /// Fails where the file system does.
+    pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        match fs::metadata(self.file(digest)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(missing(digest, error)),
+        }
+    }
+
+    /// Takes content over from another store on the same file system, by a link: no byte is copied. Tells whether the
+    /// other store had it.
+    ///
+    /// # Errors
+    /// Fails where the link cannot be made, for example across file systems.
+    pub fn adopt(&self, other: &Path, digest: &Digest) -> Result<bool> {
+        let source = other
+            .join("content")
+            .join(digest.algorithm())
+            .join(digest.hex());
+        match fs::hard_link(source, self.file(digest)) {
+            Ok(()) => Ok(true),
+            Err(error) => match error.kind() {
+                io::ErrorKind::AlreadyExists => Ok(true),
+                io::ErrorKind::NotFound => Ok(false),
+                _ => Err(Error::io(format!("link content `{digest}`"), error)),
+            },
+        }
     }
 
     /// Removes content; a missing one is no error.
+    ///
+    /// # Errors
+    /// Fails where the file system does.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
         match fs::remove_file(self.file(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -87,25 +180,268 @@ impl Content {
         }
     }
 
-    /// Sets aside what `is_known` does not know.
-    pub fn quarantine_unknown(&self, is_known: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
-        let failed = |error| Error::io("list `content/sha256`", error);
-        let mut set_aside = Vec::new();
-        for entry in fs::read_dir(self.path.join("sha256")).map_err(failed)? {
+    /// Lists what is complete, in no order.
+    ///
+    /// # Errors
+    /// Fails where a directory cannot be read.
+    pub fn list(&self) -> Result<Vec<Stored>> {
+        let failed = |error| Error::io("list `content`", error);
+        let mut stored = Vec::new();
+        for algorithm in ALGORITHMS {
+            for entry in fs::read_dir(self.0.path.join(algorithm)).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let name = entry.file_name();
+                let Some(digest) = name
+                    .to_str()
+                    .and_then(|hex| format!("{algorithm}:{hex}").parse().ok())
+                else {
+                    continue;
+                };
+                // Removed meanwhile: not there.
+                let Ok(metadata) = entry.metadata() else {
+                    continue;
+                };
+                stored.push(Stored {
+                    digest,
+                    bytes: metadata.len(),
+                    modified: metadata.modified().map_err(failed)?,
+                });
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Opens the partial of a name, made where it is missing; writing goes on at its end.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where somebody else writes it now.
+    pub fn partial(&self, name: &str) -> Result<Partial> {
+        if !self.opened().insert(name.to_owned()) {
+            return Err(Error::Conflict(format!(
+                "`{name}` is being written already"
+            )));
+        }
+        let path = self.0.path.join("partial").join(name);
+        let opened = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path)
+            .and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened {
+            Ok((bytes, file)) => Ok(Partial {
+                content: self.clone(),
+                name: name.to_owned(),
+                file,
+                bytes,
+            }),
+            Err(error) => {
+                self.opened().remove(name);
+                Err(Error::io(format!("open `{}`", path.display()), error))
+            }
+        }
+    }
+
+    /// Lists the partials that nobody writes: name, bytes, last change.
+    ///
+    /// # Errors
+    /// Fails where the directory cannot be read.
+    pub fn idle_partials(&self) -> Result<Vec<(String, u64, SystemTime)>> {
+        let failed = |error| Error::io("list `content/partial`", error);
+        let mut idle = Vec::new();
+        for entry in fs::read_dir(self.0.path.join("partial")).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(&is_known) {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if !self.opened().contains(&name) {
+                idle.push((name, metadata.len(), metadata.modified().map_err(failed)?));
+            }
+        }
+        Ok(idle)
+    }
+
+    /// Removes a partial that nobody writes; tells whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where somebody writes it.
+    pub fn remove_partial(&self, name: &str) -> Result<bool> {
+        // Held over the removal, so that nobody opens it in between.
+        let opened = self.opened();
+        if opened.contains(name) {
+            return Err(Error::Conflict(format!("`{name}` is being written")));
+        }
+        match fs::remove_file(self.0.path.join("partial").join(name)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io(format!("remove partial `{name}`"), error)),
+        }
+    }
+
+    /// Sets aside what `is_known` does not know.
+    ///
+    /// # Errors
+    /// Fails where the file system does.
+    pub fn quarantine_unknown(&self, is_known: impl Fn(&Digest) -> bool) -> Result<Vec<PathBuf>> {
+        let mut set_aside = Vec::new();
+        for Stored { digest, .. } in self.list()? {
+            if is_known(&digest) {
                 continue;
             }
-            let target = self.path.join("quarantine").join(&name);
-            fs::rename(entry.path(), &target)
+            let target = self.0.path.join("quarantine").join(digest.hex());
+            fs::rename(self.file(&digest), &target)
                 .map_err(|error| Error::io("set content aside", error))?;
             set_aside.push(target);
         }
         Ok(set_aside)
     }
 
+    /// Gives a complete file its name and makes that last.
+    fn name(&self, from: &Path, target: &Path) -> io::Result<()> {
+        fs::rename(from, target)?;
+        let directory = target.parent().unwrap_or(&self.0.path);
+        File::open(directory)?.sync_all()
+    }
+
     fn file(&self, digest: &Digest) -> PathBuf {
-        self.path.join(digest.algorithm()).join(digest.hex())
+        self.0.path.join(digest.algorithm()).join(digest.hex())
+    }
+
+    fn opened(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Partial {
+    /// Gives how many bytes there are.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Opens what there is for reading from the beginning.
+    ///
+    /// # Errors
+    /// Fails where the file cannot be opened.
+    pub fn reader(&self) -> Result<File> {
+        File::open(self.path())
+            .map_err(|error| Error::io(format!("read partial `{}`", self.name), error))
+    }
+
+    /// Adds bytes at the end. On an error some of them may be there; [`Partial::truncate`] takes them away.
+    ///
+    /// # Errors
+    /// Fails where the disk does; a full one is asked to make space first.
+    pub fn append(&mut self, mut bytes: &[u8], make_space: MakeSpace<'_>) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(written) => {
+                    self.bytes += written as u64;
+                    bytes = &bytes[written..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if gantry_snapshot::is_no_space(&error) && make_space() => {}
+                Err(error) => {
+                    return Err(Error::io(format!("write partial `{}`", self.name), error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts to a length.
+    ///
+    /// # Errors
+    /// Fails where the file system does.
+    pub fn truncate(&mut self, bytes: u64) -> Result<()> {
+        self.file
+            .set_len(bytes)
+            .map_err(|error| Error::io(format!("cut partial `{}`", self.name), error))?;
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Makes it content under a digest that the caller has checked over all its bytes.
+    ///
+    /// # Errors
+    /// Fails where the disk does; the partial stays then.
+    pub fn commit(self, digest: &Digest) -> Result<()> {
+        let target = self.content.file(digest);
+        self.file
+            .sync_all()
+            .and_then(|()| self.content.name(&self.path(), &target))
+            .map_err(|error| Error::io(format!("write content `{digest}`"), error))
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// Fails where the file system does.
+    pub fn discard(self) -> Result<()> {
+        fs::remove_file(self.path())
+            .map_err(|error| Error::io(format!("remove partial `{}`", self.name), error))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.content.0.path.join("partial").join(&self.name)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        self.content.opened().remove(&self.name);
+    }
+}
+
+fn missing(digest: &Digest, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::NotFound(format!("content {digest} not found")),
+        _ => Error::io(format!("read content `{digest}`"), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_goes_on_after_a_restart_and_becomes_content() {
+        let root = tempfile::tempdir().unwrap();
+        let content = Content::open(root.path()).unwrap();
+        let mut partial = content.partial("layer").unwrap();
+        partial.append(b"hello ", &|| false).unwrap();
+        assert!(matches!(content.partial("layer"), Err(Error::Conflict(_))));
+        assert!(content.idle_partials().unwrap().is_empty());
+        drop(partial);
+        drop(content);
+        let content = Content::open(root.path()).unwrap();
+        assert_eq!(content.idle_partials().unwrap()[0].1, 6);
+        let mut partial = content.partial("layer").unwrap();
+        assert_eq!(partial.bytes(), 6);
+        partial.append(b"world!", &|| false).unwrap();
+        partial.truncate(11).unwrap();
+        let digest = sha256(b"hello world");
+        partial.commit(&digest).unwrap();
+        assert_eq!(content.get(&digest).unwrap(), b"hello world");
+        assert_eq!(content.size(&digest).unwrap(), Some(11));
+        assert!(content.idle_partials().unwrap().is_empty());
+        assert_eq!(content.list().unwrap()[0].digest, digest);
+    }
+
+    #[test]
+    fn content_is_adopted_by_a_link() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (from, to) = (
+            Content::open(one.path()).unwrap(),
+            Content::open(two.path()).unwrap(),
+        );
+        let digest = from.put(b"x", &|| false).unwrap();
+        assert!(to.adopt(one.path(), &digest).unwrap());
+        assert!(to.adopt(one.path(), &digest).unwrap());
+        from.remove(&digest).unwrap();
+        assert_eq!(to.get(&digest).unwrap(), b"x");
+        assert!(!to.adopt(one.path(), &sha256(b"y")).unwrap());
     }
 }

@@ -11,7 +11,7 @@ mod archive;
 mod changes;
 mod commit;
 mod container;
-mod content;
+pub mod content;
 mod decompress;
 mod durability;
 mod error;

@@ -127,8 +127,10 @@ impl Images {
         let known: HashSet<u64> = mirror.layers.values().map(|layer| layer.snapshot).collect();
         let mut set_aside = snapshots.recover(&|number| known.contains(&number))?;
         set_aside.extend(drop_damaged(&index, &mut mirror, &snapshots)?);
-        set_aside.extend(content.quarantine_unknown(|hex| {
-            hex.parse::<ImageId>()
+        set_aside.extend(content.quarantine_unknown(|digest| {
+            digest
+                .hex()
+                .parse::<ImageId>()
                 .is_ok_and(|id| mirror.images.contains_key(&id))
         })?);
         let inner = Inner {
@@ -351,7 +353,7 @@ impl Images {
         let mut places: Vec<Ingest> = Vec::new();
         let mut content = Vec::new();
         for (_, raw) in &images {
-            content.push(self.0.content.put(raw, &self.0.snapshots)?);
+            content.push(self.0.content.put(raw, &|| self.0.snapshots.make_space())?);
         }
         let mut mirror = self.lock();
         for (record, ingest) in layers {

@@ -1,0 +1,26 @@
+//! The OCI distribution protocol as a client: resolve, pull, push, delete; tokens, mirrors, certificates, proxies, resume.
+//!
+//! ```text
+//! Registries ── one per process: configuration, connections, tokens
+//!   └─ Repository ── one name at one registry (and its mirrors), for one user
+//!        ├─ manifest / tags / referrers     small answers, whole
+//!        ├─ blob ──▶ BlobReader             a stream that goes on where a connection broke
+//!        └─ upload ◀── BlobUpload           pieces in, one digest at the end
+//! ```
+//! Requests that may be repeated are repeated with back-off; what is told meanwhile goes to an [`Observer`]. Digests
+//! and lengths of what is read are checked here, so a caller sees a right blob or an error.
+//! Not known here: where content is kept, what an image is, the engine's API.
+//! Sources: OCI distribution-spec 1.1; Docker's token authentication specification.
+
+mod client;
+mod config;
+mod credentials;
+mod error;
+
+pub use client::{
+    BlobReader, BlobUpload, FetchedManifest, Mounted, RateLimit, Registries, Repository,
+    SearchResult,
+};
+pub use config::{Config, Insecure, Proxies};
+pub use credentials::{Credentials, Login};
+pub use error::{Error, ErrorCode, Result};
