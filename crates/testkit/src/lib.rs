@@ -17,6 +17,7 @@ pub mod janitor;
 pub mod leak;
 pub mod outcome;
 pub mod pty;
+pub mod random;
 pub mod runner;
 pub mod session;
 pub mod space;
