@@ -94,8 +94,15 @@ def close(engine):
     engine.clean()
     remove(engine, lambda name: f'{held["registry"].host}/' in name if 'registry' in held else False)
     held['open'].discard(engine.name)
-    if not held['open'] and 'registry' in held:
+    if not held['open']:
+        stop()
+
+
+def stop():
+    """Ends the registry, if there is one, with what it keeps."""
+    if 'registry' in held:
         held.pop('registry').stop()
+        held.pop('big', None)
 
 
 def remove(engine, chosen):
@@ -205,23 +212,39 @@ def bytes_read(engine):
     return total
 
 
+BIG_BYTES = 2_000_000_000
+COMPRESSIONS = {'gzip': ['gzip', '-1'], 'zstd': ['zstd', '-q', '-1']}
+
+
 def big_layers(engine):
-    """2 GB of random bytes and of zeros, gzip and zstd, as images of one layer."""
+    """A file of random bytes and one of zeros, 2 GB each, gzip and zstd, as images of one layer."""
     opened(engine)
     here = registry()
-    for kind, source in (('random', 'openssl enc -aes-128-ctr -pass pass:1 -nosalt -pbkdf2 -in /dev/zero 2>/dev/null'), ('zeros', 'cat /dev/zero')):
-        raw = f'{here.root}/{kind}'
-        # a tar of one file: header by tar itself from a sparse file of the right size, content by the source
-        script = f'truncate -s 2000000000 {raw}.file && {source} | head -c 2000000000 | dd of={raw}.file conv=notrunc bs=1M iflag=fullblock status=none && ' \
-                 f'tar -C {here.root} --numeric-owner -cf {raw}.tar --transform s/.file// {kind}.file && rm {raw}.file'
-        subprocess.run(['bash', '-c', script], check=True)
-        with open(f'{raw}.tar', 'rb') as file:
-            diff_id = 'sha256:' + hashlib.file_digest(file, 'sha256').hexdigest()
-        for compression, command in (('gzip', 'gzip -1'), ('zstd', 'zstd -q -1')):
-            subprocess.run(['bash', '-c', f'{command} -c {raw}.tar > {raw}.layer'], check=True)
-            here.put_image(f'bench/{kind}-{compression}', f'{raw}.layer', diff_id, f'application/vnd.oci.image.layer.v1.tar+{compression}')
-            os.unlink(f'{raw}.layer')
-        os.unlink(f'{raw}.tar')
+    for kind, block in (('random', os.urandom), ('zeros', bytes)):
+        if any(name.startswith(f'{kind}-') for name in held.setdefault('big', set())):
+            continue
+        files = {name: open(f'{here.root}/{name}', 'wb') for name in COMPRESSIONS}
+        outputs = {name: subprocess.Popen(words, stdin=subprocess.PIPE, stdout=files[name]) for name, words in COMPRESSIONS.items()}
+        digest = hashlib.sha256()
+        def put(data):
+            digest.update(data)
+            for output in outputs.values():
+                output.stdin.write(data)
+        info = tarfile.TarInfo(kind)
+        info.size = BIG_BYTES
+        put(info.tobuf())
+        for _ in range(BIG_BYTES // 500_000):
+            put(block(500_000))
+        put(bytes(-BIG_BYTES % 512 + 1024))
+        for name, output in outputs.items():
+            output.stdin.close()
+            if output.wait():
+                raise Failed(f'{name} ended with {output.returncode}')
+            files[name].close()
+            here.put_image(f'bench/{kind}-{name}', files[name].name, 'sha256:' + digest.hexdigest(),
+                           f'application/vnd.oci.image.layer.v1.tar+{name}')
+            os.unlink(files[name].name)
+            held['big'].add(f'{kind}-{name}')
 
 
 @suite(1, before=big_layers, after=close)
