@@ -361,6 +361,7 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
             execs: exec::Execs::default(),
             volumes,
             reservations: Default::default(),
+            transfers: gantry_image::Transfers::new(images.clone()),
             images,
             network: Arc::new(network),
             events,

@@ -34,6 +34,9 @@ pub enum Error {
         operation: String,
         source: io::Error,
     },
+    /// A registry refused, or gave what it should not.
+    #[error(transparent)]
+    Registry(#[from] gantry_distribution::Error),
     /// The index cannot be read or written.
     #[error("{operation}: {source}")]
     Index {
@@ -50,6 +53,7 @@ impl Error {
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::Invalid(_) => ErrorKind::InvalidParameter,
             Self::Unsupported(_) => ErrorKind::NotImplemented,
+            Self::Registry(error) => error.kind(),
             Self::NoSpace { .. } | Self::Io { .. } | Self::Index { .. } => ErrorKind::System,
         }
     }

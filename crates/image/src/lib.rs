@@ -9,12 +9,15 @@
 
 mod archive;
 mod changes;
+mod check;
 mod commit;
 mod container;
 pub mod content;
 mod decompress;
 mod durability;
+mod encode;
 mod error;
+mod gc;
 mod glob;
 mod hash;
 mod history;
@@ -28,11 +31,16 @@ mod remove;
 mod resolve;
 mod save;
 mod store;
+mod transfer;
 mod unpack;
 
+pub use check::CheckReport;
 pub use commit::CommitOptions;
+pub use encode::Compression;
 pub use error::{Error, Result};
+pub use gantry_distribution as distribution;
 pub use gantry_snapshot as snapshot;
+pub use gc::{GcItem, GcPolicy, GcReport};
 pub use history::HistoryEntry;
 pub use import::ImportOptions;
 pub use list::{ListOptions, Listed};
@@ -40,3 +48,6 @@ pub use load::{LoadEvent, LoadOptions, Loaded};
 pub use prune::{DiskUsage, PruneOptions, Pruned};
 pub use remove::{InUse, RemoveOptions, Removed};
 pub use store::{Image, Images, Layer};
+pub use transfer::{
+    Concurrency, Events, PullOptions, PushOptions, SignaturePolicy, TransferEvent, Transfers,
+};
