@@ -249,7 +249,7 @@ mod tests {
         assert!(!shown(1_000_000, 0, 200).contains("/s"));
         let text = shown(3_000_000, 2, 200);
         assert!(text.contains("     3MB/9MB  1MB/s 6s\r"), "{text}");
-        assert!(!shown(4_000_000, 3, 80).contains("/s"));
+        assert!(!shown(4_000_000, 3, 40).contains("/s"));
     }
 
     #[test]

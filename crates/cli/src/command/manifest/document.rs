@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(kind, media_type::DOCKER_LIST);
         assert!(
             text.starts_with("{\n   \"schemaVersion\": 2,\n   \"mediaType\": ")
-                && text.contains("\"size\": 222,\n         \"digest\""),
+                && text.contains(&format!("\"size\": {},\n         \"digest\"", RAW.len())),
             "{text}"
         );
         let other = list(&target, &[manifest("s.example/a:1")]).expect_err("another registry");
