@@ -119,6 +119,7 @@ impl Images {
                 .into_iter()
                 .map(|reference| (reference, id.clone()))
                 .collect(),
+            ..Staged::default()
         })?;
         Ok(id)
     }
