@@ -75,7 +75,9 @@ fn find_records(mirror: &Mirror, change: &mut Change) {
     let mut blobs = Vec::new();
     let mut content = manifests.clone();
     for blob in mirror.blobs.values() {
-        if needed.contains(&blob.digest) || blob.diff_id.as_ref().is_some_and(has_layer) {
+        if needed.contains(&blob.digest)
+            || mirror.leases.contains_key(&blob.digest)
+            || blob.diff_id.as_ref().is_some_and(has_layer) {
             continue;
         }
         blobs.push(blob.digest.clone());

@@ -459,3 +459,109 @@ fn read(database: &Database) -> Result<(Mirror, Unfinished)> {
     }
     Ok((mirror, unfinished))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by the engine that had version 1: table, key, value.
+    const VERSION_1: &str = include_str!("../tests/data/index-version-1.tsv");
+
+    #[test]
+    fn version_1_is_taken_over_and_unknown_fields_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let database = create(&root.path().join("index.redb")).unwrap();
+        let write = database.begin_write().unwrap();
+        for line in VERSION_1.lines() {
+            let mut columns = line.split('\t');
+            let mut column = || columns.next().unwrap();
+            let (table, key, value) = (column(), column(), column());
+            match table {
+                "references" => {
+                    let mut table = write.open_table(REFERENCES).unwrap();
+                    table.insert(key, value).unwrap();
+                }
+                "meta" => {
+                    let mut table = write.open_table(META).unwrap();
+                    table.insert(key, value.parse::<u64>().unwrap()).unwrap();
+                }
+                table => {
+                    let definition: TableDefinition<&str, &[u8]> = TableDefinition::new(table);
+                    let value = value.replacen('{', r#"{"of_the_future":7,"#, 1);
+                    let mut table = write.open_table(definition).unwrap();
+                    table.insert(key, value.as_bytes()).unwrap();
+                }
+            }
+        }
+        write.open_table(REMOVING).unwrap();
+        write.commit().unwrap();
+        drop(database);
+        let (index, mut mirror, _) = Index::open(root.path()).unwrap();
+        assert_eq!((mirror.layers.len(), mirror.images.len()), (1, 1));
+        assert_eq!(mirror.references.len(), 2);
+        let change = Change {
+            layers: mirror.layers.values().cloned().collect(),
+            images: mirror.images.values().cloned().collect(),
+            ..Change::default()
+        };
+        index.apply(&change, &mut mirror, &|| false).unwrap();
+        drop(index);
+        let (_, mirror, _) = Index::open(root.path()).unwrap();
+        let layer = mirror.layers.values().next().unwrap();
+        let image = mirror.images.values().next().unwrap();
+        assert_eq!(layer.extra["of_the_future"], 7);
+        assert_eq!(image.extra["of_the_future"], 7);
+        assert!(layer.kept_until.is_none() && image.last_used.is_none());
+    }
+
+    #[test]
+    fn a_newer_version_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        drop(Index::open(root.path()).unwrap());
+        let database = create(&root.path().join("index.redb")).unwrap();
+        let write = database.begin_write().unwrap();
+        let mut meta = write.open_table(META).unwrap();
+        meta.insert("version", VERSION + 1).unwrap();
+        drop(meta);
+        write.commit().unwrap();
+        drop(database);
+        assert!(matches!(
+            Index::open(root.path()),
+            Err(Error::Unsupported(_))
+        ));
+    }
+
+    #[test]
+    fn a_use_is_written_with_the_next_change() {
+        let root = tempfile::tempdir().unwrap();
+        let (index, mut mirror, _) = Index::open(root.path()).unwrap();
+        let id: ImageId = "ab".repeat(32).parse().unwrap();
+        let record = ImageRecord {
+            id: id.clone(),
+            created: None,
+            loaded: Timestamp::ZERO,
+            last_tagged: Timestamp::ZERO,
+            diff_ids: Vec::new(),
+            size_bytes: 0,
+            parent: None,
+            last_used: None,
+            extra: serde_json::Map::new(),
+        };
+        let change = Change {
+            images: vec![record],
+            ..Change::default()
+        };
+        index.apply(&change, &mut mirror, &|| false).unwrap();
+        let time = Timestamp::from_unix_nanos(5);
+        mirror.used.insert(id.clone(), time);
+        let change = Change {
+            finished: vec![1],
+            ..Change::default()
+        };
+        index.apply(&change, &mut mirror, &|| false).unwrap();
+        assert!(mirror.used.is_empty());
+        drop(index);
+        let (_, mirror, _) = Index::open(root.path()).unwrap();
+        assert_eq!(mirror.images[&id].last_used, Some(time));
+    }
+}

@@ -8,6 +8,7 @@
 //! what lies below it. Not known here: registries, containers (callers say which images they use), HTTP.
 
 mod archive;
+mod blobs;
 mod changes;
 mod check;
 mod commit;
@@ -51,5 +52,5 @@ pub use prune::{DiskUsage, PruneOptions, Pruned};
 pub use remove::{InUse, RemoveOptions, Removed};
 pub use store::{Image, Images, Layer};
 pub use transfer::{
-    Concurrency, Events, PullOptions, PushOptions, SignaturePolicy, TransferEvent, Transfers,
+    Concurrency, Done, Events, PullOptions, PushOptions, SignaturePolicy, TransferEvent, Transfers,
 };

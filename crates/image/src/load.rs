@@ -170,12 +170,12 @@ impl Images {
             let part = place.as_deref().and_then(|place| parts.layer(place));
             let got = match part {
                 Some(Part::Unpacked(unpacked)) => {
-                    if let Some(blobs) = &image.blobs
-                        && unpacked.blob != blobs[number]
+                    if let (Some(blobs), Some(blob)) = (&image.blobs, &unpacked.blob)
+                        && *blob != blobs[number]
                     {
                         return Err(Error::invalid(format!(
-                            "layer {number} has digest {}, expected {}",
-                            unpacked.blob, blobs[number]
+                            "layer {number} has digest {blob}, expected {}",
+                            blobs[number]
                         )));
                     }
                     unpacked.diff_id.clone()

@@ -523,7 +523,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    fn add(&self, mirror: &mut Mirror, diff_id: &Digest) {
+    pub(crate) fn add(&self, mirror: &mut Mirror, diff_id: &Digest) {
         *mirror.leases.entry(diff_id.clone()).or_default() += 1;
         self.held
             .lock()
