@@ -37,6 +37,12 @@ pub enum Error {
     /// A registry refused, or gave what it should not.
     #[error(transparent)]
     Registry(#[from] gantry_distribution::Error),
+    /// What failed was shared by several transfers; this is one's view of it.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Error>),
+    /// Nobody waits for it any more.
+    #[error("context canceled")]
+    Cancelled,
     /// The index cannot be read or written.
     #[error("{operation}: {source}")]
     Index {
@@ -54,7 +60,10 @@ impl Error {
             Self::Invalid(_) => ErrorKind::InvalidParameter,
             Self::Unsupported(_) => ErrorKind::NotImplemented,
             Self::Registry(error) => error.kind(),
-            Self::NoSpace { .. } | Self::Io { .. } | Self::Index { .. } => ErrorKind::System,
+            Self::Shared(error) => error.kind(),
+            Self::Cancelled | Self::NoSpace { .. } | Self::Io { .. } | Self::Index { .. } => {
+                ErrorKind::System
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 //! what lies below it. Not known here: registries, containers (callers say which images they use), HTTP.
 
 mod archive;
+mod blobs;
 mod changes;
 mod check;
 mod commit;
@@ -17,6 +18,7 @@ mod decompress;
 mod durability;
 mod encode;
 mod error;
+mod garbage;
 mod gc;
 mod glob;
 mod hash;
@@ -27,6 +29,7 @@ mod list;
 mod load;
 mod pipe;
 mod prune;
+mod record;
 mod remove;
 mod resolve;
 mod save;
@@ -49,5 +52,5 @@ pub use prune::{DiskUsage, PruneOptions, Pruned};
 pub use remove::{InUse, RemoveOptions, Removed};
 pub use store::{Image, Images, Layer};
 pub use transfer::{
-    Concurrency, Events, PullOptions, PushOptions, SignaturePolicy, TransferEvent, Transfers,
+    Concurrency, Done, Events, PullOptions, PushOptions, SignaturePolicy, TransferEvent, Transfers,
 };

@@ -8,7 +8,7 @@
 
 use crate::error::{Error, Result};
 use crate::hash::sha256;
-use crate::index::LayerRecord;
+use crate::record::LayerRecord;
 use crate::resolve::resolve;
 use crate::store::{Image, Images, Lease, missing_layer, no_such_image};
 use gantry_api::digest::Digest;

@@ -32,8 +32,10 @@ impl Engine {
         &self,
         options: PullOptions,
     ) -> Result<mpsc::Receiver<Result<TransferEvent>>> {
-        let _ = options;
-        Err(crate::Error::system("not yet"))
+        let engine = self.clone();
+        let done = Box::new(move |reference: &Reference| engine.transferred("pull", reference));
+        let events = self.inner.transfers.pull(options, done).await;
+        Ok(forward(events.map_err(error)?))
     }
 
     /// Pushes an image, or all tags of a repository. Dropping the receiver cancels.
@@ -44,8 +46,20 @@ impl Engine {
         &self,
         options: PushOptions,
     ) -> Result<mpsc::Receiver<Result<TransferEvent>>> {
-        let _ = options;
-        Err(crate::Error::system("not yet"))
+        let engine = self.clone();
+        let done = Box::new(move |reference: &Reference| engine.transferred("push", reference));
+        let events = self.inner.transfers.push(options, done).await;
+        Ok(forward(events.map_err(error)?))
+    }
+
+    /// Tells of a transfer as Docker does: by the name that was asked for, with the image's labels.
+    fn transferred(&self, action: &str, reference: &Reference) {
+        let shown = reference.to_string();
+        let image = self.inner.images.get(&shown).ok();
+        let labels = image.and_then(|image| image.config().config.labels.clone());
+        let mut attributes = labels.unwrap_or_default();
+        attributes.insert("name".to_owned(), reference.familiar_name());
+        self.inner.events.emit("image", action, &shown, attributes);
     }
 
     /// Checks credentials at a registry.
@@ -79,4 +93,25 @@ impl Engine {
             .await
             .map_err(error)
     }
+}
+
+/// Gives the lines of a transfer with the engine's errors.
+fn forward(mut events: gantry_image::Events) -> mpsc::Receiver<Result<TransferEvent>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                // The client has gone; so does the transfer, when its own lines have no reader.
+                () = sender.closed() => None,
+            };
+            let Some(event) = event else { break };
+            if sender.send(event.map_err(error)).await.is_err() {
+                break;
+            }
+        }
+        drop(events);
+        gantry_sys::epoll::trim_heap();
+    });
+    receiver
 }

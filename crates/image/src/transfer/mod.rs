@@ -1,15 +1,31 @@
 //! Pull and push: what is asked, what is told meanwhile, and what all transfers of a process share.
 
+mod flights;
 mod inspect;
+mod layer;
+mod lines;
+mod pull;
+mod resolve;
+mod whole;
 
 use crate::encode::Compression;
 use crate::error::{Error, Result};
+use crate::gc::GcPolicy;
 use crate::store::Images;
+use flights::Flights;
 use gantry_api::platform::Platform;
 use gantry_api::reference::Reference;
-use gantry_distribution::{Config, Credentials, Registries};
+use gantry_api::digest::Digest;
+use gantry_distribution::{Config, Credentials, Registries, Repository};
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+
+/// How many layers may be in work at once, downloads and what is being unpacked behind them: each holds some megabytes
+/// in its queues.
+const WORKING_MAX: usize = 5;
+/// How many lines wait for a slow client.
+const LINES_MAX: usize = 64;
 
 /// Is the policy of signatures.
 #[derive(Clone, Debug)]
@@ -71,17 +87,25 @@ pub type Events = mpsc::Receiver<Result<TransferEvent>>;
 #[derive(Clone)]
 pub struct Transfers(pub(crate) Arc<Shared>);
 
+pub use pull::Done;
+
 pub(crate) struct Shared {
     pub images: Images,
+    pub flights: Flights,
+    pub working: Arc<Semaphore>,
     setup: RwLock<Option<Setup>>,
+    policy: RwLock<GcPolicy>,
 }
 
 /// Is what a transfer takes with it when it starts; a new configuration holds for the next one.
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub registries: Registries,
-    pub concurrency: Concurrency,
-    pub signatures: Option<SignaturePolicy>,
+    pub downloads: Arc<Semaphore>,
+    pub uploads: Arc<Semaphore>,
+    pub signatures: Option<Arc<SignaturePolicy>>,
+    /// Whether the policy keeps compressed layers.
+    pub keeps_blobs: bool,
 }
 
 impl Transfers {
@@ -89,7 +113,10 @@ impl Transfers {
     pub fn new(images: Images) -> Self {
         Self(Arc::new(Shared {
             images,
+            flights: Flights::default(),
+            working: Arc::new(Semaphore::new(WORKING_MAX)),
             setup: RwLock::default(),
+            policy: RwLock::default(),
         }))
     }
 
@@ -114,10 +141,13 @@ impl Transfers {
             }
             None => Registries::new(config)?,
         };
+        let Concurrency { downloads, uploads } = concurrency;
         *setup = Some(Setup {
             registries,
-            concurrency,
-            signatures,
+            downloads: Arc::new(Semaphore::new(downloads.max(1))),
+            uploads: Arc::new(Semaphore::new(uploads.max(1))),
+            signatures: signatures.map(Arc::new),
+            keeps_blobs: false,
         });
         Ok(())
     }
@@ -130,10 +160,43 @@ impl Transfers {
         Ok(self.setup()?.registries)
     }
 
+    /// Gives the policy by which things go.
+    pub fn policy(&self) -> GcPolicy {
+        let policy = self.0.policy.read().unwrap_or_else(PoisonError::into_inner);
+        policy.clone()
+    }
+
+    /// Sets the policy by which things go.
+    pub fn set_policy(&self, policy: GcPolicy) {
+        *self.0.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
     pub(crate) fn setup(&self) -> Result<Setup> {
         let setup = self.0.setup.read().unwrap_or_else(PoisonError::into_inner);
-        setup
+        let setup = setup
             .clone()
-            .ok_or_else(|| Error::Unsupported("registries are not configured".to_owned()))
+            .ok_or_else(|| Error::Unsupported("registries are not configured".to_owned()))?;
+        Ok(Setup {
+            keeps_blobs: self.policy().keep_blobs_bytes > 0,
+            ..setup
+        })
+    }
+}
+
+/// Asks the policy whether something may be pulled.
+pub(crate) async fn check_signature(
+    policy: &SignaturePolicy,
+    _repository: &Repository,
+    _reference: &Reference,
+    _digest: &Digest,
+) -> Result<()> {
+    match *policy {}
+}
+
+impl Shared {
+    /// Gives how long what a broken-off pull brought is kept.
+    pub fn partials_for(&self) -> Duration {
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        policy.partials_for
     }
 }
