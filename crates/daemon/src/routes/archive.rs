@@ -1,12 +1,13 @@
 //! Load, save and import: archives stream both ways between the client and the engine's synchronous readers and writers.
 
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use gantry_api::error::ApiError;
 use gantry_api::image::JsonMessage;
 use gantry_api::reference::Reference;
-use gantry_engine::image::{ImportOptions, LoadOptions};
+use gantry_engine::image::{ImportOptions, LoadOptions, TransferEvent};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -15,10 +16,12 @@ use super::image::{json_platform, text_platform};
 use crate::convert;
 use crate::server::body::Body;
 use crate::server::request::{DISCARD_MAX, Request, discard};
-use crate::server::respond::{self, Failure, LINE_END, Reply};
+use crate::server::respond::{self, LINE_END, Reply};
 
 /// Chunks that wait between the client and a reader or writer.
 const CHUNKS_MAX: usize = 4;
+/// How often a download tells how far it has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes of one chunk of an archive that is written.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -43,14 +46,29 @@ pub async fn load(request: Request) -> Reply {
     respond::stream("application/json", body)
 }
 
-/// Makes an image of an archive.
+/// Makes an image of an archive, which is the body or lies at an address.
 pub async fn import(request: Request) -> Reply {
-    let query = &request.query;
-    if query.text("fromSrc") != "-" {
-        return Err(
-            ApiError::not_implemented("import from a URL is not supported by this engine").into(),
-        );
+    let options = import_options(&request)?;
+    let source = request.query.text("fromSrc").to_owned();
+    if source != "-" {
+        return import_from(request, &source, options).await;
     }
+    let (archive, read) = BodyReader::new(request.body);
+    let imported = request
+        .daemon
+        .engine
+        .import(Box::new(archive), options)
+        .await;
+    if imported.is_err() {
+        // A client that still writes when the connection ends sees a broken pipe instead of our answer.
+        let _ = tokio::time::timeout(DISCARD_MAX, read).await;
+    }
+    let line = respond::json_line(&status(convert::image_digest(&imported?)), LINE_END);
+    respond::stream("application/json", Body::whole(line))
+}
+
+fn import_options(request: &Request) -> Result<ImportOptions, ApiError> {
+    let query = &request.query;
     let (repository, tag) = (query.text("repo"), query.text("tag"));
     let reference = if repository.is_empty() {
         None
@@ -62,40 +80,89 @@ pub async fn import(request: Request) -> Reply {
         };
         let parsed = text
             .parse::<Reference>()
-            .map_err(|error| Failure::from(ApiError::invalid(error.to_string())))?;
+            .map_err(|error| ApiError::invalid(error.to_string()))?;
         Some(parsed.or_latest())
     };
-    let platform = text_platform(&request)?;
-    let options = ImportOptions {
+    Ok(ImportOptions {
         reference,
         message: query.text("message").to_owned(),
         changes: query.all("changes").map(str::to_owned).collect(),
-        platform,
-    };
-    let (archive, read) = BodyReader::new(request.body);
-    let imported = request
-        .daemon
-        .engine
-        .import(Box::new(archive), options)
-        .await;
-    if imported.is_err() {
-        // A client that still writes when the connection ends sees a broken pipe instead of our answer.
-        let _ = tokio::time::timeout(DISCARD_MAX, read).await;
+        platform: text_platform(request)?,
+    })
+}
+
+/// Imports what lies at an address; how far it has come is told meanwhile.
+async fn import_from(request: Request, source: &str, mut options: ImportOptions) -> Reply {
+    let engine = request.daemon.engine.clone();
+    let mut download = engine.download(source).await?;
+    if options.message.is_empty() {
+        options.message = format!("Imported from {}", download.address());
     }
-    let id = imported?;
-    let id = if id.starts_with("sha256:") {
-        id
-    } else {
-        format!("sha256:{id}")
+    let (lines, received) = mpsc::channel(CHUNKS_MAX);
+    let (chunks, archive) = mpsc::channel(CHUNKS_MAX);
+    let reader = BodyReader {
+        chunks: archive,
+        current: Bytes::new(),
     };
-    let message = JsonMessage {
-        status: id,
+    let begin = status(format!("Downloading from {}", download.address()));
+    let told = lines.clone();
+    let fetch = async move {
+        // A client that has gone hears nothing more; the import ends with its download.
+        let tell = async |message: &JsonMessage| {
+            let line = respond::json_line(message, LINE_END);
+            told.send(Ok(line)).await.is_ok()
+        };
+        let total = download.size().unwrap_or_default();
+        let (mut current, mut shown) = (0, None::<Instant>);
+        let mut is_heard = tell(&begin).await;
+        loop {
+            let piece = match download.next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(error) => {
+                    // Whoever reads the archive tells it.
+                    let _ = chunks.send(Err(io::Error::other(error))).await;
+                    break;
+                }
+            };
+            if !is_heard {
+                let _ = chunks.send(Err(io::ErrorKind::BrokenPipe.into())).await;
+                break;
+            }
+            current += piece.len() as u64;
+            if chunks.send(Ok(piece)).await.is_err() {
+                break;
+            }
+            if current == total || shown.is_none_or(|time| time.elapsed() >= PROGRESS_INTERVAL) {
+                shown = Some(Instant::now());
+                let event = TransferEvent::Progress {
+                    id: String::new(),
+                    text: "Importing",
+                    current,
+                    total,
+                };
+                is_heard = tell(&convert::transfer::message(event)).await;
+            }
+        }
+    };
+    tokio::spawn(async move {
+        let (imported, ()) = tokio::join!(engine.import(Box::new(reader), options), fetch);
+        let message = match imported {
+            Ok(id) => status(convert::image_digest(&id)),
+            Err(error) => JsonMessage::from_error(&error.to_string()),
+        };
+        // The client may be gone; the image is there all the same.
+        let _ = lines.send(Ok(respond::json_line(&message, LINE_END))).await;
+    });
+    respond::stream("application/json", Body::channel(received))
+}
+
+/// Makes a message of a text alone.
+fn status(status: String) -> JsonMessage {
+    JsonMessage {
+        status,
         ..JsonMessage::default()
-    };
-    respond::stream(
-        "application/json",
-        Body::whole(respond::json_line(&message, LINE_END)),
-    )
+    }
 }
 
 pub async fn save(request: Request, name: Option<String>) -> Reply {

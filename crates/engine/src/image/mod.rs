@@ -1,5 +1,6 @@
 //! Images: the image crate's synchronous verbs behind the blocking pool, with their events.
 
+mod download;
 mod gc;
 mod transfer;
 
