@@ -44,7 +44,9 @@ impl Images {
     /// Lets go of layers that no image names, so that they need not wait for their time.
     pub(crate) fn let_go(&self, diff_ids: &[Digest]) -> Result<()> {
         let mut mirror = self.lock();
-        let layers = diff_ids.iter().filter_map(|diff_id| mirror.layers.get(diff_id));
+        let layers = diff_ids
+            .iter()
+            .filter_map(|diff_id| mirror.layers.get(diff_id));
         let layers = layers.filter(|layer| layer.kept_until.is_some());
         let change = Change {
             layers: layers

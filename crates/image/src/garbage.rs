@@ -77,7 +77,8 @@ fn find_records(mirror: &Mirror, change: &mut Change) {
     for blob in mirror.blobs.values() {
         if needed.contains(&blob.digest)
             || mirror.leases.contains_key(&blob.digest)
-            || blob.diff_id.as_ref().is_some_and(has_layer) {
+            || blob.diff_id.as_ref().is_some_and(has_layer)
+        {
             continue;
         }
         blobs.push(blob.digest.clone());

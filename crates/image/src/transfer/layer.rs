@@ -126,7 +126,8 @@ async fn attempt(
     std::thread::Builder::new()
         .name("layer-feed".into())
         .spawn(move || {
-            let _ = result_sender.send(line.run(offset, receiver, Timestamp::from_unix_nanos(until)));
+            let _ =
+                result_sender.send(line.run(offset, receiver, Timestamp::from_unix_nanos(until)));
         })
         .map_err(|error| plain(Error::io("start thread `layer-feed`", error)))?;
     let downloaded = download(wanted, offset, sender, stage).await;
@@ -168,12 +169,13 @@ async fn download(
     let mut current = offset;
     if current < wanted.descriptor.size {
         let told = stage.clone();
-        let repository = wanted
-            .repository
-            .clone()
-            .observed(Arc::new(move |wait: Duration, _: &str| {
-                told.send_replace(Stage::Retrying(Instant::now() + wait));
-            }));
+        let repository =
+            wanted
+                .repository
+                .clone()
+                .observed(Arc::new(move |wait: Duration, _: &str| {
+                    told.send_replace(Stage::Retrying(Instant::now() + wait));
+                }));
         let mut reader = repository.blob(&wanted.descriptor, offset).await?;
         while let Some(bytes) = reader.next().await? {
             current += bytes.len() as u64;

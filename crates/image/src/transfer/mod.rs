@@ -5,6 +5,7 @@ mod inspect;
 mod layer;
 mod lines;
 mod pull;
+mod push;
 mod resolve;
 mod whole;
 
@@ -13,9 +14,9 @@ use crate::error::{Error, Result};
 use crate::gc::GcPolicy;
 use crate::store::Images;
 use flights::Flights;
+use gantry_api::digest::Digest;
 use gantry_api::platform::Platform;
 use gantry_api::reference::Reference;
-use gantry_api::digest::Digest;
 use gantry_distribution::{Config, Credentials, Registries, Repository};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -168,7 +169,11 @@ impl Transfers {
 
     /// Sets the policy by which things go.
     pub fn set_policy(&self, policy: GcPolicy) {
-        *self.0.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+        *self
+            .0
+            .policy
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
     pub(crate) fn setup(&self) -> Result<Setup> {

@@ -127,7 +127,12 @@ impl Pull {
         mirror.references.contains_key(&reference.canonical())
     }
 
-    async fn run(&self, first: Reference, rest: Vec<Reference>, top: FetchedManifest) -> Result<()> {
+    async fn run(
+        &self,
+        first: Reference,
+        rest: Vec<Reference>,
+        top: FetchedManifest,
+    ) -> Result<()> {
         let mut is_newer = self.one(&first, top.clone()).await?;
         for reference in rest {
             let top = self.top(&reference).await?;
@@ -158,8 +163,7 @@ impl Pull {
         let source = reference.name();
         let platform = self.options.platform.as_ref();
         let images = &self.transfers.0.images;
-        let resolved =
-            resolve::choose(&self.repository, images, &source, top, platform).await?;
+        let resolved = resolve::choose(&self.repository, images, &source, top, platform).await?;
         resolve::check_is_image(&resolved.manifest)?;
         let raw = self.config(&resolved.manifest).await?;
         let config = parse_config(&raw)?;
@@ -176,17 +180,19 @@ impl Pull {
         } else {
             None
         };
-        let layers = self.layers(&source, &resolved.manifest, &config, &raw).await?;
-        self.lines
-            .status("", format!("Digest: {digest}"))
+        let layers = self
+            .layers(&source, &resolved.manifest, &config, &raw)
             .await?;
+        self.lines.status("", format!("Digest: {digest}")).await?;
         self.commit(reference, resolved, (raw, config), layers, kept)
             .await
     }
 
     async fn check_signature(&self, reference: &Reference, digest: &Digest) -> Result<()> {
         match self.setup.signatures.as_deref() {
-            Some(policy) => super::check_signature(policy, &self.repository, reference, digest).await,
+            Some(policy) => {
+                super::check_signature(policy, &self.repository, reference, digest).await
+            }
             None => Ok(()),
         }
     }

@@ -240,9 +240,15 @@ mod tests {
             c = hex("c")
         ));
         let wanted: Platform = "linux/arm/v7".parse().unwrap();
-        assert_eq!(best(&index, Some(&wanted)).unwrap().digest.as_str(), hex("c"));
+        assert_eq!(
+            best(&index, Some(&wanted)).unwrap().digest.as_str(),
+            hex("c")
+        );
         let wanted: Platform = "linux/arm/v6".parse().unwrap();
-        assert_eq!(best(&index, Some(&wanted)).unwrap().digest.as_str(), hex("b"));
+        assert_eq!(
+            best(&index, Some(&wanted)).unwrap().digest.as_str(),
+            hex("b")
+        );
         let wanted: Platform = "linux/s390x".parse().unwrap();
         assert_eq!(
             best(&index, Some(&wanted)).unwrap_err().to_string(),

@@ -40,7 +40,11 @@ impl Whole<'_> {
         let lease = images.open_lease();
         let mut manifests: Vec<(ManifestRecord, Vec<u8>)> = Vec::new();
         let mut blobs: Vec<Descriptor> = Vec::new();
-        let own: HashSet<&Digest> = resolved.path.iter().map(|(record, _)| &record.digest).collect();
+        let own: HashSet<&Digest> = resolved
+            .path
+            .iter()
+            .map(|(record, _)| &record.digest)
+            .collect();
         let mut open = vec![resolved.top.clone()];
         let mut seen = HashSet::new();
         while let Some(fetched) = open.pop() {
@@ -153,7 +157,10 @@ impl Fetch {
             {
                 let mut mirror = images.lock();
                 lease.add(&mut mirror, &digest);
-                let diff_id = mirror.blobs.get(&digest).and_then(|blob| blob.diff_id.as_ref());
+                let diff_id = mirror
+                    .blobs
+                    .get(&digest)
+                    .and_then(|blob| blob.diff_id.as_ref());
                 if diff_id.is_some_and(|diff_id| mirror.layers.contains_key(diff_id)) {
                     return Ok(true);
                 }
