@@ -5,7 +5,6 @@ mod inspect;
 mod layer;
 mod lines;
 mod pull;
-mod push;
 mod resolve;
 mod whole;
 
