@@ -273,5 +273,5 @@ fn a_list_of_another_repository(s: &Session) {
     }
     s.d(&format!("rmi {name}:bb {name}:app")).ok();
     s.d(&format!("run --rm {name}-list:1 echo it runs"))
-        .prints("it runs\n");
+        .prints("entry echo it runs\n");
 }
