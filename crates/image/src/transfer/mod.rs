@@ -6,7 +6,9 @@ mod layer;
 mod lines;
 mod pull;
 mod push;
+mod push_whole;
 mod resolve;
+mod upload;
 mod whole;
 
 use crate::encode::Compression;
