@@ -261,7 +261,8 @@ impl Images {
         Ok(chosen)
     }
 
-    fn tags_of(&self, repository: &Reference) -> Vec<Reference> {
+    /// Gives all tags of a repository that are here.
+    pub(crate) fn tags_of(&self, repository: &Reference) -> Vec<Reference> {
         let mirror = self.lock();
         let prefix = format!("{}:", repository.name());
         let tags = mirror

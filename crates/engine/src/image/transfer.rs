@@ -46,8 +46,10 @@ impl Engine {
         &self,
         options: PushOptions,
     ) -> Result<mpsc::Receiver<Result<TransferEvent>>> {
-        let _ = options;
-        Err(crate::Error::system("not yet"))
+        let engine = self.clone();
+        let done = Box::new(move |reference: &Reference| engine.transferred("push", reference));
+        let events = self.inner.transfers.push(options, done).await;
+        Ok(forward(events.map_err(error)?))
     }
 
     /// Tells of a transfer as Docker does: by the name that was asked for, with the image's labels.

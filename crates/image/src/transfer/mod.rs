@@ -5,7 +5,10 @@ mod inspect;
 mod layer;
 mod lines;
 mod pull;
+mod push;
+mod push_whole;
 mod resolve;
+mod upload;
 mod whole;
 
 use crate::encode::Compression;

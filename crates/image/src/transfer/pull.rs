@@ -74,8 +74,12 @@ impl Transfers {
             let lines = pull.lines.clone();
             let run = async {
                 pull.run(first, rest, top).await?;
-                done(&pull.options.reference);
-                Ok(())
+                let reference = pull.options.reference.clone();
+                let told = blocking(move || {
+                    done(&reference);
+                    Ok(())
+                });
+                told.await
             };
             tokio::select! {
                 result = run => if let Err(error) = result {

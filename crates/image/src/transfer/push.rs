@@ -10,7 +10,7 @@ use super::{Events, LINES_MAX, PushOptions, Setup, Transfers};
 use crate::encode::Compression;
 use crate::error::{Error, Result};
 use crate::record::{BlobRecord, ManifestRecord};
-use crate::store::{Image, Lease, Staged, missing_layer, now};
+use crate::store::{Image, Staged, missing_layer, now};
 use crate::transfer::inspect::parse;
 use crate::transfer::layer::blocking;
 use gantry_api::digest::Digest;
@@ -23,6 +23,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Is the push of one repository.
+#[derive(Clone)]
 pub(crate) struct Push {
     pub transfers: Transfers,
     pub setup: Setup,
@@ -135,7 +136,10 @@ impl Push {
         }
         let mirror = images.lock();
         let named = mirror.references.get(&reference.canonical());
-        named.map(|(reference, _)| reference.clone()).into_iter().collect()
+        named
+            .map(|(reference, _)| reference.clone())
+            .into_iter()
+            .collect()
     }
 
     async fn one(&self, reference: &Reference) -> Result<()> {
@@ -389,9 +393,7 @@ fn in_style(descriptor: &Descriptor, is_docker: bool) -> Descriptor {
 /// Writes a manifest as Docker's client of registries does: three spaces for each level.
 fn manifest_bytes(kind: &str, config: &Descriptor, layers: &[Descriptor]) -> Result<Vec<u8>> {
     use serde::Serialize;
-    let part = |descriptor: &Descriptor| {
-        json!({"mediaType": descriptor.media_type, "size": descriptor.size, "digest": descriptor.digest})
-    };
+    let part = |descriptor: &Descriptor| json!({"mediaType": descriptor.media_type, "size": descriptor.size, "digest": descriptor.digest});
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": kind,

@@ -84,7 +84,7 @@ struct Stream {
 impl Uploads {
     pub fn new(push: &Push, lease: Lease) -> Self {
         Self {
-            push: push.share(),
+            push: push.clone(),
             _lease: lease,
         }
     }
@@ -101,7 +101,9 @@ impl Uploads {
         let mut first: Vec<usize> = Vec::with_capacity(blobs.len());
         for (number, blob) in blobs.iter().enumerate() {
             // The same layer twice travels once.
-            let same = blobs[..number].iter().position(|other| is_same(other, blob));
+            let same = blobs[..number]
+                .iter()
+                .position(|other| is_same(other, blob));
             first.push(same.unwrap_or(number));
         }
         for (number, blob) in blobs.iter().enumerate().rev() {
@@ -138,7 +140,10 @@ impl Uploads {
             Ok(permit) => permit,
             Err(_) => {
                 self.lines().status(&blob.id, "Waiting").await?;
-                uploads.acquire_owned().await.map_err(|_| Error::Cancelled)?
+                uploads
+                    .acquire_owned()
+                    .await
+                    .map_err(|_| Error::Cancelled)?
             }
         };
         let sent = match &blob.form {
@@ -165,7 +170,10 @@ impl Uploads {
             made_by: None,
         };
         let mut upload = None;
-        if let Some(way) = self.there(blob, descriptor, known.as_ref(), &mut upload).await? {
+        if let Some(way) = self
+            .there(blob, descriptor, known.as_ref(), &mut upload)
+            .await?
+        {
             return Ok(sent(way));
         }
         let is_content = {
@@ -212,7 +220,10 @@ impl Uploads {
             let mut descriptor =
                 Descriptor::new(&known.media_type, known.digest.clone(), known.size_bytes);
             descriptor.annotations.clone_from(&known.annotations);
-            if let Some(way) = self.there(blob, &descriptor, Some(&known), &mut upload).await? {
+            if let Some(way) = self
+                .there(blob, &descriptor, Some(&known), &mut upload)
+                .await?
+            {
                 return Ok(Sent {
                     descriptor,
                     way,
@@ -221,9 +232,10 @@ impl Uploads {
             }
         }
         let stream = self.encode(diff_id, compression)?;
-        let (digest, size) = self.through(blob, None, stream, &mut upload).await?.ok_or(
-            Error::Cancelled,
-        )?;
+        let (digest, size) = self
+            .through(blob, None, stream, &mut upload)
+            .await?
+            .ok_or(Error::Cancelled)?;
         Ok(Sent {
             descriptor: Descriptor::new(compression.layer_type(), digest, size),
             way: Way::Made,
@@ -405,7 +417,7 @@ impl Uploads {
     /// Streams content that is kept here.
     fn content(&self, descriptor: &Descriptor) -> Result<Stream> {
         let (images, digest) = (self.images().clone(), descriptor.digest.clone());
-        produce("blob-read", move |progress, send| {
+        produce("blob-read", move |progress, mut send| {
             let mut file = images.0.content.read(&digest)?;
             let mut hasher = AnyHasher::new(digest.algorithm());
             let mut size = 0;
@@ -430,7 +442,11 @@ impl Uploads {
     fn encode(&self, diff_id: &Digest, compression: Compression) -> Result<Stream> {
         let (images, diff_id) = (self.images().clone(), diff_id.clone());
         produce("layer-read", move |progress, send| {
-            let layer = images.lock().layers.get(&diff_id).map(|layer| layer.snapshot);
+            let layer = images
+                .lock()
+                .layers
+                .get(&diff_id)
+                .map(|layer| layer.snapshot);
             let snapshot = layer.ok_or_else(|| missing_layer(&diff_id))?;
             let snapshot = images.0.snapshots.open_snapshot(snapshot)?;
             let mut encoder = Counted {
@@ -444,7 +460,10 @@ impl Uploads {
             let encoded = encoded?;
             if encoded.diff_id != diff_id {
                 return Err(Error::io(
-                    format!("read layer `{diff_id}`: its files give `{}`", encoded.diff_id),
+                    format!(
+                        "read layer `{diff_id}`: its files give `{}`",
+                        encoded.diff_id
+                    ),
                     io::Error::from(io::ErrorKind::InvalidData),
                 ));
             }
