@@ -58,7 +58,7 @@ pub(crate) async fn of(state: &State, domain: &str, purpose: Purpose) -> Result<
             Purpose::Push => host.push,
         };
         if serves {
-            endpoints.push(listed(state, host, domain, false).await?);
+            endpoints.push(listed(host, domain, false)?);
         }
     }
     if domain == HUB && purpose != Purpose::Push {
@@ -67,7 +67,7 @@ pub(crate) async fn of(state: &State, domain: &str, purpose: Purpose) -> Result<
         }
     }
     let mut registry = match server {
-        Some(server) => listed(state, &server, domain, true).await?,
+        Some(server) => listed(&server, domain, true)?,
         None => itself(state, domain).await?,
     };
     registry.tls.roots.extend(tls.roots);
@@ -105,20 +105,17 @@ async fn itself(state: &State, domain: &str) -> Result<Endpoint> {
     })
 }
 
-/// A host of a `hosts.toml`.
-async fn listed(state: &State, host: &Host, domain: &str, is_registry: bool) -> Result<Endpoint> {
+/// A host of a `hosts.toml`: as secure as the file says, wherever it is.
+fn listed(host: &Host, domain: &str, is_registry: bool) -> Result<Endpoint> {
     let url = address(&host.url)?;
     let name = authority(&url);
-    let is_insecure = is_insecure(state, &name).await;
-    let mut tls = host.tls.clone();
-    tls.unverified |= is_insecure;
     Ok(Endpoint {
         namespace: (name != domain && !is_registry).then(|| domain.to_owned()),
+        is_insecure: host.tls.unverified || url.scheme() == "http",
         bases: vec![base(url, host.override_path)],
         host: name,
         headers: host.headers.clone(),
-        is_insecure: tls.unverified,
-        tls,
+        tls: host.tls.clone(),
         is_registry,
     })
 }
@@ -130,6 +127,7 @@ async fn hub_mirror(state: &State, mirror: &str) -> Result<Endpoint> {
     let is_insecure = is_insecure(state, &host).await;
     let mut tls = Hosts::read(&state.config.certs_dirs, &[&host])?.tls;
     tls.unverified = is_insecure;
+    let is_insecure = is_insecure || url.scheme() == "http";
     Ok(Endpoint {
         bases: vec![base(url, false)],
         host,

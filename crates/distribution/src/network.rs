@@ -70,7 +70,7 @@ pub(crate) fn cause(error: &(dyn StdError + 'static), dialled: &str, via_proxy: 
                 ..passing(proxied(format!("dial tcp: {error}")))
             };
         }
-        if let Some(error) = tls_error(error) {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return Cause {
                 text: tls_text(error),
                 is_final: true,
@@ -117,25 +117,18 @@ pub(crate) fn cause(error: &(dyn StdError + 'static), dialled: &str, via_proxy: 
     })
 }
 
+/// Gives an error and what caused it. What is packed into an error of input and output is no cause of it for the standard
+/// library, and for us it is: TLS's errors come so.
 fn chain<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(
-        Some(error),
-        |error: &&'a (dyn StdError + 'static)| -> Option<&'a (dyn StdError + 'static)> {
-            let error: &'a (dyn StdError + 'static) = *error;
-            error.source()
-        },
-    )
-}
-
-/// Finds TLS's error, which comes packed into one of input and output.
-fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    if let Some(error) = error.downcast_ref::<rustls::Error>() {
-        return Some(error);
-    }
-    let error = error.downcast_ref::<std::io::Error>()?;
-    error.get_ref()?.downcast_ref::<rustls::Error>()
+    std::iter::successors(Some(error), |error| {
+        let error: &'a (dyn StdError + 'static) = *error;
+        match error.downcast_ref::<std::io::Error>() {
+            Some(io) => io.get_ref().map(|packed| packed as _),
+            None => error.source(),
+        }
+    })
 }
 
 fn is_no_tls(error: &rustls::Error) -> bool {
