@@ -33,6 +33,7 @@ impl Engine {
         let engine = crate::blocking::run(move || open_blocking(config)).await??;
         engine.adopt().await;
         engine.watch_netd();
+        engine.start_image_gc();
         Ok(engine)
     }
 

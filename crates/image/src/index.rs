@@ -141,6 +141,11 @@ impl Index {
         ))
     }
 
+    /// Gives the place of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes a change and brings the mirror in line. On an error neither is changed.
     ///
     /// `make_space` is asked once after a failure: redb wants to be reopened after any failed write, so that is done

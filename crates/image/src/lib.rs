@@ -36,6 +36,7 @@ mod save;
 mod store;
 mod transfer;
 mod unpack;
+mod usage;
 
 pub use check::CheckReport;
 pub use commit::CommitOptions;
@@ -48,9 +49,10 @@ pub use history::HistoryEntry;
 pub use import::ImportOptions;
 pub use list::{ListOptions, Listed};
 pub use load::{LoadEvent, LoadOptions, Loaded};
-pub use prune::{DiskUsage, PruneOptions, Pruned};
+pub use prune::{PruneOptions, Pruned};
 pub use remove::{InUse, RemoveOptions, Removed};
 pub use store::{Image, Images, Layer};
 pub use transfer::{
     Concurrency, Done, Events, PullOptions, PushOptions, SignaturePolicy, TransferEvent, Transfers,
 };
+pub use usage::DiskUsage;

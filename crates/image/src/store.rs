@@ -36,6 +36,8 @@ pub(crate) struct Inner {
     pub mirror: Arc<Mutex<Mirror>>,
     /// Threads that wait for layers to reach the disk.
     pub syncing: Mutex<Vec<JoinHandle<()>>>,
+    /// What layers occupy, by the numbers of their snapshots; it never changes.
+    pub occupied: Mutex<HashMap<u64, u64>>,
     cache: Mutex<HashMap<ImageId, Arc<Parsed>>>,
     set_aside: Vec<PathBuf>,
 }
@@ -142,6 +144,7 @@ impl Images {
             index: Arc::new(index),
             mirror: Arc::new(Mutex::new(mirror)),
             syncing: Mutex::default(),
+            occupied: Mutex::default(),
             cache: Mutex::default(),
             set_aside,
         };
