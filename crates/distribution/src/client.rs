@@ -1,24 +1,34 @@
-//! (interface; bodies follow)
-#![allow(clippy::unimplemented, unused_variables, clippy::unused_async)]
+//! What the crate offers: all registries, one repository, and the plain data that they give.
 
-use crate::{Config, Credentials, Login, Result};
+use crate::endpoint::Purpose;
+use crate::session::Session;
+use crate::state::State;
+use crate::{Config, Credentials, Error, Insecure, Login, Result};
 use bytes::Bytes;
-use gantry_api::digest::Digest;
-use gantry_api::oci::image::{Descriptor, Index};
+use gantry_api::oci::image::Descriptor;
 use gantry_api::reference::Reference;
-use std::sync::Arc;
+use ipnet::IpNet;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Is told what happens while a request goes on.
+/// Is told what happens while a request goes on: the wait before the next try and the cause of the last one's failure,
+/// or, with a wait of zero, a warning of the registry.
 pub type Observer = Arc<dyn Fn(Duration, &str) + Send + Sync>;
 
 /// Knows all registries of a process; clones share it.
 #[derive(Clone)]
-pub struct Registries {}
+pub struct Registries {
+    state: Arc<RwLock<Arc<State>>>,
+}
 
 /// Is one repository at one registry for one user.
 #[derive(Clone)]
-pub struct Repository {}
+pub struct Repository {
+    pub(crate) session: Session,
+    /// The name as people see it.
+    pub(crate) familiar_name: String,
+    pub(crate) path: String,
+}
 
 /// Is a manifest, or an index, as the registry gave it; the digest is checked.
 #[derive(Clone, Debug)]
@@ -40,19 +50,6 @@ pub struct RateLimit {
     pub window_seconds: u64,
 }
 
-/// Is the answer to a mount.
-pub enum Mounted {
-    Mounted,
-    /// The registry has it not and opened an upload instead.
-    Upload(BlobUpload),
-}
-
-/// Streams a blob from an offset to its end; goes on by Range where a connection breaks.
-pub struct BlobReader {}
-
-/// Takes a blob in pieces.
-pub struct BlobUpload {}
-
 /// Is one repository that a search found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchResult {
@@ -66,22 +63,30 @@ pub struct SearchResult {
 impl Registries {
     /// Makes the client; reads no file and opens no connection yet.
     pub fn new(config: Config) -> Result<Self> {
-        unimplemented!()
+        Ok(Self {
+            state: Arc::new(RwLock::new(Arc::new(checked(config)?))),
+        })
     }
 
     /// Takes a new configuration; running requests keep the old one.
     pub fn reload(&self, config: Config) -> Result<()> {
-        unimplemented!()
+        let state = Arc::new(checked(config)?);
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        Ok(())
     }
 
     /// Gives a repository. The reference's tag and digest do not matter.
     pub fn repository(&self, reference: &Reference, credentials: Credentials) -> Repository {
-        unimplemented!()
+        Repository {
+            session: self.session(reference.domain(), credentials),
+            familiar_name: reference.familiar_name(),
+            path: reference.path().to_owned(),
+        }
     }
 
     /// Checks credentials at a registry (`host[:port]`; empty or Docker's index address is Docker Hub).
     pub async fn login(&self, server: &str, credentials: &Credentials) -> Result<Login> {
-        unimplemented!()
+        crate::login::login(&self.session(crate::login::domain(server), credentials.clone())).await
     }
 
     /// Searches by the old index protocol (`/v1/search`). `term` may begin with a host.
@@ -91,102 +96,83 @@ impl Registries {
         limit: u32,
         credentials: &Credentials,
     ) -> Result<Vec<SearchResult>> {
-        unimplemented!()
+        let (host, term) = crate::search::split(term)?;
+        crate::search::search(&self.session(host, credentials.clone()), term, limit).await
     }
 
     /// Lists the repositories of a registry (`/v2/_catalog`), all pages.
     pub async fn catalog(&self, host: &str, credentials: &Credentials) -> Result<Vec<String>> {
-        unimplemented!()
+        crate::list::catalog(&self.session(host, credentials.clone())).await
     }
+
+    pub(crate) fn session(&self, domain: &str, credentials: Credentials) -> Session {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        Session {
+            state: Arc::clone(&state),
+            domain: domain.to_owned(),
+            credentials,
+            observer: None,
+        }
+    }
+}
+
+/// Refuses a configuration that cannot work.
+fn checked(config: Config) -> Result<State> {
+    for insecure in &config.insecure {
+        if let Insecure::Network(network) = insecure
+            && network.parse::<IpNet>().is_err()
+        {
+            return Err(Error::Invalid(format!(
+                "insecure registries `{network}`: not a range of addresses"
+            )));
+        }
+    }
+    for proxy in [&config.proxies.http, &config.proxies.https]
+        .into_iter()
+        .flatten()
+        .filter(|proxy| !proxy.trim().is_empty())
+    {
+        let known = ["http", "https", "socks5", "socks5h"];
+        let scheme = proxy.split_once("://").map_or("http", |(scheme, _)| scheme);
+        if !known.contains(&scheme) {
+            return Err(Error::Invalid(format!(
+                "proxy `{proxy}`: unknown scheme, one of {} is needed",
+                known.join(", ")
+            )));
+        }
+    }
+    if config.attempts_max == 0 {
+        return Err(Error::Invalid(
+            "0 attempts: at least one is needed".to_owned(),
+        ));
+    }
+    Ok(State::new(config))
 }
 
 impl Repository {
     /// Has retries told: the wait before the next try, and the cause.
     #[must_use]
-    pub fn observed(self, observer: Observer) -> Self {
-        unimplemented!()
+    pub fn observed(mut self, observer: Observer) -> Self {
+        self.session.observer = Some(observer);
+        self
     }
 
-    /// Asks for what a tag or digest stands for, without its bytes (HEAD, or GET where HEAD does not serve).
-    pub async fn head_manifest(&self, tag_or_digest: &str) -> Result<Option<Descriptor>> {
-        unimplemented!()
+    /// Gives the scope of a token for this repository.
+    pub(crate) fn scopes(&self, purpose: Purpose) -> Vec<String> {
+        let actions = match purpose {
+            Purpose::Pull | Purpose::Resolve => "pull",
+            Purpose::Push => "pull,push",
+        };
+        vec![format!("repository:{}:{actions}", self.path)]
     }
 
-    /// Fetches a manifest or an index by tag or digest.
-    pub async fn manifest(&self, tag_or_digest: &str) -> Result<FetchedManifest> {
-        unimplemented!()
-    }
-
-    /// Opens a blob from `offset` on. `size` is the descriptor's; more or fewer bytes are [`crate::Error::Corrupt`].
-    /// The digest is the caller's to check, who may have the first `offset` bytes already.
-    pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobReader> {
-        unimplemented!()
-    }
-
-    /// Asks for a blob's size, `None` where it is not there.
-    pub async fn head_blob(&self, digest: &Digest) -> Result<Option<u64>> {
-        unimplemented!()
-    }
-
-    /// Asks the registry to take a blob from another of its repositories; `from` is a path.
-    pub async fn mount(&self, digest: &Digest, from: &str) -> Result<Mounted> {
-        unimplemented!()
-    }
-
-    /// Opens an upload.
-    pub async fn upload(&self) -> Result<BlobUpload> {
-        unimplemented!()
-    }
-
-    /// Writes a manifest under a tag or its digest; gives the digest that the registry computed.
-    pub async fn put_manifest(
-        &self,
-        tag_or_digest: &str,
-        media_type: &str,
-        bytes: Bytes,
-    ) -> Result<Digest> {
-        unimplemented!()
-    }
-
-    /// Lists the tags, all pages.
-    pub async fn tags(&self) -> Result<Vec<String>> {
-        unimplemented!()
-    }
-
-    /// Lists what refers to a manifest; falls back to the tag `sha256-HEX` at old registries.
-    pub async fn referrers(&self, digest: &Digest, artifact_type: Option<&str>) -> Result<Index> {
-        unimplemented!()
-    }
-
-    pub async fn delete_manifest(&self, tag_or_digest: &str) -> Result<()> {
-        unimplemented!()
-    }
-
-    pub async fn delete_blob(&self, digest: &Digest) -> Result<()> {
-        unimplemented!()
-    }
-}
-
-impl BlobReader {
-    /// Gives the next piece, `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        unimplemented!()
-    }
-}
-
-impl BlobUpload {
-    /// Sends a piece; pieces of any size, streamed within one request where the registry allows it.
-    pub async fn send(&mut self, piece: Bytes) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// Ends the blob under its digest.
-    pub async fn commit(self, digest: &Digest) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// Gives up; the registry is told if it can be.
-    pub async fn cancel(self) {
-        unimplemented!()
+    /// Gives the reference as people see it, for error texts.
+    pub(crate) fn shown(&self, tag_or_digest: &str) -> String {
+        let separator = if tag_or_digest.contains(':') {
+            '@'
+        } else {
+            ':'
+        };
+        format!("{}{separator}{tag_or_digest}", self.familiar_name)
     }
 }

@@ -21,6 +21,21 @@ pub struct Config {
     pub user_agent: String,
 }
 
+impl Config {
+    /// Gives a configuration without mirrors, insecure registries, certificates and proxies.
+    pub fn plain(user_agent: &str) -> Self {
+        Self {
+            hub_mirrors: Vec::new(),
+            insecure: Vec::new(),
+            certs_dirs: Vec::new(),
+            proxies: Proxies::default(),
+            attempts_max: 5,
+            stall_timeout: Duration::from_secs(30),
+            user_agent: user_agent.to_owned(),
+        }
+    }
+}
+
 /// Names registries by host or by address range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Insecure {

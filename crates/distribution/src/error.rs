@@ -13,7 +13,7 @@ pub struct ErrorCode {
 }
 
 /// Says why a request to a registry failed. `Display` gives Docker's text.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The registry answered with an error; what it said is kept.
     #[error("{text}")]
@@ -25,7 +25,8 @@ pub enum Error {
     /// What was asked for is not there.
     #[error("{0}")]
     NotFound(String),
-    /// The credentials were refused, or none were given where they are needed.
+    /// The credentials were refused at a login. A refused pull or push is [`Error::Registry`] with status 401, which
+    /// the API answers as Docker does: with 500, so that clients do not ask for a password.
     #[error("{0}")]
     Unauthorized(String),
     /// Too many requests; what is known of the limit is in the text.
@@ -45,7 +46,14 @@ pub enum Error {
 impl Error {
     /// Gives the kind that the API answers with.
     pub fn kind(&self) -> ErrorKind {
-        unimplemented!()
+        match self {
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::Unauthorized(_) => ErrorKind::Unauthorized,
+            Self::Invalid(_) => ErrorKind::InvalidParameter,
+            Self::Registry { .. } | Self::RateLimited(_) | Self::Corrupt(_) | Self::Network(_) => {
+                ErrorKind::System
+            }
+        }
     }
 }
 

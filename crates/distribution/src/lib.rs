@@ -12,15 +12,35 @@
 //! Not known here: where content is kept, what an image is, the engine's API.
 //! Sources: OCI distribution-spec 1.1; Docker's token authentication specification.
 
+mod answer;
+mod blob;
+mod call;
+mod challenge;
 mod client;
 mod config;
 mod credentials;
+mod dns;
+mod download;
+mod endpoint;
 mod error;
+mod hosts;
+mod list;
+mod login;
+mod manifest;
+mod network;
+mod proxy;
+mod retry;
+mod search;
+mod session;
+mod state;
+mod tls;
+mod token;
+mod upload;
 
-pub use client::{
-    BlobReader, BlobUpload, FetchedManifest, Mounted, RateLimit, Registries, Repository,
-    SearchResult,
-};
+pub use blob::BlobReader;
+pub use client::{FetchedManifest, Observer, RateLimit, Registries, Repository, SearchResult};
 pub use config::{Config, Insecure, Proxies};
 pub use credentials::{Credentials, Login};
+pub use download::Download;
 pub use error::{Error, ErrorCode, Result};
+pub use upload::{BlobUpload, Mounted};

@@ -1,0 +1,218 @@
+//! Hosts that are not there, and mirrors.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use gantry_distribution::{Config, Credentials, Error, Registries, Repository};
+use gantry_testkit::registry::{Access, Fault, Registry, Times};
+
+use crate::{at, blob, config, content, read, registries, repository, user};
+
+/// An address at which nobody listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").to_string()
+}
+
+/// A client with this `hosts.toml` for `domain`.
+fn with_hosts(directory: &Path, domain: &str, text: &str) -> Registries {
+    let host = directory.join(domain);
+    std::fs::create_dir_all(&host).expect("a directory");
+    std::fs::write(host.join("hosts.toml"), text).expect("a file");
+    registries(Config {
+        certs_dirs: vec![directory.to_owned()],
+        ..config()
+    })
+}
+
+fn of_hub(registries: &Registries) -> Repository {
+    at(registries, "docker.io", "library/x", user())
+}
+
+#[tokio::test]
+async fn who_is_not_there_is_told_in_the_words_of_go() {
+    let host = nobody();
+    let error = repository(&host, "a")
+        .manifest("1")
+        .await
+        .expect_err("nobody");
+    assert_eq!(
+        error.to_string(),
+        format!("Get \"http://{host}/v2/\": dial tcp {host}: connect: connection refused")
+    );
+    assert!(matches!(error, Error::Network(_)));
+    let error = repository("localhost:1", "a")
+        .manifest("1")
+        .await
+        .expect_err("nobody");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("Get \"http://localhost:1/v2/\": dial tcp ")
+            && text.ends_with(":1: connect: connection refused"),
+        "{text}"
+    );
+    let error = repository("absent.invalid", "a")
+        .manifest("1")
+        .await
+        .expect_err("no name");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("Get \"https://absent.invalid/v2/\": dial tcp: lookup absent.invalid"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn tls_is_tried_once_and_what_works_is_remembered() {
+    let registry = Registry::start();
+    registry.push_image("a", "1", &[b"x"]);
+    let registries = registries(config());
+    for _ in 0..3 {
+        let repository = at(&registries, &registry.host(), "a", Credentials::default());
+        repository.manifest("1").await.expect("a manifest");
+    }
+    let pings = registry
+        .requests()
+        .iter()
+        .filter(|it| it.path == "/v2/")
+        .count();
+    assert_eq!(pings, 1);
+}
+
+#[tokio::test]
+async fn a_mirror_serves_and_sees_no_credentials() {
+    let (mirror, registry) = (Registry::start(), Registry::start());
+    let image = mirror.push_image("library/x", "1", &[b"x"]);
+    mirror.set_access(Access::Bearer(Default::default()));
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "server = \"{}\"\n[host.\"{mirror}\"]\n[host.\"{mirror}\".header]\nx-test = \"1\"",
+        registry.url(),
+        mirror = mirror.url()
+    );
+    let registries = with_hosts(directory.path(), "docker.io", &text);
+    let manifest = of_hub(&registries).manifest("1").await.expect("a manifest");
+    assert_eq!(manifest.descriptor.digest.as_str(), image.manifest);
+    assert_eq!(manifest.host, mirror.host());
+    assert!(registry.requests().is_empty());
+    let requests = mirror.requests();
+    assert!(!requests.iter().any(|it| {
+        it.header("authorization")
+            .is_some_and(|it| it.starts_with("Basic"))
+    }));
+    let request = &mirror.requests_of("GET", "/manifests/")[0];
+    assert_eq!(request.query("ns").as_deref(), Some("docker.io"));
+    assert_eq!(request.header("x-test"), Some("1"));
+}
+
+#[tokio::test]
+async fn a_mirror_that_fails_or_lacks_it_is_passed_over() {
+    let registry = Registry::start();
+    let image = registry.push_image("library/x", "1", &[b"x"]);
+    registry.set_access(Access::Basic {
+        user: "user".to_owned(),
+        password: "secret".to_owned(),
+    });
+    let (empty, broken, lying) = (Registry::start(), Registry::start(), Registry::start());
+    broken.misbehave("*", "", Times::Always, Fault::status(500, ""));
+    lying.push_image("library/x", "1", &[b"x"]);
+    lying.misbehave("GET", "/manifests/", Times::Always, Fault::WrongBytes);
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut text = format!("server = \"{}\"\n", registry.url());
+    for mirror in [
+        &format!("http://{}", nobody()),
+        &empty.url(),
+        &broken.url(),
+        &lying.url(),
+    ] {
+        text += &format!("[host.\"{mirror}\"]\n");
+    }
+    let registries = with_hosts(directory.path(), "docker.io", &text);
+    let manifest = of_hub(&registries).manifest("1").await.expect("a manifest");
+    assert_eq!(manifest.descriptor.digest.as_str(), image.manifest);
+    assert_eq!(manifest.host, registry.host());
+    for mirror in [&empty, &broken, &lying] {
+        assert_eq!(mirror.requests_of("GET", "/manifests/").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_goes_on_at_the_next_host() {
+    let (mirror, registry) = (Registry::start(), Registry::start());
+    let bytes = content(1000);
+    let descriptor = blob(&mirror, &bytes);
+    blob(&registry, &bytes);
+    mirror.misbehave("GET", "/blobs/", Times::Only(1), Fault::CutAfter(300));
+    mirror.misbehave("GET", "/blobs/", Times::Always, Fault::status(503, ""));
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "server = \"{}\"\n[host.\"{}\"]\n",
+        registry.url(),
+        mirror.url()
+    );
+    let registries = with_hosts(directory.path(), "a.example", &text);
+    let repository = at(&registries, "a.example", "x", Credentials::default());
+    assert_eq!(
+        read(&repository, &descriptor, 0).await.expect("a blob"),
+        bytes
+    );
+    let rest = &registry.requests_of("GET", "/blobs/")[0];
+    assert_eq!(rest.header("range"), Some("bytes=300-"));
+}
+
+#[tokio::test]
+async fn mirrors_are_asked_for_what_they_are_for() {
+    let (mirror, registry) = (Registry::start(), Registry::start());
+    let image = registry.push_image("x", "1", &[b"x"]);
+    mirror.push_image("x", "1", &[b"x"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "server = \"{}\"\n[host.\"{}\"]\ncapabilities = [\"pull\"]",
+        registry.url(),
+        mirror.url()
+    );
+    let registries = with_hosts(directory.path(), "a.example:5000", &text);
+    let repository = at(&registries, "a.example:5000", "x", Credentials::default());
+    let by_tag = repository.manifest("1").await.expect("a manifest");
+    let by_digest = repository
+        .manifest(&image.manifest)
+        .await
+        .expect("a manifest");
+    assert_eq!(
+        (by_tag.host, by_digest.host),
+        (registry.host(), mirror.host())
+    );
+    repository.upload().await.expect("an upload").cancel().await;
+    assert!(mirror.requests_of("POST", "").is_empty());
+}
+
+#[tokio::test]
+async fn docker_hub_has_mirrors_by_the_daemon_s_option() {
+    let mirror = Registry::start();
+    mirror.push_image("library/x", "1", &[b"x"]);
+    let registries = registries(Config {
+        hub_mirrors: vec![format!("http://{}", nobody()), mirror.url()],
+        ..config()
+    });
+    let manifest = of_hub(&registries).manifest("1").await.expect("a manifest");
+    assert_eq!(manifest.host, mirror.host());
+}
+
+#[tokio::test]
+async fn a_new_configuration_counts_from_now_on() {
+    let (one, two) = (Registry::start(), Registry::start());
+    one.push_image("library/x", "1", &[b"one"]);
+    two.push_image("library/x", "1", &[b"two"]);
+    let mirrored = |registry: &Registry| Config {
+        hub_mirrors: vec![registry.url()],
+        ..config()
+    };
+    let registries = registries(mirrored(&one));
+    let old = of_hub(&registries);
+    registries.reload(mirrored(&two)).expect("reloaded");
+    assert_eq!(
+        of_hub(&registries).manifest("1").await.expect("it").host,
+        two.host()
+    );
+    assert_eq!(old.manifest("1").await.expect("it").host, one.host());
+}
