@@ -36,6 +36,9 @@ pub enum Error {
     /// The content is not what its descriptor says: wrong digest or length.
     #[error("{0}")]
     Corrupt(String),
+    /// The user's policy of signatures does not let the image in.
+    #[error("{0}")]
+    Untrusted(String),
     /// No answer: name, connection, TLS, timeout.
     #[error("{0}")]
     Network(String),
@@ -50,6 +53,7 @@ impl Error {
         match self {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Unauthorized(_) => ErrorKind::Unauthorized,
+            Self::Untrusted(_) => ErrorKind::Forbidden,
             Self::Invalid(_) => ErrorKind::InvalidParameter,
             Self::Registry { codes, .. } => codes.first().map_or(ErrorKind::System, kind_of),
             Self::RateLimited(_) | Self::Corrupt(_) | Self::Network(_) => ErrorKind::System,
