@@ -9,18 +9,19 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gantry_testkit::engine::{Engine, ORACLE_SOCKET};
 use gantry_testkit::http;
+use gantry_testkit::peer::DockerRegistry;
 use gantry_testkit::random::{Random, number, seed};
-use gantry_testkit::wait::eventually;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 const HOST: &str = "127.0.0.1:5000";
+const PORT: u16 = 5000;
 const IMAGES: usize = 4;
 
 #[test]
@@ -36,13 +37,9 @@ fn kills_during_transfers_lose_nothing() {
     println!("GANTRY_TRANSFER_SEED={seed}, {kills} kills");
     let mut random = Random::new(seed);
     let engine = Engine::private_empty(&[]);
-    let registry = Registry::start(&engine);
-    let archives: Vec<Vec<u8>> = (0..IMAGES)
-        .map(|image| {
-            std::fs::read(registry.directory.path().join(format!("{image}.tar")))
-                .expect("an archive")
-        })
-        .collect();
+    engine.start_daemon(&[]);
+    let _registry = DockerRegistry::start(&engine, PORT, false);
+    let archives = archives();
     for image in 0..IMAGES {
         assert_eq!(load(&engine, &archives[image]), Answer::Done);
         assert_eq!(push(&engine, image, "1"), Answer::Done);
@@ -102,7 +99,7 @@ fn kills_during_transfers_lose_nothing() {
         }
         problems.extend(store_check(&engine));
         problems.extend(own_check(&engine));
-        problems.extend(registry.lacks(&engine, &pushes));
+        problems.extend(lacks(&engine, &pushes));
         assert!(
             problems.is_empty(),
             "seed {seed}, kill {kill} after {delay:?}:\n{}\nthe daemon's log ends:\n{}",
@@ -304,72 +301,37 @@ fn own_check(engine: &Engine) -> Vec<String> {
         .collect()
 }
 
-/// Debian's registry, in the engine's network.
-struct Registry {
-    process: Child,
-    directory: TempDir,
-}
-
-impl Registry {
-    fn start(engine: &Engine) -> Self {
-        let directory = TempDir::new().expect("a directory");
-        let root = directory.path().display();
-        let configuration = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"{HOST}\"}}\n"
-        );
-        std::fs::write(directory.path().join("config.yml"), configuration).expect("write");
-        let made = Command::new(
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/transfers/images.py"),
-        )
+/// Makes the archives of the images.
+fn archives() -> Vec<Vec<u8>> {
+    let directory = TempDir::new().expect("a directory");
+    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/transfers/images.py");
+    let made = Command::new(program)
         .arg(directory.path())
         .args([HOST, &IMAGES.to_string()])
         .status()
         .expect("start images.py");
-        assert!(made.success());
-        let words = engine.host_words();
-        let process = Command::new(&words[0])
-            .args(&words[1..])
-            .args(["setpriv", "--pdeathsig", "KILL", "docker-registry", "serve"])
-            .arg(directory.path().join("config.yml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("start docker-registry");
-        let registry = Self { process, directory };
-        eventually("the registry answers", || {
-            registry.get(engine, "/v2/").is_some()
-        });
-        registry
-    }
-
-    fn get(&self, engine: &Engine, path: &str) -> Option<String> {
-        let address: SocketAddr = HOST.parse().expect("an address");
-        let response = engine.on_host(|| http::get(address, path)).ok()?;
-        (response.status == 200).then(|| response.text())
-    }
-
-    /// The acknowledged pushes whose tag is not there; the registry takes no tag of what it lacks.
-    fn lacks(&self, engine: &Engine, pushes: &[(usize, String)]) -> Vec<String> {
-        let tags: Vec<String> = (0..IMAGES)
-            .map(|image| {
-                self.get(engine, &format!("/v2/crash/{image}/tags/list"))
-                    .expect("a list of tags")
-            })
-            .collect();
-        pushes
-            .iter()
-            .filter(|(image, tag)| !tags[*image].contains(&format!("\"{tag}\"")))
-            .map(|(image, tag)| {
-                format!("crash/{image}:{tag} was pushed and is not at the registry")
-            })
-            .collect()
-    }
+    assert!(made.success());
+    (0..IMAGES)
+        .map(|image| {
+            std::fs::read(directory.path().join(format!("{image}.tar"))).expect("an archive")
+        })
+        .collect()
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn get(engine: &Engine, path: &str) -> Option<String> {
+    let address: SocketAddr = HOST.parse().expect("an address");
+    let response = engine.on_host(|| http::get(address, path)).ok()?;
+    (response.status == 200).then(|| response.text())
+}
+
+/// The acknowledged pushes whose tag is not there; the registry takes no tag of what it lacks.
+fn lacks(engine: &Engine, pushes: &[(usize, String)]) -> Vec<String> {
+    let tags: Vec<String> = (0..IMAGES)
+        .map(|image| get(engine, &format!("/v2/crash/{image}/tags/list")).expect("a list of tags"))
+        .collect();
+    pushes
+        .iter()
+        .filter(|(image, tag)| !tags[*image].contains(&format!("\"{tag}\"")))
+        .map(|(image, tag)| format!("crash/{image}:{tag} was pushed and is not at the registry"))
+        .collect()
 }
