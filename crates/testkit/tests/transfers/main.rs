@@ -51,7 +51,7 @@ fn kills_during_transfers_lose_nothing() {
         let begin = Instant::now();
         let stop = AtomicBool::new(false);
         let seeds: Vec<u64> = (0..=IMAGES).map(|_| random.below(u64::MAX)).collect();
-        let delay = Duration::from_micros(random.below(400_000));
+        let delay = Duration::from_micros(random.below(1_500_000));
         let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
             let (engine, stop, done, archives) = (&engine, &stop, &done, &archives);
             scope.spawn(move || {
