@@ -8,10 +8,12 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A body goes out in pieces of this size, so that its progress can be seen.
 const SLICE: usize = 64 * 1024;
+
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What is asked for, and where.
 #[derive(Clone)]
@@ -34,6 +36,8 @@ pub(crate) struct Call {
     accepts: Accepts,
     /// For error texts: Docker asks with HEAD first, so that a refusal is one of this method.
     first_by_head: bool,
+    /// How long the answer may take where that is longer than a stall.
+    pub(crate) patience: Duration,
 }
 
 /// Which statuses from 400 on are an answer and no error.
@@ -57,6 +61,7 @@ impl Call {
             scopes,
             accepts: Accepts::These(&[]),
             first_by_head: false,
+            patience: Duration::ZERO,
         }
     }
 
@@ -88,6 +93,12 @@ impl Call {
     /// Has errors before an answer told as those of a HEAD.
     pub(crate) fn told_as_head(mut self) -> Self {
         self.first_by_head = true;
+        self
+    }
+
+    /// Lets the answer take long: the registry may have to read all of a blob again.
+    pub(crate) fn patient(mut self) -> Self {
+        self.patience = PATIENCE;
         self
     }
 

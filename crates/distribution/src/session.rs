@@ -502,7 +502,7 @@ impl Session {
         url: &Url,
         pulse: &Pulse,
     ) -> std::result::Result<Response, Failure> {
-        let stall = self.state.config.stall_timeout;
+        let stall = self.state.config.stall_timeout.max(call.patience);
         let mut sending = std::pin::pin!(request.send());
         let sent = loop {
             let deadline = tokio::time::Instant::from_std(pulse.last() + stall);

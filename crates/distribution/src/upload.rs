@@ -250,7 +250,10 @@ impl Wire {
         loop {
             let mut url = self.location.clone();
             url.query_pairs_mut().append_pair("digest", digest.as_str());
-            let call = self.call(Method::PUT, url).body(OCTETS, body.clone());
+            let call = self
+                .call(Method::PUT, url)
+                .body(OCTETS, body.clone())
+                .patient();
             let failure = match self.session.once(&self.endpoint, &call, ANY).await {
                 Ok(_) => return Ok(()),
                 Err(failure) => failure,

@@ -14,7 +14,7 @@ use rustls::{RootCertStore, ServerConfig};
 
 use crate::{at, blob, config, read, registries};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
 fn named(name: &str, hosts: &[&str]) -> CertificateParams {
     let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
@@ -24,14 +24,14 @@ fn named(name: &str, hosts: &[&str]) -> CertificateParams {
     params
 }
 
-fn authority(name: &str) -> Authority {
+pub fn authority(name: &str) -> Authority {
     let mut params = named(name, &[]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
 }
 
 /// A server's configuration with a certificate for `hosts`; with `clients` it wants certificates of theirs.
-fn server(by: &Authority, hosts: &[&str], clients: Option<&Authority>) -> Arc<ServerConfig> {
+pub fn server(by: &Authority, hosts: &[&str], clients: Option<&Authority>) -> Arc<ServerConfig> {
     server_with(by, named("server", hosts), clients)
 }
 
