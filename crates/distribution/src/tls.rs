@@ -81,15 +81,12 @@ pub(crate) fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>> {
 /// Reads a client certificate and its key; both may be in one file.
 pub(crate) fn read_identity(certificate: &Path, key: &Path) -> Result<ClientIdentity> {
     let chain = read_certificates(certificate)?;
+    let lacking =
+        |what: &str| Error::Invalid(format!("tls: failed to find any PEM data in {what} input"));
     if chain.is_empty() {
-        return Err(Error::Invalid(format!(
-            "`{}` holds no certificate",
-            certificate.display()
-        )));
+        return Err(lacking("certificate"));
     }
-    let bytes = read(key)?;
-    let key = PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|error| Error::Invalid(format!("read the key of `{}`: {error}", key.display())))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| lacking("key"))?;
     Ok(ClientIdentity {
         chain,
         key: tagged(&key),
@@ -124,8 +121,12 @@ impl ClientIdentity {
             2 => PrivateKeyDer::Sec1(key.into()),
             _ => PrivateKeyDer::Pkcs8(key.into()),
         };
-        CertifiedKey::from_der(chain.collect(), key, provider)
-            .map_err(|error| Error::Invalid(format!("use a client certificate: {error}")))
+        CertifiedKey::from_der(chain.collect(), key, provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                Error::Invalid("tls: private key does not match public key".to_owned())
+            }
+            other => Error::Invalid(format!("use a client certificate: {other}")),
+        })
     }
 }
 

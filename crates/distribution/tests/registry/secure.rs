@@ -328,3 +328,28 @@ async fn who_does_not_speak_tls_is_told() {
         )
     );
 }
+
+#[tokio::test]
+async fn a_client_certificate_without_its_key_is_told_in_docker_s_words() {
+    let authority = authority("authority");
+    let secured = Secured::new(server(&authority, &["127.0.0.1"], None));
+    let told = async |expected: &str| {
+        let error = secured
+            .repository()
+            .manifest("1")
+            .await
+            .expect_err("no pair");
+        assert_eq!(error.to_string(), expected);
+    };
+    let pem = || KeyPair::generate().expect("a key").serialize_pem();
+    secured.file("a.cert", &authority.pem());
+    told("missing key a.key for client certificate a.cert. CA certificates must use the extension .crt").await;
+    secured.file("a.key", "junk");
+    told("tls: failed to find any PEM data in key input").await;
+    secured.file("a.key", &pem());
+    told("tls: private key does not match public key").await;
+    secured.file("a.cert", "junk");
+    told("tls: failed to find any PEM data in certificate input").await;
+    std::fs::remove_file(secured.directory.path().join("a.example/a.cert")).expect("gone");
+    told("missing client certificate a.cert for key a.key").await;
+}
