@@ -9,6 +9,7 @@
 //! ```
 //! It speaks enough of the distribution protocol for pulls and pushes, is its own token server at `/token`, and keeps
 //! one thread for each connection. Nothing is on disk. Dropping it ends the listener and cuts the connections.
+//! Started on a thread in another network namespace (`engine.on_host(Registry::start)`), it is there.
 
 mod exchange;
 mod serve;
@@ -176,11 +177,6 @@ impl Registry {
     /// Starts one with TLS.
     pub fn start_tls(config: Arc<rustls::ServerConfig>) -> Self {
         Self::serve(listener(), Some(config))
-    }
-
-    /// Starts one in the network namespace of process `pid`.
-    pub fn start_in(pid: u32) -> Self {
-        Self::serve(crate::space::within_network_of(pid, listener), None)
     }
 
     fn serve(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
