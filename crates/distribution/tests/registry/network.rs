@@ -254,3 +254,25 @@ async fn a_default_file_is_for_registries_without_their_own() {
     }
     assert_eq!(default.requests_of("GET", "ns=b.example").len(), 1);
 }
+
+#[tokio::test]
+async fn a_mirror_that_does_not_answer_is_left_alone_for_a_while() {
+    let (mirror, registry) = (Registry::start(), Registry::start());
+    registry.push_image("x", "1", &[b"x"]);
+    mirror.push_image("x", "1", &[b"x"]);
+    mirror.misbehave("GET", "/manifests/", Times::Always, Fault::StallAfter(0));
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "server = \"{}\"\n[host.\"{}\"]",
+        registry.url(),
+        mirror.url()
+    );
+    let registries = with_hosts(directory.path(), "a.example", &text);
+    for _ in 0..3 {
+        let repository = at(&registries, "a.example", "x", Credentials::default());
+        repository.manifest("1").await.expect("a manifest");
+    }
+    // It greeted, and then the manifest stalled.
+    let paths: Vec<_> = mirror.requests().iter().map(|it| it.path.clone()).collect();
+    assert_eq!(paths.len(), 2, "{paths:?}");
+}
