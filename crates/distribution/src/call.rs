@@ -33,6 +33,18 @@ pub(crate) struct Call {
     pub(crate) scopes: Vec<String>,
     /// Statuses from 400 on that are an answer and no error.
     pub(crate) accepts: &'static [u16],
+    /// How errors name the request.
+    pub(crate) named: Named,
+}
+
+/// How errors name a request: Docker makes other requests than this client in places, and its texts tell of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    ByMethod,
+    /// `Head`, whatever the method.
+    AsHead,
+    /// Where authorization is refused the request is not told.
+    Not,
 }
 
 impl Call {
@@ -48,6 +60,7 @@ impl Call {
             body: Bytes::new(),
             scopes,
             accepts: &[],
+            named: Named::ByMethod,
         }
     }
 
@@ -69,8 +82,16 @@ impl Call {
         self
     }
 
+    pub(crate) fn named(mut self, named: Named) -> Self {
+        self.named = named;
+        self
+    }
+
     /// Gives the method as Go writes it into its errors: `Get`.
     pub(crate) fn verb(&self) -> String {
+        if self.named == Named::AsHead {
+            return "Head".to_owned();
+        }
         let name = self.method.as_str();
         let (first, rest) = name.split_at(name.len().min(1));
         first.to_owned() + &rest.to_lowercase()

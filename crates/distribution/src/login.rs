@@ -82,11 +82,16 @@ pub(crate) async fn login(session: &Session) -> Result<Login> {
     };
     let reply = reply.map_err(|failure| failure.error)?;
     if reply.status.as_u16() == 401 {
-        return Err(Error::Unauthorized(format!(
-            "login attempt to {} failed with status: {}",
-            reached.base,
-            reason(reply.status)
-        )));
+        // Docker's API answers 500 here, and 401 where a token server refused.
+        return Err(Error::Registry {
+            status: 401,
+            codes: Vec::new(),
+            text: format!(
+                "login attempt to {} failed with status: {}",
+                reached.base,
+                reason(reply.status)
+            ),
+        });
     }
     Ok(Login {
         status: "Login Succeeded".to_owned(),

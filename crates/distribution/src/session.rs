@@ -5,7 +5,7 @@
 //! ```
 
 use crate::answer::{BODY_SIZE_MAX, Refusal};
-use crate::call::{Call, Paced, Pulse, Target};
+use crate::call::{Call, Named, Paced, Pulse, Target};
 use crate::challenge::{self, Challenge};
 use crate::client::Observer;
 use crate::endpoint::{self, Endpoint, Purpose};
@@ -629,6 +629,9 @@ fn passing_network(call: &Call, url: &Url, cause: &str) -> Failure {
 
 /// Says which request failed for lack of authorization, as Go does.
 fn wrapped(failure: Failure, call: &Call, url: &Url) -> Failure {
+    if call.named == Named::Not {
+        return failure;
+    }
     let wrap = |text: &str| format!("{} \"{url}\": {text}", call.verb());
     let error = match failure.error {
         // Docker does not look into an error of the token server, so its codes do not count.
