@@ -1,7 +1,7 @@
 //! Blobs: there or not, and as a stream that goes on where a connection broke.
 
 use crate::answer;
-use crate::call::{Call, Named};
+use crate::call::Call;
 use crate::client::Repository;
 use crate::endpoint::Purpose;
 use crate::retry::Failure;
@@ -55,7 +55,7 @@ impl Repository {
         let path = format!("{}/blobs/{digest}", self.path);
         let call = Call::new(Method::HEAD, path, self.scopes(Purpose::Pull))
             .accepting(&[404])
-            .named(Named::Not);
+            .untold();
         // Whoever asks wants to know what the registry has, not its mirrors: a push depends on it.
         let reply = self.session.fetch(Purpose::Push, &call, ANY).await?;
         if reply.status.as_u16() == 404 {

@@ -31,20 +31,18 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// `repository:a/b:pull` and the like.
     pub(crate) scopes: Vec<String>,
-    /// Statuses from 400 on that are an answer and no error.
-    pub(crate) accepts: &'static [u16],
-    /// How errors name the request.
-    pub(crate) named: Named,
+    accepts: Accepts,
+    /// For error texts: Docker asks with HEAD first, so that a refusal is one of this method.
+    first_by_head: bool,
+    /// For error texts: where authorization is refused, Docker does not tell of which request.
+    pub(crate) is_untold: bool,
 }
 
-/// How errors name a request: Docker makes other requests than this client in places, and its texts tell of them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Named {
-    ByMethod,
-    /// `Head`, whatever the method.
-    AsHead,
-    /// Where authorization is refused the request is not told.
-    Not,
+/// Which statuses from 400 on are an answer and no error.
+#[derive(Clone, Copy)]
+enum Accepts {
+    These(&'static [u16]),
+    All,
 }
 
 impl Call {
@@ -59,8 +57,9 @@ impl Call {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             scopes,
-            accepts: &[],
-            named: Named::ByMethod,
+            accepts: Accepts::These(&[]),
+            first_by_head: false,
+            is_untold: false,
         }
     }
 
@@ -77,22 +76,44 @@ impl Call {
         self
     }
 
+    /// Takes some statuses from 400 on for answers.
     pub(crate) fn accepting(mut self, statuses: &'static [u16]) -> Self {
-        self.accepts = statuses;
+        self.accepts = Accepts::These(statuses);
         self
     }
 
-    pub(crate) fn named(mut self, named: Named) -> Self {
-        self.named = named;
+    /// Takes all statuses for answers.
+    pub(crate) fn accepting_all(mut self) -> Self {
+        self.accepts = Accepts::All;
         self
+    }
+
+    /// Has errors before an answer told as those of a HEAD.
+    pub(crate) fn told_as_head(mut self) -> Self {
+        self.first_by_head = true;
+        self
+    }
+
+    /// Has a refusal of authorization told without the request.
+    pub(crate) fn untold(mut self) -> Self {
+        self.is_untold = true;
+        self
+    }
+
+    pub(crate) fn accepts(&self, status: u16) -> bool {
+        match self.accepts {
+            Accepts::These(statuses) => statuses.contains(&status),
+            Accepts::All => true,
+        }
     }
 
     /// Gives the method as Go writes it into its errors: `Get`.
     pub(crate) fn verb(&self) -> String {
-        if self.named == Named::AsHead {
-            return "Head".to_owned();
-        }
-        let name = self.method.as_str();
+        let name = if self.first_by_head {
+            "HEAD"
+        } else {
+            self.method.as_str()
+        };
         let (first, rest) = name.split_at(name.len().min(1));
         first.to_owned() + &rest.to_lowercase()
     }

@@ -43,13 +43,10 @@ pub(crate) async fn login(session: &Session) -> Result<Login> {
         .challenges
         .iter()
         .find(|challenge| challenge.scheme == "bearer");
-    let call =
-        Call::to(Method::GET, Target::Url(reached.base.clone()), Vec::new()).accepting(&[401]);
+    let call = Call::to(Method::GET, Target::Url(reached.base.clone()), Vec::new()).accepting_all();
     let refused = |error: Error| match error {
         Error::Registry {
-            status: 401 | 403,
-            text,
-            ..
+            status: 401, text, ..
         } => Error::Unauthorized(format!("Get \"{}\": {text}", reached.base)),
         Error::Registry {
             status,
@@ -81,16 +78,17 @@ pub(crate) async fn login(session: &Session) -> Result<Login> {
         session.once(&endpoint, &call, ANY).await
     };
     let reply = reply.map_err(|failure| failure.error)?;
-    if reply.status.as_u16() == 401 {
-        // Docker's API answers 500 here, and 401 where a token server refused.
+    if reply.status.as_u16() != 200 {
+        let text = format!(
+            "login attempt to {} failed with status: {}",
+            reached.base,
+            reason(reply.status)
+        );
+        // Docker's API answers 500 here also where the password is wrong, and 401 where a token server refused.
         return Err(Error::Registry {
-            status: 401,
+            status: reply.status.as_u16(),
             codes: Vec::new(),
-            text: format!(
-                "login attempt to {} failed with status: {}",
-                reached.base,
-                reason(reply.status)
-            ),
+            text,
         });
     }
     Ok(Login {

@@ -1,7 +1,7 @@
 //! Manifests and indexes: by tag or digest, checked; and what refers to them.
 
 use crate::answer;
-use crate::call::{Call, Named};
+use crate::call::Call;
 use crate::client::{FetchedManifest, RateLimit, Repository};
 use crate::endpoint::Purpose;
 use crate::session::{ANY, Reading, Reply};
@@ -61,12 +61,11 @@ impl Repository {
             size_max: SIZE_MAX,
             check: &check,
         };
-        let mut call = self.manifest_call(Method::GET, tag_or_digest);
-        if asked.is_none() {
-            // Docker asks for a tag's head first.
-            call = call.named(Named::AsHead);
-        }
         let purpose = purpose_of(tag_or_digest);
+        let mut call = self.manifest_call(Method::GET, tag_or_digest);
+        if purpose == Purpose::Resolve {
+            call = call.told_as_head();
+        }
         let reply = self.session.fetch(purpose, &call, reading).await?;
         let told: Option<Digest> = reply.header(DIGEST_HEADER).parse().ok();
         let digest = asked

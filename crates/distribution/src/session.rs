@@ -5,7 +5,7 @@
 //! ```
 
 use crate::answer::{BODY_SIZE_MAX, Refusal};
-use crate::call::{Call, Named, Paced, Pulse, Target};
+use crate::call::{Call, Paced, Pulse, Target};
 use crate::challenge::{self, Challenge};
 use crate::client::Observer;
 use crate::endpoint::{self, Endpoint, Purpose};
@@ -415,13 +415,13 @@ impl Session {
         let (response, _) = self
             .follow(endpoint, &reached, url.clone(), &call, authorization)
             .await?;
-        let (status, reason) = (response.status(), reason(response.status()));
-        let challenges = challenges(response.headers());
-        let body = self
-            .body(response, BODY_SIZE_MAX)
-            .await
-            .map_err(|cause| passing_network(&call, &url, &cause))?;
-        let granted = token::read_answer(status.as_u16(), &reason, &challenges, &body);
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = self.body(response, BODY_SIZE_MAX).await.map_err(broken)?;
+        let granted = if status.as_u16() < 400 {
+            token::read_answer(&body)
+        } else {
+            Err(refusal(status, &headers, &body).into_error(status.as_u16()))
+        };
         Ok((status.as_u16(), granted))
     }
 
@@ -562,15 +562,10 @@ impl Session {
         let status = response.status();
         let url = response.url().clone();
         let headers = response.headers().clone();
-        let is_answer = status.as_u16() < 400 || call.accepts.contains(&status.as_u16());
+        let is_answer = status.as_u16() < 400 || call.accepts(status.as_u16());
         if !is_answer {
             let body = self.body(response, BODY_SIZE_MAX).await.unwrap_or_default();
-            let refusal = Refusal::read(
-                status.as_u16(),
-                &reason(status),
-                &challenges(&headers),
-                &body,
-            );
+            let refusal = refusal(status, &headers, &body);
             let again = match retry::retry_after(header_text(&headers, "retry-after")) {
                 _ if !retry::is_passing(status.as_u16()) => Again::Never,
                 Some(wait) => Again::After(wait),
@@ -592,10 +587,7 @@ impl Session {
         match reading {
             Reading::Stream => reply.stream = Some(response),
             Reading::Whole { size_max, check } => {
-                reply.body = self
-                    .body(response, size_max)
-                    .await
-                    .map_err(|cause| passing_network(call, &reply.url, &cause))?;
+                reply.body = self.body(response, size_max).await.map_err(broken)?;
                 if status.is_success() {
                     check(&reply)?;
                 }
@@ -620,24 +612,35 @@ pub(crate) async fn next_piece(
     }
 }
 
-fn passing_network(call: &Call, url: &Url, cause: &str) -> Failure {
-    Failure::passing(Error::Network(format!(
-        "{} \"{url}\": {cause}",
-        call.verb()
-    )))
+/// A body that breaks off is told without its request, as Docker does.
+fn broken(cause: String) -> Failure {
+    Failure::passing(Error::Network(cause))
+}
+
+fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
+    Refusal::read(
+        status.as_u16(),
+        &reason(status),
+        &challenges(headers),
+        header_text(headers, "content-type"),
+        body,
+    )
 }
 
 /// Says which request failed for lack of authorization, as Go does.
 fn wrapped(failure: Failure, call: &Call, url: &Url) -> Failure {
-    if call.named == Named::Not {
+    if call.is_untold {
         return failure;
     }
     let wrap = |text: &str| format!("{} \"{url}\": {text}", call.verb());
     let error = match failure.error {
-        // Docker does not look into an error of the token server, so its codes do not count.
-        Error::Registry { status, text, .. } => Error::Registry {
+        Error::Registry {
             status,
-            codes: Vec::new(),
+            codes,
+            text,
+        } => Error::Registry {
+            status,
+            codes,
             text: wrap(&text),
         },
         Error::RateLimited(text) => Error::RateLimited(wrap(&text)),

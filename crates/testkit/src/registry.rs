@@ -124,11 +124,11 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// An answer without headers of its own.
+    /// An answer, with JSON as body or none.
     pub fn status(status: u16, body: &str) -> Self {
         Self::Answer {
             status,
-            headers: Vec::new(),
+            headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
             body: body.to_owned(),
         }
     }
