@@ -740,10 +740,8 @@ fn dangling_images_after_a_new_pull(s: &Session) {
     s.d(&format!("pull {name}:1"))
         .shows(&format!("Status: Downloaded newer image for {name}:1\n"));
     // The old one has its digest left, and no tag.
-    s.d(&format!(
-        "images --digests --filter dangling=true --format '{{{{.ID}}}}' --no-trunc"
-    ))
-    .shows(&old);
+    s.d("images --digests --filter dangling=true --format '{{.ID}}' --no-trunc")
+        .shows(&old);
     s.d(&format!("rmi {old}")).shows(&format!("Deleted: {old}"));
 }
 
