@@ -38,6 +38,8 @@ pub(crate) struct Call {
     first_by_head: bool,
     /// How long the answer may take where that is longer than a stall.
     pub(crate) patience: Duration,
+    /// For error texts: where authorization is refused, Docker does not tell of which request.
+    pub(crate) is_untold: bool,
 }
 
 /// Which statuses from 400 on are an answer and no error.
@@ -62,6 +64,7 @@ impl Call {
             accepts: Accepts::These(&[]),
             first_by_head: false,
             patience: Duration::ZERO,
+            is_untold: false,
         }
     }
 
@@ -99,6 +102,12 @@ impl Call {
     /// Lets the answer take long: the registry may have to read all of a blob again.
     pub(crate) fn patient(mut self) -> Self {
         self.patience = PATIENCE;
+        self
+    }
+
+    /// Has a refusal of authorization told without the request.
+    pub(crate) fn untold(mut self) -> Self {
+        self.is_untold = true;
         self
     }
 

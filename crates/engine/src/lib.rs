@@ -118,6 +118,7 @@ pub(crate) struct Inner {
     pub volumes: volume::Volumes,
     pub reservations: reservation::Reservations,
     pub images: gantry_image::Images,
+    pub transfers: gantry_image::Transfers,
     pub network: Arc<gantry_network::Stack>,
     pub events: event::Events,
     pub cgroups: gantry_sys::cgroup::Layout,

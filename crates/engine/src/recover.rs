@@ -33,6 +33,7 @@ impl Engine {
         let engine = crate::blocking::run(move || open_blocking(config)).await??;
         engine.adopt().await;
         engine.watch_netd();
+        engine.start_image_gc();
         Ok(engine)
     }
 
@@ -361,6 +362,7 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
             execs: exec::Execs::default(),
             volumes,
             reservations: Default::default(),
+            transfers: gantry_image::Transfers::new(images.clone()),
             images,
             network: Arc::new(network),
             events,

@@ -7,7 +7,7 @@
 use crate::decompress::{Compression, detect, sniffed};
 use crate::error::{Error, Result};
 use crate::pipe::{PIECE_BYTES, pipe};
-use crate::unpack::{Unpacked, Unpacker, Unpacking, copy};
+use crate::unpack::{BlobHash, Unpacked, Unpacker, Unpacking, copy};
 use gantry_api::digest::Digest;
 use gantry_snapshot::Snapshots;
 use gantry_snapshot::tar::{BLOCK, Kind, Reader, is_header};
@@ -251,7 +251,7 @@ fn decide(start: &[u8], size: u64, snapshots: &Snapshots) -> Result<Target> {
         .get(..BLOCK)
         .is_some_and(|block| is_header(block) || block.iter().all(|byte| *byte == 0));
     if compression != Compression::None || is_archive {
-        return Unpacker::start(snapshots, compression).map(Target::Layer);
+        return Unpacker::start(snapshots, compression, BlobHash::Here).map(Target::Layer);
     }
     Ok(if size <= SMALL_BYTES_MAX {
         Target::Small(Vec::new())

@@ -16,7 +16,8 @@ impl Images {
     /// Makes the writable snapshot `number` over an image's layers; nothing is copied and nothing synced.
     pub fn prepare(&self, number: u64, image: &ImageId) -> Result<()> {
         // Under the lock, so that no removal of the image comes between the look-up and the snapshot's mark.
-        let mirror = self.lock();
+        let mut mirror = self.lock();
+        mirror.used.insert(image.clone(), crate::store::now());
         let record = mirror
             .images
             .get(image)

@@ -15,6 +15,7 @@ use gantry_api::digest::Digest;
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -279,6 +280,33 @@ impl Content {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::io(format!("remove partial `{name}`"), error)),
         }
+    }
+
+    /// Counts what everything occupies: complete content with what was set aside, and partials with what is being written.
+    ///
+    /// # Errors
+    /// Fails where a directory cannot be read.
+    pub fn occupied(&self) -> Result<(u64, u64)> {
+        let failed = |error| Error::io("count `content`", error);
+        let sum = |below: &[&str]| -> Result<u64> {
+            let mut bytes = 0;
+            for below in below {
+                let directory = self.0.path.join(below);
+                bytes += fs::metadata(&directory).map_err(failed)?.blocks() * 512;
+                for entry in fs::read_dir(&directory).map_err(failed)? {
+                    // Removed meanwhile: not there.
+                    if let Ok(metadata) = entry.map_err(failed)?.metadata() {
+                        bytes += metadata.blocks() * 512;
+                    }
+                }
+            }
+            Ok(bytes)
+        };
+        let own = fs::metadata(&self.0.path).map_err(failed)?.blocks() * 512;
+        Ok((
+            own + sum(&[ALGORITHMS[0], ALGORITHMS[1], "quarantine"])?,
+            sum(&["partial", "ingest"])?,
+        ))
     }
 
     /// Sets aside what `is_known` does not know.

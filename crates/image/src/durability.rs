@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
-use crate::index::{Change, Index, LayerRecord, Mirror};
+use crate::index::{Change, Index, Mirror};
+use crate::record::LayerRecord;
 use crate::store::Images;
 use gantry_api::digest::Digest;
 use gantry_snapshot::Snapshots;

@@ -34,6 +34,15 @@ pub enum Error {
         operation: String,
         source: io::Error,
     },
+    /// A registry refused, or gave what it should not.
+    #[error(transparent)]
+    Registry(#[from] gantry_distribution::Error),
+    /// What failed was shared by several transfers; this is one's view of it.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Error>),
+    /// Nobody waits for it any more.
+    #[error("context canceled")]
+    Cancelled,
     /// The index cannot be read or written.
     #[error("{operation}: {source}")]
     Index {
@@ -50,7 +59,11 @@ impl Error {
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::Invalid(_) => ErrorKind::InvalidParameter,
             Self::Unsupported(_) => ErrorKind::NotImplemented,
-            Self::NoSpace { .. } | Self::Io { .. } | Self::Index { .. } => ErrorKind::System,
+            Self::Registry(error) => error.kind(),
+            Self::Shared(error) => error.kind(),
+            Self::Cancelled | Self::NoSpace { .. } | Self::Io { .. } | Self::Index { .. } => {
+                ErrorKind::System
+            }
         }
     }
 

@@ -30,6 +30,49 @@ impl Write for Hasher {
     }
 }
 
+/// Hashes by the algorithm that a digest names: SHA-512, else SHA-256, which no digest of another algorithm equals.
+pub(crate) enum AnyHasher {
+    Sha256(Hasher),
+    Sha512(sha2::Sha512),
+}
+
+impl AnyHasher {
+    pub fn new(algorithm: &str) -> Self {
+        match algorithm {
+            "sha512" => Self::Sha512(sha2::Sha512::default()),
+            _ => Self::Sha256(Hasher::default()),
+        }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    pub fn finish(self) -> Digest {
+        match self {
+            Self::Sha256(hasher) => hasher.finish(),
+            Self::Sha512(hasher) => {
+                let hex: String = hasher
+                    .finalize()
+                    .iter()
+                    .map(|b| format!("{b:02x}"))
+                    .collect();
+                Digest::try_from(format!("sha512:{hex}")).unwrap_or_else(|_| sha256(b""))
+            }
+        }
+    }
+}
+
+/// Hashes bytes at once by an algorithm; see [`AnyHasher`].
+pub(crate) fn digest_of(algorithm: &str, bytes: &[u8]) -> Digest {
+    let mut hasher = AnyHasher::new(algorithm);
+    hasher.update(bytes);
+    hasher.finish()
+}
+
 /// Hashes bytes at once.
 pub(crate) fn sha256(bytes: &[u8]) -> Digest {
     let mut hasher = Hasher::default();

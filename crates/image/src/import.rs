@@ -4,7 +4,7 @@ use crate::changes;
 use crate::error::{Error, Result};
 use crate::load::{image_record, layer_record};
 use crate::store::{Images, Staged, now};
-use crate::unpack::{Unpacked, Unpacker, copy};
+use crate::unpack::{BlobHash, Unpacked, Unpacker, copy};
 use gantry_api::id::ImageId;
 use gantry_api::oci::image::{History, ImageConfig, RootFs, RunConfig};
 use gantry_api::platform::Platform;
@@ -85,7 +85,7 @@ impl Images {
         let compression = crate::decompress::detect(&start);
         // A compression that cannot be read is refused before anything is made.
         crate::decompress::open(compression, std::io::empty())?;
-        let mut unpacker = Unpacker::start(&self.0.snapshots, compression)?;
+        let mut unpacker = Unpacker::start(&self.0.snapshots, compression, BlobHash::Elsewhere)?;
         if let Err(error) = copy(&mut input, |piece| {
             unpacker.send(piece);
             unpacker.is_wanted()
@@ -119,6 +119,7 @@ impl Images {
                 .into_iter()
                 .map(|reference| (reference, id.clone()))
                 .collect(),
+            ..Staged::default()
         })?;
         Ok(id)
     }

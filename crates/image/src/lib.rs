@@ -8,13 +8,18 @@
 //! what lies below it. Not known here: registries, containers (callers say which images they use), HTTP.
 
 mod archive;
+mod blobs;
 mod changes;
+mod check;
 mod commit;
 mod container;
 pub mod content;
 mod decompress;
 mod durability;
+mod encode;
 mod error;
+mod garbage;
+mod gc;
 mod glob;
 mod hash;
 mod history;
@@ -24,19 +29,30 @@ mod list;
 mod load;
 mod pipe;
 mod prune;
+mod record;
 mod remove;
 mod resolve;
 mod save;
 mod store;
+mod transfer;
 mod unpack;
+mod usage;
 
+pub use check::CheckReport;
 pub use commit::CommitOptions;
+pub use encode::Compression;
 pub use error::{Error, Result};
+pub use gantry_distribution as distribution;
 pub use gantry_snapshot as snapshot;
+pub use gc::{GcItem, GcPolicy, GcReport};
 pub use history::HistoryEntry;
 pub use import::ImportOptions;
 pub use list::{ListOptions, Listed};
 pub use load::{LoadEvent, LoadOptions, Loaded};
-pub use prune::{DiskUsage, PruneOptions, Pruned};
+pub use prune::{PruneOptions, Pruned};
 pub use remove::{InUse, RemoveOptions, Removed};
 pub use store::{Image, Images, Layer};
+pub use transfer::{
+    Concurrency, Done, Events, PullOptions, PushOptions, SignaturePolicy, TransferEvent, Transfers,
+};
+pub use usage::DiskUsage;

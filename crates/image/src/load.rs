@@ -3,7 +3,7 @@
 use crate::archive::{Part, Parts, read};
 use crate::error::{Error, Result};
 use crate::hash::sha256;
-use crate::index::{ImageRecord, LayerRecord};
+use crate::record::{ImageRecord, LayerRecord};
 use crate::store::{Images, Lease, Staged, no_such_image, now, parse_config};
 use crate::unpack::Unpacked;
 use gantry_api::digest::Digest;
@@ -16,6 +16,7 @@ use gantry_api::platform::Platform;
 use gantry_api::reference::Reference;
 use gantry_api::time::Timestamp;
 use serde::Deserialize;
+use serde_json::Map;
 use std::collections::HashMap;
 use std::io::Read;
 
@@ -169,12 +170,12 @@ impl Images {
             let part = place.as_deref().and_then(|place| parts.layer(place));
             let got = match part {
                 Some(Part::Unpacked(unpacked)) => {
-                    if let Some(blobs) = &image.blobs
-                        && unpacked.blob != blobs[number]
+                    if let (Some(blobs), Some(blob)) = (&image.blobs, &unpacked.blob)
+                        && *blob != blobs[number]
                     {
                         return Err(Error::invalid(format!(
-                            "layer {number} has digest {}, expected {}",
-                            unpacked.blob, blobs[number]
+                            "layer {number} has digest {blob}, expected {}",
+                            blobs[number]
                         )));
                     }
                     unpacked.diff_id.clone()
@@ -296,6 +297,8 @@ pub(crate) fn layer_record(unpacked: Unpacked) -> (LayerRecord, gantry_snapshot:
         recipe_bytes: recorded.recipe_bytes,
         root: applied.root,
         synced: false,
+        kept_until: None,
+        extra: Map::new(),
     };
     (record, ingest)
 }
@@ -319,6 +322,8 @@ pub(crate) fn image_record(
         diff_ids: config.rootfs.diff_ids.clone(),
         size_bytes: 0,
         parent,
+        last_used: None,
+        extra: Map::new(),
     })
 }
 

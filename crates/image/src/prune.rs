@@ -27,17 +27,6 @@ pub struct Pruned {
     pub reclaimed_bytes: u64,
 }
 
-/// Is the space that images take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskUsage {
-    /// All layers, each once: what Docker calls the layers' size.
-    pub layers_bytes: u64,
-    /// The recipes beside them.
-    pub recipes_bytes: u64,
-    /// What was removed and waits to be deleted.
-    pub trash_bytes: u64,
-}
-
 impl Images {
     /// Removes unused images.
     pub fn prune(&self, options: &PruneOptions<'_>) -> Result<Pruned> {
@@ -106,24 +95,12 @@ impl Images {
                 }
             }
         }
+        if labels.is_empty() && labels_not.is_empty() && until.is_none() {
+            // Who prunes wants the space of what broken-off pulls left as well.
+            self.drop_left_behind()?;
+        }
         pruned.reclaimed_bytes = before.saturating_sub(self.layers_bytes());
         Ok(pruned)
-    }
-
-    /// Counts the space that images take.
-    pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let recipes_bytes = self
-            .lock()
-            .layers
-            .values()
-            .map(|layer| layer.recipe_bytes)
-            .sum();
-        let trash_bytes = self.0.snapshots.trash_usage()?.bytes;
-        Ok(DiskUsage {
-            layers_bytes: self.layers_bytes(),
-            recipes_bytes,
-            trash_bytes,
-        })
     }
 
     fn layers_bytes(&self) -> u64 {

@@ -8,7 +8,7 @@
 
 use crate::error::{Error, Result};
 use crate::hash::sha256;
-use crate::index::LayerRecord;
+use crate::record::LayerRecord;
 use crate::resolve::resolve;
 use crate::store::{Image, Images, Lease, missing_layer, no_such_image};
 use gantry_api::digest::Digest;
@@ -261,7 +261,8 @@ impl Images {
         Ok(chosen)
     }
 
-    fn tags_of(&self, repository: &Reference) -> Vec<Reference> {
+    /// Gives all tags of a repository that are here.
+    pub(crate) fn tags_of(&self, repository: &Reference) -> Vec<Reference> {
         let mirror = self.lock();
         let prefix = format!("{}:", repository.name());
         let tags = mirror

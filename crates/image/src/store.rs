@@ -7,7 +7,8 @@ use crate::content::Content;
 use crate::durability::drop_damaged;
 use crate::error::{Error, Result};
 use crate::hash::chain_ids;
-use crate::index::{Change, ImageRecord, Index, LayerRecord, Mirror};
+use crate::index::{Change, Index, Mirror};
+use crate::record::{BlobRecord, ImageRecord, LayerRecord, ManifestRecord};
 use crate::resolve::{resolve, tag_target};
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
@@ -35,6 +36,8 @@ pub(crate) struct Inner {
     pub mirror: Arc<Mutex<Mirror>>,
     /// Threads that wait for layers to reach the disk.
     pub syncing: Mutex<Vec<JoinHandle<()>>>,
+    /// What layers occupy, by the numbers of their snapshots; it never changes.
+    pub occupied: Mutex<HashMap<u64, u64>>,
     cache: Mutex<HashMap<ImageId, Arc<Parsed>>>,
     set_aside: Vec<PathBuf>,
 }
@@ -109,15 +112,22 @@ impl Images {
         std::fs::create_dir_all(data_root)
             .map_err(|error| Error::io(format!("create `{}`", data_root.display()), error))?;
         let snapshots = Snapshots::open(data_root)?;
-        let (index, mut mirror, removing) = Index::open(data_root)?;
+        let (index, mut mirror, unfinished) = Index::open(data_root)?;
         let content = Content::open(data_root)?;
-        for number in &removing {
+        for number in &unfinished.snapshots {
             snapshots.remove(*number)?;
         }
-        if !removing.is_empty() {
+        for digest in &unfinished.content {
+            // It may have come again since.
+            if !mirror.knows_content(digest) {
+                content.remove(digest)?;
+            }
+        }
+        if !unfinished.snapshots.is_empty() || !unfinished.content.is_empty() {
             index.apply(
                 &Change {
-                    finished: removing,
+                    finished: unfinished.snapshots,
+                    gone: unfinished.content,
                     ..Change::default()
                 },
                 &mut mirror,
@@ -127,18 +137,14 @@ impl Images {
         let known: HashSet<u64> = mirror.layers.values().map(|layer| layer.snapshot).collect();
         let mut set_aside = snapshots.recover(&|number| known.contains(&number))?;
         set_aside.extend(drop_damaged(&index, &mut mirror, &snapshots)?);
-        set_aside.extend(content.quarantine_unknown(|digest| {
-            digest
-                .hex()
-                .parse::<ImageId>()
-                .is_ok_and(|id| mirror.images.contains_key(&id))
-        })?);
+        set_aside.extend(content.quarantine_unknown(|digest| mirror.knows_content(digest))?);
         let inner = Inner {
             snapshots,
             content,
             index: Arc::new(index),
             mirror: Arc::new(Mutex::new(mirror)),
             syncing: Mutex::default(),
+            occupied: Mutex::default(),
             cache: Mutex::default(),
             set_aside,
         };
@@ -288,49 +294,29 @@ impl Images {
         self.collect(&mut mirror, Change::default())
     }
 
-    /// Carries out a change together with the removal of the layers that it makes superfluous.
+    /// Carries out a change together with the removal of the layers, manifests and blobs that it makes superfluous.
     pub(crate) fn collect(&self, mirror: &mut Mirror, mut change: Change) -> Result<()> {
         let in_use = self.0.snapshots.layers_in_use();
-        let mut users = mirror.layer_users.clone();
-        for id in &change.removed_images {
-            let diff_ids = mirror
-                .images
-                .get(id)
-                .map(|image| image.diff_ids.iter().collect::<HashSet<_>>());
-            for diff_id in diff_ids.into_iter().flatten() {
-                if let Some(count) = users.get_mut(diff_id) {
-                    *count = count.saturating_sub(1);
-                }
-            }
-        }
-        let unused = mirror.layers.values().filter(|layer| {
-            users.get(&layer.diff_id).is_none_or(|count| *count == 0)
-                && !mirror.leases.contains_key(&layer.diff_id)
-                && !in_use.contains(&layer.snapshot)
-        });
-        let unused: Vec<(Digest, u64)> = unused
-            .map(|layer| (layer.diff_id.clone(), layer.snapshot))
-            .collect();
-        if unused.is_empty() && change.is_empty() {
+        let numbers = crate::garbage::find(mirror, &mut change, &in_use, now());
+        if change.is_empty() {
             return Ok(());
         }
-        change
-            .removed_layers
-            .extend(unused.iter().map(|(diff_id, _)| diff_id.clone()));
         // In this order a crash at any point is finished by the next open.
         self.write(&change, mirror)?;
         for id in &change.removed_images {
             self.forget(id);
-            self.0.content.remove(&Digest::from(id))?;
         }
-        let numbers: Vec<u64> = unused.into_iter().map(|(_, number)| number).collect();
+        for digest in &change.dropped {
+            self.0.content.remove(digest)?;
+        }
         for number in &numbers {
             self.0.snapshots.remove(*number)?;
         }
-        if !numbers.is_empty() {
+        if !numbers.is_empty() || !change.dropped.is_empty() {
             self.write(
                 &Change {
                     finished: numbers,
+                    gone: change.dropped,
                     ..Change::default()
                 },
                 mirror,
@@ -345,17 +331,34 @@ impl Images {
             images,
             layers,
             references,
+            manifests,
+            blobs,
+            tagging,
         } = staged;
         let mut change = Change {
             references,
             ..Change::default()
         };
         let mut places: Vec<Ingest> = Vec::new();
-        let mut content = Vec::new();
-        for (_, raw) in &images {
-            content.push(self.0.content.put(raw, &|| self.0.snapshots.make_space())?);
+        let make_space = || self.0.snapshots.make_space();
+        let mut content: Vec<(Digest, &[u8])> = Vec::new();
+        for (record, raw) in &images {
+            content.push((Digest::from(&record.id), raw));
+        }
+        for (record, raw) in &manifests {
+            content.push((record.digest.clone(), raw));
+        }
+        for (digest, raw) in &content {
+            self.0.content.put_as(digest, raw, &make_space)?;
         }
         let mut mirror = self.lock();
+        for (digest, raw) in &content {
+            // It was there, and a removal took it since; from here on none can.
+            if self.0.content.size(digest)?.is_none() {
+                self.0.content.put_as(digest, raw, &make_space)?;
+            }
+        }
+        let content: Vec<Digest> = content.into_iter().map(|(digest, _)| digest).collect();
         for (record, ingest) in layers {
             // Another load may have brought the same layer meanwhile.
             if !mirror.layers.contains_key(&record.diff_id) {
@@ -364,13 +367,22 @@ impl Images {
             }
         }
         let stamp = now();
+        for (record, _) in manifests {
+            let old = mirror.manifests.get(&record.digest);
+            change.manifests.push(record.with(old));
+        }
+        for record in blobs {
+            let old = mirror.blobs.get(&record.digest);
+            change.blobs.push(record.with(old));
+        }
         for (mut record, _) in images {
+            record.last_used = Some(stamp);
             if let Some(old) = mirror.images.get(&record.id) {
                 record.loaded = old.loaded;
                 record.last_tagged = old.last_tagged;
                 record.parent = record.parent.or_else(|| old.parent.clone());
             }
-            if change.references.iter().any(|(_, id)| *id == record.id) {
+            if tagging && change.references.iter().any(|(_, id)| *id == record.id) {
                 record.last_tagged = stamp;
             }
             let new = change
@@ -386,25 +398,31 @@ impl Images {
                     .ok_or_else(|| missing_layer(diff_id))?;
             }
             record.size_bytes = size;
+            for diff_id in &record.diff_ids {
+                // From here on the image keeps it.
+                let kept = mirror.layers.get(diff_id);
+                if let Some(layer) = kept.filter(|layer| layer.kept_until.is_some())
+                    && !change.layers.iter().any(|other| other.diff_id == *diff_id)
+                {
+                    let kept_until = None;
+                    change.layers.push(LayerRecord {
+                        kept_until,
+                        ..layer.clone()
+                    });
+                }
+            }
             change.images.push(record);
         }
         if let Err(error) = self.write(&change, &mut mirror) {
             for digest in content {
-                if digest
-                    .hex()
-                    .parse::<ImageId>()
-                    .is_ok_and(|id| !mirror.images.contains_key(&id))
-                {
+                if !mirror.knows_content(&digest) {
                     self.0.content.remove(&digest)?;
                 }
             }
             return Err(error);
         }
-        let unsynced: Vec<Digest> = change
-            .layers
-            .iter()
-            .map(|layer| layer.diff_id.clone())
-            .collect();
+        let unsynced = change.layers.iter().filter(|layer| !layer.synced);
+        let unsynced: Vec<Digest> = unsynced.map(|layer| layer.diff_id.clone()).collect();
         for ingest in places {
             ingest.commit()?;
         }
@@ -431,12 +449,41 @@ impl Drop for Inner {
 }
 
 /// Is what [`Images::commit`] writes.
-#[derive(Default)]
 pub(crate) struct Staged {
     /// Records and configurations; the sizes are filled in at the commit.
     pub images: Vec<(ImageRecord, Vec<u8>)>,
     pub layers: Vec<(LayerRecord, Ingest)>,
     pub references: Vec<(Reference, ImageId)>,
+    pub manifests: Vec<(ManifestRecord, Vec<u8>)>,
+    pub blobs: Vec<BlobRecord>,
+    /// Whether this counts as giving the images their names; a pull does not.
+    pub tagging: bool,
+}
+
+impl Default for Staged {
+    fn default() -> Self {
+        Self {
+            images: Vec::new(),
+            layers: Vec::new(),
+            references: Vec::new(),
+            manifests: Vec::new(),
+            blobs: Vec::new(),
+            tagging: true,
+        }
+    }
+}
+
+impl Mirror {
+    /// Tells whether a record needs this content.
+    pub fn knows_content(&self, digest: &Digest) -> bool {
+        let is_image = || {
+            let id = digest.hex().parse::<ImageId>();
+            digest.algorithm() == "sha256" && id.is_ok_and(|id| self.images.contains_key(&id))
+        };
+        self.manifests.contains_key(digest)
+            || self.blobs.get(digest).is_some_and(|blob| blob.kept)
+            || is_image()
+    }
 }
 
 impl Change {
@@ -449,6 +496,12 @@ impl Change {
             removed_images,
             removed_layers,
             finished,
+            manifests,
+            blobs,
+            removed_manifests,
+            removed_blobs,
+            dropped,
+            gone,
         } = self;
         layers.is_empty()
             && images.is_empty()
@@ -457,6 +510,12 @@ impl Change {
             && removed_images.is_empty()
             && removed_layers.is_empty()
             && finished.is_empty()
+            && manifests.is_empty()
+            && blobs.is_empty()
+            && removed_manifests.is_empty()
+            && removed_blobs.is_empty()
+            && dropped.is_empty()
+            && gone.is_empty()
     }
 }
 
@@ -467,7 +526,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    fn add(&self, mirror: &mut Mirror, diff_id: &Digest) {
+    pub(crate) fn add(&self, mirror: &mut Mirror, diff_id: &Digest) {
         *mirror.leases.entry(diff_id.clone()).or_default() += 1;
         self.held
             .lock()

@@ -27,8 +27,16 @@ pub(crate) struct Unpacker {
     threads: Threads,
 }
 
+/// Says who hashes the bytes as they arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlobHash {
+    Here,
+    /// The caller does.
+    Elsewhere,
+}
+
 struct Threads {
-    blob: Option<JoinHandle<Result<Digest>>>,
+    blob: Option<JoinHandle<Result<Option<Digest>>>>,
     archive: JoinHandle<Result<Digest>>,
     apply: JoinHandle<Result<Applying>>,
 }
@@ -48,8 +56,8 @@ pub(crate) struct Unpacking {
 /// Is an unpacked and verified layer that has no record yet.
 pub(crate) struct Unpacked {
     pub diff_id: Digest,
-    /// The digest of what arrived, compressed or not.
-    pub blob: Digest,
+    /// The digest of what arrived, compressed or not, if it was to be computed.
+    pub blob: Option<Digest>,
     pub ingest: Ingest,
     pub applied: Applied,
     pub recorded: Recorded,
@@ -57,7 +65,11 @@ pub(crate) struct Unpacked {
 
 impl Unpacker {
     /// Starts the threads.
-    pub fn start(snapshots: &Snapshots, compression: Compression) -> Result<Self> {
+    pub fn start(
+        snapshots: &Snapshots,
+        compression: Compression,
+        blob_hash: BlobHash,
+    ) -> Result<Self> {
         let (to_hash, hash_input) = pipe();
         let (to_apply, apply_input) = pipe();
         let ingest = snapshots.ingest()?;
@@ -68,7 +80,7 @@ impl Unpacker {
         } else {
             let (to_blob, blob_input) = pipe();
             let blob = spawn("layer-inflate", move || {
-                inflate(compression, blob_input, to_hash, to_apply)
+                inflate(compression, blob_hash, blob_input, to_hash, to_apply)
             })?;
             (vec![to_blob], Some(blob))
         };
@@ -97,13 +109,16 @@ impl Unpacker {
     }
 
     /// Gives up and waits until nothing works on it any more.
-    pub fn abort(mut self) {
+    pub fn abort(self) {
+        let _ = self.into_error();
+    }
+
+    /// Gives up, waits, and tells what had failed.
+    pub fn into_error(mut self) -> Option<Error> {
         // Without an end mark the readers see an error, not a complete archive.
         self.outputs = None;
-        let _ = Unpacking {
-            threads: self.threads,
-        }
-        .wait();
+        let threads = self.threads;
+        Unpacking { threads }.wait().err()
     }
 
     /// Ends the archive; the work goes on.
@@ -146,7 +161,7 @@ impl Unpacking {
             recorded,
             ..
         } = applied;
-        let blob = blob.unwrap_or_else(|| diff_id.clone());
+        let blob = blob.unwrap_or_else(|| Some(diff_id.clone()));
         Ok(Unpacked {
             diff_id,
             blob,
@@ -202,13 +217,14 @@ fn apply(ingest: Ingest, mut input: PipeReader) -> Result<Applying> {
 /// Decompresses, and hashes the blob to its last byte.
 fn inflate(
     compression: Compression,
+    blob_hash: BlobHash,
     input: PipeReader,
     to_hash: Sender,
     to_apply: Sender,
-) -> Result<Digest> {
+) -> Result<Option<Digest>> {
     let mut input = Hashed {
         input,
-        hasher: Hasher::default(),
+        hasher: (blob_hash == BlobHash::Here).then(Hasher::default),
     };
     let result = {
         let mut reader = open(compression, &mut input)?;
@@ -236,7 +252,7 @@ fn inflate(
         }
     }
     io::copy(&mut input, &mut io::sink()).map_err(|error| Error::io("read layer", error))?;
-    Ok(input.hasher.finish())
+    Ok(input.hasher.map(Hasher::finish))
 }
 
 /// Reads to the end in pieces, as long as they are wanted.
@@ -262,7 +278,7 @@ pub(crate) fn copy(input: &mut dyn Read, mut take: impl FnMut(&Piece) -> bool) -
 
 struct Hashed {
     input: PipeReader,
-    hasher: Hasher,
+    hasher: Option<Hasher>,
 }
 
 impl BufRead for Hashed {
@@ -271,8 +287,10 @@ impl BufRead for Hashed {
     }
 
     fn consume(&mut self, length: usize) {
-        if let Ok(buffer) = self.input.fill_buf() {
-            self.hasher.update(&buffer[..length]);
+        if let Some(hasher) = &mut self.hasher
+            && let Ok(buffer) = self.input.fill_buf()
+        {
+            hasher.update(&buffer[..length]);
         }
         self.input.consume(length);
     }
@@ -281,7 +299,9 @@ impl BufRead for Hashed {
 impl Read for Hashed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.input.read(buffer)?;
-        self.hasher.update(&buffer[..length]);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..length]);
+        }
         Ok(length)
     }
 }

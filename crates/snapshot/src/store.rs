@@ -370,6 +370,40 @@ impl Snapshots {
         sys::usage(fs).map_err(failed)
     }
 
+    /// Counts what a layer occupies with its recipe.
+    pub fn layer_usage(&self, number: u64) -> Result<Usage> {
+        let failed = |error| Error::io(format!("count layer {number}"), error);
+        sys::usage(self.open_snapshot(number)?).map_err(failed)
+    }
+
+    /// Counts what is neither a layer nor a container's: layers being unpacked, and what was set aside.
+    pub fn other_usage(&self) -> Result<Usage> {
+        let failed = |error| Error::io("count `snapshots`", error);
+        let mut usage = sys::usage(&self.0.ingest).map_err(failed)?;
+        let aside = sys::open_directory(&self.0.directory, "quarantine").map_err(failed)?;
+        usage.bytes += sys::usage(aside).map_err(failed)?.bytes;
+        Ok(usage)
+    }
+
+    /// Gives how many bytes of the file system are used, and how many there are, as df(1) does.
+    pub fn disk(&self) -> Result<(u64, u64)> {
+        let stat = rustix::fs::fstatvfs(&self.0.directory)
+            .map_err(|error| Error::io("ask for the space of `snapshots`", error))?;
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree) * stat.f_frsize;
+        // What is set apart for root counts as used up, since a daemon is not to eat it.
+        Ok((used, used + stat.f_bavail * stat.f_frsize))
+    }
+
+    /// Lists the directories of layers and containers, those of containers with `true`.
+    pub fn list(&self) -> Result<Vec<(u64, bool)>> {
+        let all = numbers(&self.0.directory)?;
+        let active = lock(&self.0.active);
+        let all = all.into_iter();
+        Ok(all
+            .map(|number| (number, active.contains_key(&number)))
+            .collect())
+    }
+
     /// Tells what a container changed, by path.
     pub fn diff(&self, number: u64) -> Result<Vec<Change>> {
         let overlay = self.overlay(number)?;

@@ -50,6 +50,7 @@ pub async fn info(request: Request) -> Reply {
     respond::ok(&convert::system::info(
         &info,
         &request.daemon.settings,
+        &request.daemon.registries(),
         request.version,
         now,
     ))
@@ -138,7 +139,7 @@ pub async fn disk_usage(request: Request) -> Reply {
                 .collect(),
         );
         usage.layers_size =
-            i64::try_from(engine.image_disk_usage().await?.layers_bytes).unwrap_or(i64::MAX);
+            i64::try_from(engine.image_disk_usage().await?.total_bytes()).unwrap_or(i64::MAX);
     }
     if wants("volume") {
         let mut volumes = Vec::new();

@@ -1,0 +1,435 @@
+//! Compresses layers for registries: on all cores, in bounded memory, with the same bytes whatever the number of cores.
+//!
+//! ```text
+//! writer ─block n─▶ worker n mod w ─compressed─▶ collector: in order, sha256, out
+//! ```
+//! gzip: one member; each block of 1 MiB is deflated alone, with the 32 KiB before it as dictionary, and ends with a sync
+//! flush, so the parts are one stream (RFC 1951 and 1952; as pigz does). The checksums of the blocks are combined.
+//! zstd: each block of 4 MiB is a frame. Workers are served in turn, so nothing depends on which is faster.
+
+use crate::error::{Error, Result};
+use crate::hash::Hasher;
+use flate2::{Compress, Crc, FlushCompress, Status};
+use gantry_api::digest::Digest;
+use gantry_api::oci::image::media_type;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+/// Is how the layers that are made for a registry are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    #[default]
+    Gzip,
+    Zstd,
+}
+
+/// More threads than this would wait for the one that reads.
+const WORKERS_MAX: usize = 16;
+/// How far deflate looks back.
+const WINDOW_BYTES: usize = 32 << 10;
+/// Within one per cent of the size that Go gives by default, at three times its speed; level 1 of zlib-rs 0.6 panics on
+/// some input. See `docs/design/0011-blobs.md`.
+const GZIP_LEVEL: u32 = 5;
+const ZSTD_LEVEL: i32 = 3;
+/// Magic, deflate, no flags, no time, no hint, unknown system: as Go writes it.
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+impl Compression {
+    /// Names the encoder and what its bytes depend on.
+    pub(crate) fn encoder(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip/1 zlib-rs-0.6 level 5 blocks of 1 MiB",
+            Self::Zstd => "zstd/1 zstd-1.5 level 3 frames of 4 MiB",
+        }
+    }
+
+    /// Gives the media type of a layer.
+    pub(crate) fn layer_type(self) -> &'static str {
+        match self {
+            Self::None => media_type::LAYER,
+            Self::Gzip => media_type::DOCKER_LAYER_GZIP,
+            Self::Zstd => media_type::LAYER_ZSTD,
+        }
+    }
+
+    /// Tells whether a layer of this media type is compressed so.
+    pub(crate) fn is_of(self, kind: &str) -> bool {
+        let is_gzip = kind.ends_with("gzip");
+        let is_zstd = kind.ends_with("zstd");
+        match self {
+            Self::None => !is_gzip && !is_zstd,
+            Self::Gzip => is_gzip,
+            Self::Zstd => is_zstd,
+        }
+    }
+
+    fn block_bytes(self) -> usize {
+        match self {
+            Self::None | Self::Gzip => 1 << 20,
+            Self::Zstd => 4 << 20,
+        }
+    }
+}
+
+/// Is what came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    pub digest: Digest,
+    pub size_bytes: u64,
+    /// The digest of what went in.
+    pub diff_id: Digest,
+}
+
+struct Job {
+    block: Arc<Vec<u8>>,
+    /// The block before it.
+    before: Option<Arc<Vec<u8>>>,
+    is_last: bool,
+}
+
+struct Compressed {
+    bytes: Vec<u8>,
+    checksum: Crc,
+    is_last: bool,
+}
+
+/// Is where the compressed bytes go; an error ends the encoding.
+pub(crate) type Output = Box<dyn FnMut(Vec<u8>) -> io::Result<()> + Send>;
+
+/// Compresses what is written.
+pub(crate) struct Encoder {
+    compression: Compression,
+    block: Vec<u8>,
+    waiting: Option<Arc<Vec<u8>>>,
+    before: Option<Arc<Vec<u8>>>,
+    inputs: Vec<SyncSender<Job>>,
+    next: usize,
+    hasher: Hasher,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    collector: JoinHandle<io::Result<(Digest, u64)>>,
+}
+
+impl Encoder {
+    /// Starts the threads.
+    pub fn start(compression: Compression, output: Output) -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::with_workers(compression, cores.min(WORKERS_MAX), output)
+    }
+
+    fn with_workers(compression: Compression, count: usize, output: Output) -> Result<Self> {
+        let (mut inputs, mut outputs, mut workers) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..count.max(1) {
+            let (input, jobs) = sync_channel(1);
+            let (done, compressed) = sync_channel(1);
+            inputs.push(input);
+            outputs.push(compressed);
+            workers.push(spawn("layer-deflate", move || {
+                work(compression, &jobs, &done)
+            })?);
+        }
+        let collector = spawn("layer-collect", move || {
+            collect(compression, &outputs, output)
+        })?;
+        Ok(Self {
+            compression,
+            block: Vec::with_capacity(compression.block_bytes()),
+            waiting: None,
+            before: None,
+            inputs,
+            next: 0,
+            hasher: Hasher::default(),
+            workers,
+            collector,
+        })
+    }
+
+    /// Ends the stream and waits for the rest of it.
+    pub fn finish(mut self) -> Result<Encoded> {
+        let failed = |error| Error::io("compress a layer", error);
+        let block = std::mem::take(&mut self.block);
+        let ended = self.submit_waiting(false).and_then(|()| {
+            self.waiting = Some(Arc::new(block));
+            self.submit_waiting(true)
+        });
+        let Self {
+            inputs,
+            workers,
+            collector,
+            hasher,
+            ..
+        } = self;
+        drop(inputs);
+        let collected = join(collector);
+        for worker in workers {
+            join(worker).map_err(failed)?;
+        }
+        // The collector's error is the cause of what the others met.
+        let (digest, size_bytes) = collected.map_err(failed)?;
+        ended.map_err(failed)?;
+        Ok(Encoded {
+            digest,
+            size_bytes,
+            diff_id: hasher.finish(),
+        })
+    }
+
+    /// Gives the block that waits to a worker; it waits until it is known whether it is the last.
+    fn submit_waiting(&mut self, is_last: bool) -> io::Result<()> {
+        let Some(block) = self.waiting.take() else {
+            return Ok(());
+        };
+        let before = self.before.replace(Arc::clone(&block));
+        let job = Job {
+            block,
+            before,
+            is_last,
+        };
+        let worker = self.next % self.inputs.len();
+        self.next += 1;
+        self.inputs[worker]
+            .send(job)
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+}
+
+impl Write for Encoder {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let size = self.compression.block_bytes();
+        let length = bytes.len().min(size - self.block.len());
+        self.hasher.update(&bytes[..length]);
+        self.block.extend_from_slice(&bytes[..length]);
+        if self.block.len() == size {
+            self.submit_waiting(false)?;
+            let block = std::mem::replace(&mut self.block, Vec::with_capacity(size));
+            self.waiting = Some(Arc::new(block));
+        }
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn work(
+    compression: Compression,
+    jobs: &Receiver<Job>,
+    done: &SyncSender<Compressed>,
+) -> io::Result<()> {
+    let mut deflate = Compress::new(flate2::Compression::new(GZIP_LEVEL), false);
+    let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+    zstd.include_checksum(true)?;
+    while let Ok(job) = jobs.recv() {
+        let Job {
+            block,
+            before,
+            is_last,
+        } = job;
+        let mut checksum = Crc::new();
+        let bytes = match compression {
+            Compression::None => block.to_vec(),
+            Compression::Gzip => {
+                checksum.update(&block);
+                deflate_block(&mut deflate, &block, before.as_deref(), is_last)?
+            }
+            // An empty layer needs its one frame; an empty rest behind others needs none.
+            Compression::Zstd if block.is_empty() && before.is_some() => Vec::new(),
+            Compression::Zstd => zstd.compress(&block)?,
+        };
+        let compressed = Compressed {
+            bytes,
+            checksum,
+            is_last,
+        };
+        if done.send(compressed).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn deflate_block(
+    deflate: &mut Compress,
+    block: &[u8],
+    before: Option<&Vec<u8>>,
+    is_last: bool,
+) -> io::Result<Vec<u8>> {
+    deflate.reset();
+    if let Some(before) = before {
+        let window = &before[before.len().saturating_sub(WINDOW_BYTES)..];
+        if !window.is_empty() {
+            deflate.set_dictionary(window).map_err(io::Error::other)?;
+        }
+    }
+    let flush = if is_last {
+        FlushCompress::Finish
+    } else {
+        FlushCompress::Sync
+    };
+    let mut output = Vec::with_capacity(block.len() / 2 + 1024);
+    let mut read = 0;
+    loop {
+        let before = deflate.total_in();
+        let status = deflate
+            .compress_vec(&block[read..], &mut output, flush)
+            .map_err(io::Error::other)?;
+        read += usize::try_from(deflate.total_in() - before).map_err(io::Error::other)?;
+        let has_room = output.len() < output.capacity();
+        let is_done = match status {
+            Status::StreamEnd => true,
+            // With room left, all that the flush has to write is written.
+            Status::Ok | Status::BufError => !is_last && read == block.len() && has_room,
+        };
+        if is_done {
+            return Ok(output);
+        }
+        output.reserve(block.len() / 4 + 1024);
+    }
+}
+
+fn collect(
+    compression: Compression,
+    outputs: &[Receiver<Compressed>],
+    mut output: Output,
+) -> io::Result<(Digest, u64)> {
+    let mut hasher = Hasher::default();
+    let mut size = 0;
+    let mut checksum = Crc::new();
+    let mut send = |bytes: Vec<u8>| {
+        hasher.update(&bytes);
+        size += bytes.len() as u64;
+        output(bytes)
+    };
+    if compression == Compression::Gzip {
+        send(GZIP_HEADER.to_vec())?;
+    }
+    for number in 0.. {
+        let compressed = outputs[number % outputs.len()].recv();
+        // The writer has gone without an end.
+        let compressed = compressed.map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        checksum.combine(&compressed.checksum);
+        send(compressed.bytes)?;
+        if compressed.is_last {
+            break;
+        }
+    }
+    if compression == Compression::Gzip {
+        let mut trailer = checksum.sum().to_le_bytes().to_vec();
+        trailer.extend_from_slice(&checksum.amount().to_le_bytes());
+        send(trailer)?;
+    }
+    Ok((hasher.finish(), size))
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<JoinHandle<io::Result<T>>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|error| Error::io(format!("start thread `{name}`"), error))
+}
+
+fn join<T>(thread: JoinHandle<io::Result<T>>) -> io::Result<T> {
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decompress;
+    use std::io::Read;
+    use std::sync::Mutex;
+
+    fn encode(compression: Compression, workers: usize, input: &[u8]) -> (Vec<u8>, Encoded) {
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&output);
+        let write = Box::new(move |bytes: Vec<u8>| {
+            sink.lock().unwrap().extend_from_slice(&bytes);
+            Ok(())
+        });
+        let mut encoder = Encoder::with_workers(compression, workers, write).unwrap();
+        encoder.write_all(input).unwrap();
+        let encoded = encoder.finish().unwrap();
+        let output = std::mem::take(&mut *output.lock().unwrap());
+        (output, encoded)
+    }
+
+    /// Text-like bytes that repeat over long and short distances.
+    fn sample(length: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(7);
+            let word = (state >> 40) % 5000;
+            bytes.extend_from_slice(format!("word{word} ").as_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+
+    #[test]
+    fn every_length_comes_back_and_the_bytes_do_not_depend_on_the_cores() {
+        for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
+            let block = compression.block_bytes();
+            for length in [0, 1, block - 1, block, block + 1, 3 * block, 5 * block + 17] {
+                let input = sample(length);
+                let (one, encoded) = encode(compression, 1, &input);
+                for workers in [2, 3, 7] {
+                    assert_eq!(encode(compression, workers, &input).0, one);
+                }
+                assert_eq!(encoded.digest, crate::hash::sha256(&one));
+                assert_eq!(encoded.diff_id, crate::hash::sha256(&input));
+                assert_eq!(encoded.size_bytes, one.len() as u64);
+                let mut back = Vec::new();
+                let mut reader = decompress::sniffed(one.as_slice()).unwrap();
+                reader.read_to_end(&mut back).unwrap();
+                assert!(back == input, "{compression:?} {length}");
+                if compression == Compression::Gzip {
+                    // One member: a reader that stops behind the first has all.
+                    let mut back = Vec::new();
+                    let mut single = flate2::read::GzDecoder::new(one.as_slice());
+                    single.read_to_end(&mut back).unwrap();
+                    assert!(back == input);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn incompressible_blocks_come_back() {
+        let mut state = 9_u64;
+        let input: Vec<u8> = (0..3 << 20)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 24) as u8
+            })
+            .collect();
+        let (output, _) = encode(Compression::Gzip, 2, &input);
+        let mut back = Vec::new();
+        let mut reader = flate2::read::GzDecoder::new(output.as_slice());
+        reader.read_to_end(&mut back).unwrap();
+        assert!(back == input);
+    }
+
+    #[test]
+    fn a_failing_output_ends_the_encoding() {
+        let write = Box::new(|_: Vec<u8>| Err(io::Error::other("gone")));
+        let mut encoder = Encoder::with_workers(Compression::Gzip, 2, write).unwrap();
+        let written = encoder.write_all(&sample(32 << 20));
+        let finished = encoder.finish();
+        assert!(written.is_err());
+        assert!(finished.unwrap_err().to_string().contains("gone"));
+    }
+}

@@ -1,0 +1,88 @@
+//! Sends the lines of a transfer's progress.
+
+use super::TransferEvent;
+use crate::error::{Error, Result};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Is how often the progress of one layer is told.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Sends lines to one client; clones share it.
+#[derive(Clone)]
+pub(crate) struct Lines(mpsc::Sender<Result<TransferEvent>>);
+
+impl Lines {
+    pub fn new(sender: mpsc::Sender<Result<TransferEvent>>) -> Self {
+        Self(sender)
+    }
+
+    /// Sends a line.
+    ///
+    /// # Errors
+    /// Nobody reads them any more.
+    pub async fn status(&self, id: &str, text: impl Into<String>) -> Result<()> {
+        let (id, text) = (id.to_owned(), text.into());
+        self.send(TransferEvent::Status { id, text }).await
+    }
+
+    pub async fn aux(&self, value: serde_json::Value) -> Result<()> {
+        self.send(TransferEvent::Aux(value)).await
+    }
+
+    /// Sends the last item.
+    pub async fn fail(&self, error: Error) {
+        let _ = self.0.send(Err(error)).await;
+    }
+
+    /// Waits until nobody reads any more.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+
+    async fn send(&self, event: TransferEvent) -> Result<()> {
+        self.0.send(Ok(event)).await.map_err(|_| Error::Cancelled)
+    }
+
+    /// Begins to tell the progress of something.
+    pub fn bar(&self, id: &str, text: &'static str, total: u64) -> Bar {
+        Bar {
+            lines: self.clone(),
+            id: id.to_owned(),
+            text,
+            total,
+            told: None,
+        }
+    }
+}
+
+/// Tells how far something has come, not more often than a person can read.
+pub(crate) struct Bar {
+    lines: Lines,
+    id: String,
+    text: &'static str,
+    total: u64,
+    told: Option<(Instant, u64)>,
+}
+
+impl Bar {
+    /// Tells how far it has come; the end is always told, everything else now and then.
+    pub async fn at(&mut self, current: u64) -> Result<()> {
+        let is_due = match self.told {
+            None => true,
+            Some((_, told)) if told == current => false,
+            Some((time, _)) => current >= self.total || time.elapsed() >= INTERVAL,
+        };
+        if !is_due {
+            return Ok(());
+        }
+        self.told = Some((Instant::now(), current));
+        let event = TransferEvent::Progress {
+            id: self.id.clone(),
+            text: self.text,
+            current,
+            total: self.total,
+        };
+        self.lines.send(event).await
+    }
+}

@@ -1,0 +1,209 @@
+//! Pull and push: what is asked, what is told meanwhile, and what all transfers of a process share.
+
+mod flights;
+mod inspect;
+mod layer;
+mod lines;
+mod pull;
+mod push;
+mod push_whole;
+mod resolve;
+mod upload;
+mod whole;
+
+use crate::encode::Compression;
+use crate::error::{Error, Result};
+use crate::gc::GcPolicy;
+use crate::store::Images;
+use flights::Flights;
+use gantry_api::digest::Digest;
+use gantry_api::platform::Platform;
+use gantry_api::reference::Reference;
+use gantry_distribution::{Config, Credentials, Registries, Repository};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+
+/// How many layers may be in work at once, downloads and what is being unpacked behind them: each holds some megabytes
+/// in its queues.
+const WORKING_MAX: usize = 5;
+/// How many lines wait for a slow client.
+const LINES_MAX: usize = 64;
+
+/// Is the policy of signatures.
+#[derive(Clone, Debug)]
+pub enum SignaturePolicy {}
+
+/// Says what to pull.
+#[derive(Clone, Debug)]
+pub struct PullOptions {
+    /// A name alone means all its tags.
+    pub reference: Reference,
+    /// Of an index, this platform; else the best for this machine.
+    pub platform: Option<Platform>,
+    /// Keeps the index and the blobs of all its platforms as well.
+    pub all_platforms: bool,
+    pub credentials: Credentials,
+}
+
+/// Says what to push.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// A name alone means all its tags.
+    pub reference: Reference,
+    /// Refuses an image of another platform.
+    pub platform: Option<Platform>,
+    /// Pushes the index that was kept, with all its platforms.
+    pub all_platforms: bool,
+    /// Of layers that no registry has yet.
+    pub compression: Compression,
+    pub credentials: Credentials,
+}
+
+/// Is one line of Docker's progress stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TransferEvent {
+    /// The id is a tag or a short digest, or empty.
+    Status { id: String, text: String },
+    Progress {
+        id: String,
+        /// `Downloading`, `Extracting` or `Pushing`.
+        text: &'static str,
+        current: u64,
+        total: u64,
+    },
+    /// What scripts read, for example the digest of a push.
+    Aux(serde_json::Value),
+}
+
+/// Says how many blobs travel at once, over all transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Concurrency {
+    pub downloads: usize,
+    pub uploads: usize,
+}
+
+/// Gives the lines of a transfer; dropped, it cancels what no other transfer shares.
+pub type Events = mpsc::Receiver<Result<TransferEvent>>;
+
+/// Carries out the transfers of one store; clones share it.
+#[derive(Clone)]
+pub struct Transfers(pub(crate) Arc<Shared>);
+
+pub use pull::Done;
+
+pub(crate) struct Shared {
+    pub images: Images,
+    pub flights: Flights,
+    pub working: Arc<Semaphore>,
+    setup: RwLock<Option<Setup>>,
+    policy: RwLock<GcPolicy>,
+}
+
+/// Is what a transfer takes with it when it starts; a new configuration holds for the next one.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub registries: Registries,
+    pub downloads: Arc<Semaphore>,
+    pub uploads: Arc<Semaphore>,
+    pub signatures: Option<Arc<SignaturePolicy>>,
+    /// Whether the policy keeps compressed layers.
+    pub keeps_blobs: bool,
+}
+
+impl Transfers {
+    /// Prepares transfers of a store; [`Transfers::configure`] comes before the first.
+    pub fn new(images: Images) -> Self {
+        Self(Arc::new(Shared {
+            images,
+            flights: Flights::default(),
+            working: Arc::new(Semaphore::new(WORKING_MAX)),
+            setup: RwLock::default(),
+            policy: RwLock::default(),
+        }))
+    }
+
+    /// Sets the configuration of registries and the limits.
+    ///
+    /// # Errors
+    /// Fails where the configuration contradicts itself; the old one stays then.
+    pub fn configure(
+        &self,
+        config: Config,
+        concurrency: Concurrency,
+        signatures: Option<SignaturePolicy>,
+    ) -> Result<()> {
+        let mut setup = self.0.setup.write().unwrap_or_else(PoisonError::into_inner);
+        let registries = match setup.take() {
+            Some(old) => {
+                let reloaded = old.registries.reload(config);
+                let registries = old.registries.clone();
+                *setup = Some(old);
+                reloaded?;
+                registries
+            }
+            None => Registries::new(config)?,
+        };
+        let Concurrency { downloads, uploads } = concurrency;
+        *setup = Some(Setup {
+            registries,
+            downloads: Arc::new(Semaphore::new(downloads.max(1))),
+            uploads: Arc::new(Semaphore::new(uploads.max(1))),
+            signatures: signatures.map(Arc::new),
+            keeps_blobs: false,
+        });
+        Ok(())
+    }
+
+    /// Gives the client of registries.
+    ///
+    /// # Errors
+    /// Nobody has configured it.
+    pub fn registries(&self) -> Result<Registries> {
+        Ok(self.setup()?.registries)
+    }
+
+    /// Gives the policy by which things go.
+    pub fn policy(&self) -> GcPolicy {
+        let policy = self.0.policy.read().unwrap_or_else(PoisonError::into_inner);
+        policy.clone()
+    }
+
+    /// Sets the policy by which things go.
+    pub fn set_policy(&self, policy: GcPolicy) {
+        *self
+            .0
+            .policy
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    pub(crate) fn setup(&self) -> Result<Setup> {
+        let setup = self.0.setup.read().unwrap_or_else(PoisonError::into_inner);
+        let setup = setup
+            .clone()
+            .ok_or_else(|| Error::Unsupported("registries are not configured".to_owned()))?;
+        Ok(Setup {
+            keeps_blobs: self.policy().keep_blobs_bytes > 0,
+            ..setup
+        })
+    }
+}
+
+/// Asks the policy whether something may be pulled.
+pub(crate) async fn check_signature(
+    policy: &SignaturePolicy,
+    _repository: &Repository,
+    _reference: &Reference,
+    _digest: &Digest,
+) -> Result<()> {
+    match *policy {}
+}
+
+impl Shared {
+    /// Gives how long what a broken-off pull brought is kept.
+    pub fn partials_for(&self) -> Duration {
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        policy.partials_for
+    }
+}

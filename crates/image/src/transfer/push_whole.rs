@@ -1,0 +1,108 @@
+//! Pushes an index that was kept, with everything beneath it.
+
+use super::push::{Push, Ready};
+use super::upload::{Blob, Form, Uploads};
+use crate::error::{Error, Result};
+use crate::record::ManifestRecord;
+use crate::store::Image;
+use crate::transfer::inspect::parse;
+use crate::transfer::layer::blocking;
+use gantry_api::digest::Digest;
+use gantry_api::oci::image::{Manifest, media_type};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+impl Push {
+    /// Sends everything beneath the index that an image came with; the index itself is what is left to put.
+    pub(super) async fn whole(&self, image: &Image, uploads: &Arc<Uploads>) -> Result<Ready> {
+        let (images, id) = (self.transfers.0.images.clone(), image.id.clone());
+        let target = self.target.clone();
+        let found = blocking(move || {
+            let mut indexes = images.manifests_of(&id);
+            indexes.retain(|record| media_type::is_index(&record.media_type));
+            indexes.sort_by_key(|record| {
+                std::cmp::Reverse((record.repositories.contains(&target), record.stored))
+            });
+            for index in indexes {
+                if let Some(parts) = images.beneath(&index)? {
+                    return Ok(Some(parts));
+                }
+            }
+            Ok(None)
+        })
+        .await?;
+        let Some(mut parts) = found else {
+            return Err(Error::NotFound(format!(
+                "image {} was not pulled with all its platforms: no whole index is here",
+                self.options.reference
+            )));
+        };
+        let Some((index, index_bytes)) = parts.pop() else {
+            return Err(Error::Cancelled);
+        };
+        let mut sent: HashSet<Digest> = HashSet::new();
+        for (record, bytes) in parts {
+            if media_type::is_index(&record.media_type) {
+                self.put_part(&record, bytes).await?;
+                continue;
+            }
+            let manifest: Manifest = parse("manifest", &bytes)?;
+            let descriptors = std::iter::once(&manifest.config).chain(&manifest.layers);
+            let new = descriptors.filter(|descriptor| sent.insert(descriptor.digest.clone()));
+            let blobs = new.map(|descriptor| {
+                let mirror = self.transfers.0.images.lock();
+                let known = mirror.blobs.get(&descriptor.digest);
+                Blob {
+                    id: descriptor.digest.short().to_owned(),
+                    total: descriptor.size,
+                    diff_id: known.and_then(|known| known.diff_id.clone()),
+                    form: Form::Exactly(descriptor.clone()),
+                }
+            });
+            uploads.send(blobs.collect()).await?;
+            self.put_part(&record, bytes).await?;
+        }
+        Ok(Ready {
+            media_type: index.media_type.clone(),
+            bytes: index_bytes,
+            record: index,
+        })
+    }
+
+    async fn put_part(&self, record: &ManifestRecord, bytes: Vec<u8>) -> Result<()> {
+        let put =
+            self.repository
+                .put_manifest(record.digest.as_str(), &record.media_type, bytes.into());
+        put.await?;
+        Ok(())
+    }
+}
+
+impl crate::store::Images {
+    /// Gives everything beneath an index and at last itself, each behind what it names; nothing, if a part is not here.
+    fn beneath(&self, index: &ManifestRecord) -> Result<Option<Vec<(ManifestRecord, Vec<u8>)>>> {
+        let mut order: Vec<ManifestRecord> = Vec::new();
+        let mut open = vec![index.clone()];
+        while let Some(record) = open.pop() {
+            let bytes = self.0.content.get(&record.digest)?;
+            if media_type::is_index(&record.media_type) {
+                let listed: gantry_api::oci::image::Index = parse("index", &bytes)?;
+                for below in listed.manifests {
+                    match self.manifest_record(&below.digest) {
+                        Some(record) => open.push(record),
+                        None => return Ok(None),
+                    }
+                }
+            }
+            order.retain(|other| other.digest != record.digest);
+            order.push(record);
+        }
+        order.reverse();
+        let mut parts = Vec::new();
+        for record in order {
+            let bytes = self.0.content.get(&record.digest)?;
+            parts.push((record, bytes));
+        }
+        Ok(Some(parts))
+    }
+}

@@ -1,0 +1,233 @@
+//! Keeps an index whole: the manifests of all its platforms, and as content every blob that is no layer here.
+
+use super::inspect::{parse, small_blob};
+use super::layer::{blocking, partial_name};
+use super::lines::Lines;
+use super::resolve::{self, Resolved};
+use super::{Setup, Transfers};
+use crate::error::{Error, Result};
+use crate::hash::AnyHasher;
+use crate::pipe::PIECE_BYTES;
+use crate::record::{BlobRecord, ManifestRecord};
+use crate::store::{Lease, now};
+use gantry_api::digest::Digest;
+use gantry_api::oci::image::{Descriptor, Index, Manifest, media_type};
+use gantry_distribution::Repository;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+/// Is how many manifests one index may bring; real ones have some dozens.
+const MANIFESTS_MAX: usize = 1024;
+
+pub(crate) struct Whole<'a> {
+    pub transfers: &'a Transfers,
+    pub setup: &'a Setup,
+    pub repository: &'a Repository,
+    pub lines: &'a Lines,
+    pub source: &'a str,
+}
+
+/// Is what was kept; the lease holds the blobs until an image's manifests do.
+pub(crate) struct Kept {
+    pub manifests: Vec<(ManifestRecord, Vec<u8>)>,
+    pub lease: Lease,
+}
+
+impl Whole<'_> {
+    /// Brings everything beneath what was resolved.
+    pub async fn keep(&self, resolved: &Resolved) -> Result<Kept> {
+        let images = &self.transfers.0.images;
+        let lease = images.open_lease();
+        let mut manifests: Vec<(ManifestRecord, Vec<u8>)> = Vec::new();
+        let mut blobs: Vec<Descriptor> = Vec::new();
+        let own: HashSet<&Digest> = resolved
+            .path
+            .iter()
+            .map(|(record, _)| &record.digest)
+            .collect();
+        let mut open = vec![resolved.top.clone()];
+        let mut seen = HashSet::new();
+        while let Some(fetched) = open.pop() {
+            if !seen.insert(fetched.descriptor.digest.clone()) {
+                continue;
+            }
+            if seen.len() > MANIFESTS_MAX {
+                return Err(Error::invalid(format!(
+                    "the index lists more than {MANIFESTS_MAX} manifests"
+                )));
+            }
+            let mut record = resolve::record(&fetched, self.source);
+            if media_type::is_index(&record.media_type) {
+                let index: Index = parse("index", &fetched.bytes)?;
+                for below in &index.manifests {
+                    record.manifests.push(below.digest.clone());
+                    open.push(resolve::by_digest(self.repository, images, &below.digest).await?);
+                }
+            } else {
+                let manifest: Manifest = parse("manifest", &fetched.bytes)?;
+                record.subject = resolve::subject(&manifest);
+                let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
+                record.blobs = parts.clone().map(|part| part.digest.clone()).collect();
+                if !own.contains(&record.digest) {
+                    blobs.extend(parts.cloned());
+                }
+            }
+            manifests.push((record, fetched.bytes.to_vec()));
+        }
+        let mut fetched = HashSet::new();
+        let mut running = tokio::task::JoinSet::new();
+        let lease = Arc::new(lease);
+        for blob in blobs {
+            if fetched.insert(blob.digest.clone()) {
+                let one = Fetch {
+                    transfers: self.transfers.clone(),
+                    setup: self.setup.clone(),
+                    repository: self.repository.clone(),
+                    lines: self.lines.clone(),
+                    source: self.source.to_owned(),
+                    lease: Arc::clone(&lease),
+                };
+                running.spawn(one.keep(blob));
+            }
+        }
+        while let Some(done) = running.join_next().await {
+            done.unwrap_or(Err(Error::Cancelled))?;
+        }
+        let lease = Arc::into_inner(lease).ok_or(Error::Cancelled)?;
+        Ok(Kept { manifests, lease })
+    }
+}
+
+struct Fetch {
+    transfers: Transfers,
+    setup: Setup,
+    repository: Repository,
+    lines: Lines,
+    source: String,
+    lease: Arc<Lease>,
+}
+
+impl Fetch {
+    /// Keeps one blob as content.
+    async fn keep(self, descriptor: Descriptor) -> Result<()> {
+        let id = descriptor.digest.short();
+        let downloads = Arc::clone(&self.setup.downloads);
+        let _permit = downloads
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::Cancelled)?;
+        if self.record(&descriptor).await? {
+            return self.lines.status(id, "Already exists").await;
+        }
+        self.lines.status(id, "Pulling fs layer").await?;
+        if descriptor.size <= PIECE_BYTES as u64 {
+            let bytes = small_blob(&self.repository, &descriptor).await?;
+            let (images, digest) = (self.transfers.0.images.clone(), descriptor.digest.clone());
+            blocking(move || {
+                let make_space = || images.0.snapshots.make_space();
+                images.0.content.put_as(&digest, &bytes, &make_space)
+            })
+            .await?;
+        } else {
+            self.download(&descriptor).await?;
+        }
+        self.lines.status(id, "Download complete").await
+    }
+
+    /// Writes the blob's record, so that its content is known before it is there; tells whether it is there already,
+    /// as content or as a layer.
+    async fn record(&self, descriptor: &Descriptor) -> Result<bool> {
+        let images = self.transfers.0.images.clone();
+        let lease = Arc::clone(&self.lease);
+        let record = BlobRecord {
+            digest: descriptor.digest.clone(),
+            diff_id: None,
+            size_bytes: descriptor.size,
+            media_type: descriptor.media_type.clone(),
+            annotations: descriptor.annotations.clone(),
+            sources: BTreeSet::from([self.source.clone()]),
+            verified: false,
+            made_by: None,
+            kept: true,
+            last_used: Some(now()),
+            extra: serde_json::Map::new(),
+        };
+        blocking(move || {
+            let digest = record.digest.clone();
+            {
+                let mut mirror = images.lock();
+                lease.add(&mut mirror, &digest);
+                let diff_id = mirror
+                    .blobs
+                    .get(&digest)
+                    .and_then(|blob| blob.diff_id.as_ref());
+                if diff_id.is_some_and(|diff_id| mirror.layers.contains_key(diff_id)) {
+                    return Ok(true);
+                }
+            }
+            images.learn(vec![record], Vec::new())?;
+            Ok(images.0.content.size(&digest)?.is_some())
+        })
+        .await
+    }
+
+    async fn download(&self, descriptor: &Descriptor) -> Result<()> {
+        let Descriptor { digest, size, .. } = descriptor;
+        let images = self.transfers.0.images.clone();
+        let (content, name) = (images.0.content.clone(), partial_name(digest));
+        let (mut partial, mut hasher) = {
+            let algorithm = digest.algorithm().to_owned();
+            blocking(move || {
+                let partial = content.partial(&name)?;
+                let mut hasher = AnyHasher::new(&algorithm);
+                let mut file = partial.reader()?;
+                let mut buffer = vec![0; PIECE_BYTES];
+                loop {
+                    let read = std::io::Read::read(&mut file, &mut buffer);
+                    match read.map_err(|error| Error::io("read a partial blob", error))? {
+                        0 => break,
+                        length => hasher.update(&buffer[..length]),
+                    }
+                }
+                Ok((partial, hasher))
+            })
+            .await?
+        };
+        if partial.bytes() > *size {
+            partial.truncate(0)?;
+            hasher = AnyHasher::new(digest.algorithm());
+        }
+        let mut bar = self.lines.bar(digest.short(), "Downloading", *size);
+        let mut reader = self.repository.blob(descriptor, partial.bytes()).await?;
+        loop {
+            let piece = reader.next().await?;
+            let is_last = piece.is_none();
+            if let Some(piece) = piece {
+                let images = images.clone();
+                (partial, hasher) = blocking(move || {
+                    partial.append(&piece, &|| images.0.snapshots.make_space())?;
+                    hasher.update(&piece);
+                    Ok((partial, hasher))
+                })
+                .await?;
+            }
+            bar.at(partial.bytes()).await?;
+            if is_last {
+                break;
+            }
+        }
+        let got = hasher.finish();
+        let digest = digest.clone();
+        blocking(move || {
+            if got == digest {
+                partial.commit(&digest)
+            } else {
+                partial.discard()?;
+                Err(Error::Registry(gantry_distribution::Error::Corrupt(
+                    format!("filesystem layer verification failed for digest {digest}"),
+                )))
+            }
+        })
+        .await
+    }
+}
