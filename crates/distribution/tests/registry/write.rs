@@ -293,3 +293,20 @@ async fn an_upload_at_another_host_gets_no_password() {
             .is_some()
     );
 }
+
+#[tokio::test]
+async fn a_registry_that_stops_reading_is_left_and_asked_again() {
+    let registry = Registry::start();
+    let bytes = content(2 * CHUNK);
+    registry.misbehave("PATCH", "", Times::Only(2), Fault::HangAfter(MIB));
+    let start = std::time::Instant::now();
+    upload(&registry, &bytes).await.expect("an upload");
+    assert!(is_there(&registry, &bytes));
+    assert_eq!(registry.requests_of("PATCH", "").len(), 3);
+    // Also where the answer itself may take long.
+    registry.misbehave("PUT", "", Times::First(1), Fault::HangAfter(1));
+    let bytes = content(CHUNK - 1);
+    upload(&registry, &bytes).await.expect("an upload");
+    assert!(is_there(&registry, &bytes));
+    assert!(start.elapsed() < std::time::Duration::from_secs(30));
+}
