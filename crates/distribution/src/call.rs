@@ -8,10 +8,12 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A body goes out in pieces of this size, so that its progress can be seen.
 const SLICE: usize = 64 * 1024;
+
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What is asked for, and where.
 #[derive(Clone)]
@@ -36,6 +38,8 @@ pub(crate) struct Call {
     first_by_head: bool,
     /// For error texts: where authorization is refused, Docker does not tell of which request.
     pub(crate) is_untold: bool,
+    /// How long the answer may take where that is longer than a stall.
+    pub(crate) patience: Duration,
 }
 
 /// Which statuses from 400 on are an answer and no error.
@@ -60,6 +64,7 @@ impl Call {
             accepts: Accepts::These(&[]),
             first_by_head: false,
             is_untold: false,
+            patience: Duration::ZERO,
         }
     }
 
@@ -97,6 +102,12 @@ impl Call {
     /// Has a refusal of authorization told without the request.
     pub(crate) fn untold(mut self) -> Self {
         self.is_untold = true;
+        self
+    }
+
+    /// Lets the answer take long: the registry may have to read all of a blob again.
+    pub(crate) fn patient(mut self) -> Self {
+        self.patience = PATIENCE;
         self
     }
 
