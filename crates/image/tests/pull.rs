@@ -131,24 +131,14 @@ async fn what_came_is_kept_over_a_cancel_and_a_restart() {
         .await
         .unwrap();
     let complete = format!("{}: Pull complete", short(first));
-    let mut is_complete = false;
     while let Some(event) = events.recv().await {
-        match event.unwrap() {
-            TransferEvent::Status { id, text } => {
-                is_complete |= format!("{id}: {text}") == complete;
-            }
-            TransferEvent::Progress { current, .. } if current >= 3 * MIB as u64 => {
-                // The first layer, small as it is, is there by now or soon.
-                if is_complete {
-                    break;
-                }
-            }
-            _ => {}
-        }
-        if is_complete {
+        if let TransferEvent::Status { id, text } = event.unwrap()
+            && format!("{id}: {text}") == complete
+        {
             break;
         }
     }
+    // The other stalls by now.
     tokio::time::sleep(Duration::from_millis(500)).await;
     drop(events);
     for _ in 0..100 {
