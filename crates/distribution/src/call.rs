@@ -8,10 +8,12 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A body goes out in pieces of this size, so that its progress can be seen.
 const SLICE: usize = 64 * 1024;
+
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What is asked for, and where.
 #[derive(Clone)]
@@ -31,8 +33,18 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// `repository:a/b:pull` and the like.
     pub(crate) scopes: Vec<String>,
-    /// Statuses from 400 on that are an answer and no error.
-    pub(crate) accepts: &'static [u16],
+    accepts: Accepts,
+    /// For error texts: Docker asks with HEAD first, so that a refusal is one of this method.
+    first_by_head: bool,
+    /// How long the answer may take where that is longer than a stall.
+    pub(crate) patience: Duration,
+}
+
+/// Which statuses from 400 on are an answer and no error.
+#[derive(Clone, Copy)]
+enum Accepts {
+    These(&'static [u16]),
+    All,
 }
 
 impl Call {
@@ -47,7 +59,9 @@ impl Call {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             scopes,
-            accepts: &[],
+            accepts: Accepts::These(&[]),
+            first_by_head: false,
+            patience: Duration::ZERO,
         }
     }
 
@@ -64,14 +78,44 @@ impl Call {
         self
     }
 
+    /// Takes some statuses from 400 on for answers.
     pub(crate) fn accepting(mut self, statuses: &'static [u16]) -> Self {
-        self.accepts = statuses;
+        self.accepts = Accepts::These(statuses);
         self
+    }
+
+    /// Takes all statuses for answers.
+    pub(crate) fn accepting_all(mut self) -> Self {
+        self.accepts = Accepts::All;
+        self
+    }
+
+    /// Has errors before an answer told as those of a HEAD.
+    pub(crate) fn told_as_head(mut self) -> Self {
+        self.first_by_head = true;
+        self
+    }
+
+    /// Lets the answer take long: the registry may have to read all of a blob again.
+    pub(crate) fn patient(mut self) -> Self {
+        self.patience = PATIENCE;
+        self
+    }
+
+    pub(crate) fn accepts(&self, status: u16) -> bool {
+        match self.accepts {
+            Accepts::These(statuses) => statuses.contains(&status),
+            Accepts::All => true,
+        }
     }
 
     /// Gives the method as Go writes it into its errors: `Get`.
     pub(crate) fn verb(&self) -> String {
-        let name = self.method.as_str();
+        let name = if self.first_by_head {
+            "HEAD"
+        } else {
+            self.method.as_str()
+        };
         let (first, rest) = name.split_at(name.len().min(1));
         first.to_owned() + &rest.to_lowercase()
     }

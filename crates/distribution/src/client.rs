@@ -107,12 +107,7 @@ impl Registries {
 
     fn session(&self, domain: &str, credentials: Credentials) -> Session {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        Session {
-            state: Arc::clone(&state),
-            domain: domain.to_owned(),
-            credentials,
-            observer: None,
-        }
+        Session::new(Arc::clone(&state), domain, credentials)
     }
 }
 

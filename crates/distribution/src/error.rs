@@ -10,6 +10,8 @@ pub struct ErrorCode {
     pub message: String,
     /// The `detail` member as JSON text; empty if there is none.
     pub detail: String,
+    /// The registry had no words of its own for it; Docker then prints the code alone.
+    pub is_bare: bool,
 }
 
 /// Says why a request to a registry failed. `Display` gives Docker's text.
@@ -25,8 +27,7 @@ pub enum Error {
     /// What was asked for is not there.
     #[error("{0}")]
     NotFound(String),
-    /// The credentials were refused at a login. A refused pull or push is [`Error::Registry`] with status 401, which
-    /// the API answers as Docker does: with 500, so that clients do not ask for a password.
+    /// The credentials were refused at a login. A refused pull or push is [`Error::Registry`].
     #[error("{0}")]
     Unauthorized(String),
     /// Too many requests; what is known of the limit is in the text.
@@ -35,6 +36,9 @@ pub enum Error {
     /// The content is not what its descriptor says: wrong digest or length.
     #[error("{0}")]
     Corrupt(String),
+    /// The user's policy of signatures does not let the image in.
+    #[error("{0}")]
+    Untrusted(String),
     /// No answer: name, connection, TLS, timeout.
     #[error("{0}")]
     Network(String),
@@ -49,11 +53,25 @@ impl Error {
         match self {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Unauthorized(_) => ErrorKind::Unauthorized,
+            Self::Untrusted(_) => ErrorKind::Forbidden,
             Self::Invalid(_) => ErrorKind::InvalidParameter,
-            Self::Registry { .. } | Self::RateLimited(_) | Self::Corrupt(_) | Self::Network(_) => {
-                ErrorKind::System
-            }
+            Self::Registry { codes, .. } => codes.first().map_or(ErrorKind::System, kind_of),
+            Self::RateLimited(_) => ErrorKind::TooManyRequests,
+            Self::Corrupt(_) | Self::Network(_) => ErrorKind::System,
         }
+    }
+}
+
+/// Gives the kind by which Docker answers a code.
+fn kind_of(code: &ErrorCode) -> ErrorKind {
+    match code.code.as_str() {
+        "UNAUTHORIZED" => ErrorKind::Unauthorized,
+        "DENIED" => ErrorKind::Forbidden,
+        "UNAVAILABLE" => ErrorKind::Unavailable,
+        "UNKNOWN" => ErrorKind::System,
+        name if name.ends_with("_UNKNOWN") => ErrorKind::NotFound,
+        name if name.ends_with("_INVALID") => ErrorKind::InvalidParameter,
+        _ => ErrorKind::System,
     }
 }
 

@@ -31,6 +31,7 @@ mod proxy;
 mod retry;
 mod search;
 mod session;
+pub mod signature;
 mod state;
 mod tls;
 mod token;
@@ -41,4 +42,5 @@ pub use client::{FetchedManifest, Observer, RateLimit, Registries, Repository, S
 pub use config::{Config, Insecure, Proxies};
 pub use credentials::{Credentials, Login};
 pub use error::{Error, ErrorCode, Result};
+pub use signature::SignaturePolicy;
 pub use upload::{BlobUpload, Mounted};

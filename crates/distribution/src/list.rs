@@ -71,10 +71,8 @@ pub(crate) async fn pages(session: &Session, purpose: Purpose, call: Call) -> Re
         }
         let url = location_of(&last.url, next).map_err(Error::Corrupt)?;
         let host = last.host.clone();
-        let call = Call {
-            target: Target::Url(url),
-            ..call.clone()
-        };
+        let mut call = call.clone();
+        call.target = Target::Url(url);
         let endpoints = session.endpoints(purpose).await?;
         let endpoint = endpoints
             .iter()

@@ -61,8 +61,11 @@ impl Repository {
             size_max: SIZE_MAX,
             check: &check,
         };
-        let call = self.manifest_call(Method::GET, tag_or_digest);
         let purpose = purpose_of(tag_or_digest);
+        let mut call = self.manifest_call(Method::GET, tag_or_digest);
+        if purpose == Purpose::Resolve {
+            call = call.told_as_head();
+        }
         let reply = self.session.fetch(purpose, &call, reading).await?;
         let told: Option<Digest> = reply.header(DIGEST_HEADER).parse().ok();
         let digest = asked

@@ -2,19 +2,16 @@
 
 use crate::call::{Call, Target};
 use crate::client::SearchResult;
-use crate::endpoint::Purpose;
-use crate::session::{Reading, Session, reason};
+use crate::endpoint::Endpoint;
+use crate::session::{ANY, Reading, Session};
 use crate::token;
 use crate::{Error, Result};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 
-const INDEX: &str = "index.docker.io";
+const HUB: &str = "docker.io";
+const INDEX: &str = "https://index.docker.io/";
 const ANSWER_SIZE_MAX: usize = 16 << 20;
-const ERRORS: &[u16] = &[
-    400, 401, 402, 403, 404, 405, 406, 409, 410, 422, 429, 500, 501,
-];
-
 #[derive(Deserialize)]
 struct Answer {
     #[serde(default)]
@@ -48,44 +45,31 @@ pub(crate) fn split(term: &str) -> Result<(&str, &str)> {
         Some((host, rest)) if host.contains('.') || host.contains(':') || host == "localhost" => {
             Ok((host, rest))
         }
-        _ => Ok(("docker.io", term)),
+        _ => Ok((HUB, term)),
     }
 }
 
 /// Asks a registry's index.
 pub(crate) async fn search(session: &Session, term: &str, limit: u32) -> Result<Vec<SearchResult>> {
-    let mut endpoints = session.endpoints(Purpose::Push).await?;
-    let Some(mut endpoint) = endpoints.pop() else {
-        return Ok(Vec::new());
-    };
-    let is_hub = session.domain == "docker.io";
-    if is_hub {
-        // A user's own answer for Docker Hub in hosts.toml is for images; its index is elsewhere.
-        endpoint.host = INDEX.to_owned();
-    }
-    let scheme_host = if is_hub {
-        Url::parse(&format!("https://{INDEX}/"))
-            .map_err(|error| Error::Invalid(format!("address of `{INDEX}`: {error}")))?
+    let mut endpoint = Endpoint::clone(session.registry().await?);
+    let mut url;
+    let mut term = term;
+    if session.domain == HUB {
+        url = Url::parse(INDEX)
+            .map_err(|error| Error::Invalid(format!("address of `{INDEX}`: {error}")))?;
+        // Headers and certificates of Docker Hub's registry are not for its index.
+        endpoint.bases = vec![url.clone()];
+        endpoint.headers.clear();
+        endpoint.tls = endpoint.tls.for_stranger();
+        term = term.strip_prefix("library/").unwrap_or(term);
     } else {
-        session
-            .reach(&endpoint)
-            .await
-            .map_err(|failure| failure.error)?
-            .base
-    };
-    let term = match term.strip_prefix("library/") {
-        Some(rest) if is_hub => rest,
-        _ => term,
-    };
-    let mut url = scheme_host.clone();
+        url = index(session, &endpoint).await?;
+    }
     url.set_path("/v1/search");
     url.query_pairs_mut()
         .append_pair("q", term)
         .append_pair("n", &limit.to_string());
-    if is_hub {
-        endpoint.bases = vec![scheme_host];
-    }
-    let call = Call::to(Method::GET, Target::Url(url), Vec::new()).accepting(ERRORS);
+    let call = Call::to(Method::GET, Target::Url(url), Vec::new()).accepting_all();
     let credentials = &session.credentials;
     let authorization = (!credentials.username.is_empty())
         .then(|| token::basic(&credentials.username, &credentials.password));
@@ -105,11 +89,7 @@ pub(crate) async fn search(session: &Session, term: &str, limit: u32) -> Result<
         });
     }
     let answer: Answer = serde_json::from_slice(&reply.body).map_err(|error| {
-        Error::Corrupt(format!(
-            "read the answer ({}) to a search at `{}`: {error}",
-            reason(reply.status),
-            endpoint.host
-        ))
+        Error::Corrupt(format!("error decoding registry search results: {error}"))
     })?;
     Ok(answer
         .results
@@ -123,6 +103,35 @@ pub(crate) async fn search(session: &Session, term: &str, limit: u32) -> Result<
             is_automated: found.is_automated,
         })
         .collect())
+}
+
+/// Finds the address at which a registry's index answers, by its `_ping`: with TLS or, where that is allowed, without.
+async fn index(session: &Session, endpoint: &Endpoint) -> Result<Url> {
+    let mut failures = Vec::new();
+    for base in &endpoint.bases {
+        let mut url = base.clone();
+        url.set_path("/v1/_ping");
+        let call = Call::to(Method::GET, Target::Url(url.clone()), Vec::new()).accepting_all();
+        match session.direct(endpoint, &call, None, ANY).await {
+            Ok(_) => return Ok(url),
+            Err(failure) => failures.push(failure.error),
+        }
+    }
+    let host = &endpoint.host;
+    let index = |base: &Url| format!("{}://{host}/v1/", base.scheme());
+    Err(Error::Network(
+        match (failures.as_slice(), endpoint.bases.as_slice()) {
+            ([https, http], [_, plain]) => format!(
+                "invalid registry endpoint \"{}\". HTTPS attempt: {https}. HTTP attempt: {http}",
+                index(plain)
+            ),
+            ([error, ..], [base, ..]) => format!(
+                "invalid registry endpoint {}: {error}. If this private registry supports only HTTP or HTTPS with an unknown CA certificate, please add `--insecure-registry {host}` to the daemon's arguments. In the case of HTTPS, if you have access to the registry's CA certificate, no need for the flag; simply place the CA certificate at /etc/docker/certs.d/{host}/ca.crt",
+                index(base)
+            ),
+            _ => format!("there is no address for `{host}`"),
+        },
+    ))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 const REDIRECTS_MAX: usize = 10;
 
@@ -29,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) domain: String,
     pub(crate) credentials: Credentials,
     pub(crate) observer: Option<Observer>,
+    /// Where the registry is, by purpose; found out once, so that a pull does not change its way in the midst.
+    hosts: Arc<[OnceCell<Vec<Arc<Endpoint>>>; 3]>,
 }
 
 /// What is to be done with an answer's body.
@@ -77,9 +80,33 @@ pub(crate) const ANY: Reading<'static> = Reading::Whole {
 };
 
 impl Session {
-    /// Gives the hosts to ask, in order.
-    pub(crate) async fn endpoints(&self, purpose: Purpose) -> Result<Vec<Endpoint>> {
-        endpoint::of(&self.state, &self.domain, purpose).await
+    pub(crate) fn new(state: Arc<State>, domain: &str, credentials: Credentials) -> Self {
+        Self {
+            state,
+            domain: domain.to_owned(),
+            credentials,
+            observer: None,
+            hosts: Arc::default(),
+        }
+    }
+
+    /// Gives the hosts to ask, in order; the registry itself is the last.
+    pub(crate) async fn endpoints(&self, purpose: Purpose) -> Result<&[Arc<Endpoint>]> {
+        let slot = match purpose {
+            Purpose::Pull => &self.hosts[0],
+            Purpose::Resolve => &self.hosts[1],
+            Purpose::Push => &self.hosts[2],
+        };
+        let find = async || endpoint::of(&self.state, &self.domain, purpose).await;
+        slot.get_or_try_init(find).await.map(Vec::as_slice)
+    }
+
+    /// Gives the registry itself.
+    pub(crate) async fn registry(&self) -> Result<&Arc<Endpoint>> {
+        let endpoints = self.endpoints(Purpose::Push).await?;
+        endpoints.last().ok_or_else(|| {
+            Error::Invalid(format!("there is no host for registry `{}`", self.domain))
+        })
     }
 
     /// Asks one host after the other; the last one's error is the answer where none serves.
@@ -89,27 +116,28 @@ impl Session {
         call: &Call,
         reading: Reading<'_>,
     ) -> Result<Reply> {
-        let endpoints = self.endpoints(purpose).await?;
-        let (registry, mirrors) = endpoints.split_last().ok_or_else(|| {
-            Error::Invalid(format!("there is no host for registry `{}`", self.domain))
-        })?;
-        for mirror in mirrors {
+        for mirror in self.endpoints(purpose).await? {
+            if mirror.is_registry {
+                break;
+            }
+            if self.state.is_down(&mirror.bases[0]) {
+                continue;
+            }
             // The next host is a mirror's second try.
-            match self.once(mirror, call, reading).await {
+            let cause = match self.once(mirror, call, reading).await {
                 // That a mirror has it not does not mean that the registry has it not.
                 Ok(reply) if reply.status.is_success() => return Ok(reply),
-                Ok(reply) => tracing::debug!(
-                    mirror = mirror.host,
-                    status = reply.status.as_u16(),
-                    "mirror passed over"
-                ),
-                Err(failure) => tracing::debug!(
-                    mirror = mirror.host,
-                    error = %failure.error,
-                    "mirror passed over"
-                ),
-            }
+                Ok(reply) => reason(reply.status),
+                Err(failure) => {
+                    if matches!(failure.error, Error::Network(_)) {
+                        self.state.set_down(&mirror.bases[0]);
+                    }
+                    failure.error.to_string()
+                }
+            };
+            tracing::debug!(mirror = mirror.host, cause, "mirror passed over");
         }
+        let registry = self.registry().await?;
         self.persist(registry, call, reading).await
     }
 
@@ -415,13 +443,13 @@ impl Session {
         let (response, _) = self
             .follow(endpoint, &reached, url.clone(), &call, authorization)
             .await?;
-        let (status, reason) = (response.status(), reason(response.status()));
-        let challenges = challenges(response.headers());
-        let body = self
-            .body(response, BODY_SIZE_MAX)
-            .await
-            .map_err(|cause| passing_network(&call, &url, &cause))?;
-        let granted = token::read_answer(status.as_u16(), &reason, &challenges, &body);
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = self.body(response, BODY_SIZE_MAX).await.map_err(broken)?;
+        let granted = if status.as_u16() < 400 {
+            token::read_answer(&body)
+        } else {
+            Err(refusal(status, &headers, &body).into_error(status.as_u16()))
+        };
         Ok((status.as_u16(), granted))
     }
 
@@ -502,7 +530,7 @@ impl Session {
         url: &Url,
         pulse: &Pulse,
     ) -> std::result::Result<Response, Failure> {
-        let stall = self.state.config.stall_timeout;
+        let stall = self.state.config.stall_timeout.max(call.patience);
         let mut sending = std::pin::pin!(request.send());
         let sent = loop {
             let deadline = tokio::time::Instant::from_std(pulse.last() + stall);
@@ -562,15 +590,10 @@ impl Session {
         let status = response.status();
         let url = response.url().clone();
         let headers = response.headers().clone();
-        let is_answer = status.as_u16() < 400 || call.accepts.contains(&status.as_u16());
+        let is_answer = status.as_u16() < 400 || call.accepts(status.as_u16());
         if !is_answer {
             let body = self.body(response, BODY_SIZE_MAX).await.unwrap_or_default();
-            let refusal = Refusal::read(
-                status.as_u16(),
-                &reason(status),
-                &challenges(&headers),
-                &body,
-            );
+            let refusal = refusal(status, &headers, &body);
             let again = match retry::retry_after(header_text(&headers, "retry-after")) {
                 _ if !retry::is_passing(status.as_u16()) => Again::Never,
                 Some(wait) => Again::After(wait),
@@ -592,10 +615,7 @@ impl Session {
         match reading {
             Reading::Stream => reply.stream = Some(response),
             Reading::Whole { size_max, check } => {
-                reply.body = self
-                    .body(response, size_max)
-                    .await
-                    .map_err(|cause| passing_network(call, &reply.url, &cause))?;
+                reply.body = self.body(response, size_max).await.map_err(broken)?;
                 if status.is_success() {
                     check(&reply)?;
                 }
@@ -620,21 +640,32 @@ pub(crate) async fn next_piece(
     }
 }
 
-fn passing_network(call: &Call, url: &Url, cause: &str) -> Failure {
-    Failure::passing(Error::Network(format!(
-        "{} \"{url}\": {cause}",
-        call.verb()
-    )))
+/// A body that breaks off is told without its request, as Docker does.
+fn broken(cause: String) -> Failure {
+    Failure::passing(Error::Network(cause))
+}
+
+fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
+    Refusal::read(
+        status.as_u16(),
+        &reason(status),
+        &challenges(headers),
+        header_text(headers, "content-type"),
+        body,
+    )
 }
 
 /// Says which request failed for lack of authorization, as Go does.
 fn wrapped(failure: Failure, call: &Call, url: &Url) -> Failure {
     let wrap = |text: &str| format!("{} \"{url}\": {text}", call.verb());
     let error = match failure.error {
-        // Docker does not look into an error of the token server, so its codes do not count.
-        Error::Registry { status, text, .. } => Error::Registry {
+        Error::Registry {
             status,
-            codes: Vec::new(),
+            codes,
+            text,
+        } => Error::Registry {
+            status,
+            codes,
             text: wrap(&text),
         },
         Error::RateLimited(text) => Error::RateLimited(wrap(&text)),

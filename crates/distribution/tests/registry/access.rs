@@ -45,9 +45,8 @@ async fn basic_authorization_is_given_once_it_is_asked_for() {
         .expect_err("nobody");
     assert_eq!(
         error.to_string(),
-        format!("Get \"http://{host}/v2/a/manifests/1\": no basic auth credentials")
+        format!("Head \"http://{host}/v2/a/manifests/1\": no basic auth credentials")
     );
-    // As Docker's daemon answers: with 401 clients would ask for a password.
     assert_eq!(error.kind(), ErrorKind::System);
     let wrong = Credentials {
         password: "wrong".to_owned(),
@@ -119,7 +118,7 @@ async fn a_user_s_token_is_asked_for_with_the_password() {
     assert_eq!(
         error.to_string(),
         format!(
-            "Get \"http://{host}/v2/a/manifests/1\": unauthorized: incorrect username or password"
+            "Head \"http://{host}/v2/a/manifests/1\": unauthorized: incorrect username or password"
         )
     );
 }
@@ -338,4 +337,23 @@ async fn users_do_not_share_tokens() {
         repository.manifest("1").await.expect("a manifest");
     }
     assert_eq!(registry.requests_of("GET", "/token").len(), 2);
+}
+
+#[tokio::test]
+async fn a_login_at_what_is_no_registry_fails() {
+    let registry = Registry::start();
+    let host = registry.host();
+    for (status, reason) in [(404, "404 Not Found"), (500, "500 Internal Server Error")] {
+        registry.behave();
+        registry.misbehave("*", "/v2/", Times::Always, Fault::status(status, ""));
+        let error = registries(config())
+            .login(&host, &user())
+            .await
+            .expect_err("no registry");
+        assert_eq!(error.kind(), ErrorKind::System);
+        assert_eq!(
+            error.to_string(),
+            format!("login attempt to http://{host}/v2/ failed with status: {reason}")
+        );
+    }
 }

@@ -136,3 +136,22 @@ async fn a_search_asks_the_host_before_the_term() {
         .expect_err("no index");
     assert_eq!(error.to_string(), "Unexpected status code 404");
 }
+
+#[tokio::test]
+async fn a_host_without_an_index_is_told_in_docker_s_words() {
+    let registries = registries(config());
+    let error = registries
+        .search("127.0.0.1:1/x", 25, &Credentials::default())
+        .await;
+    assert_eq!(
+        error.expect_err("nobody").to_string(),
+        "invalid registry endpoint \"http://127.0.0.1:1/v1/\". HTTPS attempt: Get \"https://127.0.0.1:1/v1/_ping\": dial tcp 127.0.0.1:1: connect: connection refused. HTTP attempt: Get \"http://127.0.0.1:1/v1/_ping\": dial tcp 127.0.0.1:1: connect: connection refused"
+    );
+    let error = registries
+        .search("http://a/b", 25, &Credentials::default())
+        .await;
+    assert_eq!(
+        error.expect_err("a scheme").to_string(),
+        "invalid repository name: repository name (http://a/b) should not have a scheme"
+    );
+}

@@ -6,6 +6,7 @@ mod network;
 mod proxies;
 mod read;
 mod secure;
+mod signatures;
 mod write;
 
 use std::sync::{Arc, Mutex};

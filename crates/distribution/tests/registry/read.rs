@@ -248,7 +248,10 @@ async fn retry_after_is_obeyed_and_not_for_ever() {
     registry.push_image("a", "1", &[b"x"]);
     let busy = |seconds: &str| Fault::Answer {
         status: 429,
-        headers: vec![("Retry-After".to_owned(), seconds.to_owned())],
+        headers: vec![
+            ("Retry-After".to_owned(), seconds.to_owned()),
+            ("Content-Type".to_owned(), "application/json".to_owned()),
+        ],
         body: r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#.to_owned(),
     };
     registry.misbehave("GET", "/manifests/", Times::First(1), busy("2"));
@@ -334,14 +337,14 @@ async fn refusals_have_docker_s_words_and_kinds() {
         "GET",
         "/manifests/",
         Times::Always,
-        Fault::status(403, r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#),
+        Fault::status(403, r#"{"errors":[{"code":"DENIED","message":"no way"}]}"#),
     );
     let error = repository.manifest("1").await.expect_err("denied");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(
         error.to_string(),
         format!(
-            "pull access denied for {host}/a/b, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"
+            "pull access denied for {host}/a/b, repository does not exist or may require 'docker login': denied: no way"
         )
     );
     assert_eq!(

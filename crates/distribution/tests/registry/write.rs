@@ -135,15 +135,12 @@ async fn an_upload_that_was_ended_but_not_acknowledged_is_done() {
 #[tokio::test]
 async fn an_upload_that_the_registry_forgot_fails() {
     let registry = Registry::start();
-    let gone = r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}"#;
+    let gone = r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"expired"}]}"#;
     registry.misbehave("PATCH", "", Times::Only(2), Fault::status(404, gone));
     let error = upload(&registry, &content(3 * CHUNK))
         .await
         .expect_err("gone");
-    assert_eq!(
-        error.to_string(),
-        "blob upload unknown: blob upload unknown to registry"
-    );
+    assert_eq!(error.to_string(), "blob upload unknown: expired");
 }
 
 #[tokio::test]

@@ -175,9 +175,11 @@ impl Answer {
             .body(body.to_string().as_bytes())
     }
 
-    /// An error of the distribution specification.
+    /// An error of the distribution specification, with a detail as most registries give one.
     pub(crate) fn error(status: u16, code: &str, message: &str) -> Self {
-        let body = serde_json::json!({"errors": [{"code": code, "message": message}]});
+        let body = serde_json::json!({
+            "errors": [{"code": code, "message": message, "detail": {}}],
+        });
         Self::json(status, &body)
     }
 
