@@ -345,7 +345,14 @@ impl Pull {
         let blobs: Vec<BlobRecord> = blobs.collect();
         for (mut record, bytes) in resolved.path {
             record.image = Some(id.clone());
-            manifests.push((record, bytes));
+            // One that was kept whole names more beneath it than the way to this machine's image.
+            match manifests
+                .iter_mut()
+                .find(|(other, _)| other.digest == record.digest)
+            {
+                Some((whole, _)) => *whole = whole.clone().with(Some(&record)),
+                None => manifests.push((record, bytes)),
+            }
         }
         let by_digest = reference.clone().name_only().with_digest(digest);
         let mut references = vec![(by_digest.clone(), id.clone())];
