@@ -1,6 +1,8 @@
 //! Wire types of images, and the messages of the progress streams.
 
 use crate::container::{DriverData, HealthConfig};
+use crate::oci::image::Descriptor;
+use crate::platform::Platform;
 use crate::time::Timestamp;
 use crate::wire::{KeySet, StringList, wire};
 use serde::{Deserialize, Serialize};
@@ -122,6 +124,12 @@ wire! {
         is_automated: bool,
         #[serde(rename = "description")]
         description: String,
+    }
+
+    /// Answers `GET /distribution/NAME/json`.
+    pub struct DistributionInspect {
+        descriptor: Option<Descriptor>,
+        platforms: Option<Vec<Platform>>,
     }
 }
 

@@ -4,9 +4,12 @@ use crate::Hooks;
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
 use crate::grammar::values::parse_csv;
-use gantry_client::config::{self, ConfigFile};
+use gantry_api::image::AuthConfig;
+use gantry_client::config::{self, ConfigFile, StoredAuth};
+use gantry_client::credentials::{self, ENVIRONMENT};
 use gantry_client::{Client, Endpoint, Options, Version, context};
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The surroundings of one command.
@@ -19,6 +22,8 @@ pub struct Cli {
     pub directory: PathBuf,
     config: OnceCell<ConfigFile>,
     client: OnceCell<Client>,
+    /// The credentials of `DOCKER_AUTH_CONFIG`.
+    registry_environment: OnceCell<BTreeMap<String, StoredAuth>>,
     hooks: Hooks,
 }
 
@@ -43,6 +48,7 @@ impl Cli {
             directory,
             config: OnceCell::new(),
             client: OnceCell::new(),
+            registry_environment: OnceCell::new(),
             hooks,
         })
     }
@@ -55,6 +61,29 @@ impl Cli {
                 ConfigFile::default()
             })
         })
+    }
+
+    /// Returns the credentials for a registry's server, empty if there are none.
+    pub fn credentials(&self, server: &str) -> Outcome<AuthConfig> {
+        let environment = self.registry_environment.get_or_init(|| {
+            let text = std::env::var(ENVIRONMENT).unwrap_or_default();
+            if text.is_empty() {
+                return BTreeMap::new();
+            }
+            credentials::parse_environment(&text).unwrap_or_else(|error| {
+                crate::output::error_line(&format!(
+                    "Failed to create credential store from {ENVIRONMENT}:  {error}"
+                ));
+                BTreeMap::new()
+            })
+        });
+        Ok(credentials::get(self.config(), environment, server)?)
+    }
+
+    /// Returns the header with the credentials for a server. Where they cannot be had, the request goes without them and
+    /// the registry says what it needs.
+    pub fn registry_auth(&self, server: &str) -> String {
+        credentials::header(&self.credentials(server).unwrap_or_default())
     }
 
     /// Chooses the daemon by flags, environment and configuration, in Docker's order.

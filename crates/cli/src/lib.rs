@@ -11,6 +11,7 @@ pub mod failure;
 pub mod filter;
 pub mod format;
 pub mod grammar;
+pub mod note;
 pub mod output;
 pub mod progress;
 pub mod run;

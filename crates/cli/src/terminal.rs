@@ -1,6 +1,6 @@
 //! The terminal: whether there is one, its size, raw mode with restoration.
 
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use std::io::{stderr, stdin, stdout};
 use std::os::fd::AsFd;
 
@@ -22,6 +22,11 @@ pub fn error_is_terminal() -> bool {
 /// Returns the size (rows, columns) of the terminal at standard output, (0, 0) if there is none.
 pub fn size() -> (u16, u16) {
     termios::tcgetwinsize(stdout()).map_or((0, 0), |size| (size.ws_row, size.ws_col))
+}
+
+/// Returns the size of the terminal at standard error, (0, 0) if there is none.
+pub fn error_size() -> (u16, u16) {
+    termios::tcgetwinsize(stderr()).map_or((0, 0), |size| (size.ws_row, size.ws_col))
 }
 
 /// Returns the columns of the terminal at standard input, 80 if there is none: what help texts are wrapped at.
@@ -46,6 +51,29 @@ impl Raw {
 }
 
 impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no restoration.
+        let _ = termios::tcsetattr(stdin().as_fd(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// What is typed at standard input's terminal is not shown, until dropped.
+pub struct Hidden {
+    before: Termios,
+}
+
+impl Hidden {
+    /// Hides what is typed; nothing happens without a terminal.
+    pub fn enter() -> Option<Hidden> {
+        let before = termios::tcgetattr(stdin()).ok()?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        termios::tcsetattr(stdin().as_fd(), OptionalActions::Now, &hidden).ok()?;
+        Some(Hidden { before })
+    }
+}
+
+impl Drop for Hidden {
     fn drop(&mut self) {
         // A terminal that is gone needs no restoration.
         let _ = termios::tcsetattr(stdin().as_fd(), OptionalActions::Now, &self.before);

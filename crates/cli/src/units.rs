@@ -2,45 +2,8 @@
 
 use std::time::Duration;
 
-/// Formats a number with so many significant digits, as Go's `%.*g`.
-fn significant(value: f64, digits: usize) -> String {
-    if value == 0.0 {
-        return "0".to_owned();
-    }
-    let scientific = format!("{value:.*e}", digits.saturating_sub(1));
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let trimmed = |text: &str| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text.to_owned(),
-    };
-    if exponent < -4 || exponent >= digits as i32 {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{}e{sign}{:02}", trimmed(mantissa), exponent.abs());
-    }
-    let decimals = (digits as i32 - 1 - exponent).max(0) as usize;
-    trimmed(&format!("{value:.decimals$}"))
-}
-
-fn scaled(size: f64, base: f64, units: &[&str], digits: usize) -> String {
-    let mut size = size;
-    let mut unit = 0;
-    while size >= base && unit + 1 < units.len() {
-        size /= base;
-        unit += 1;
-    }
-    format!("{}{}", significant(size, digits), units[unit])
-}
-
-/// Formats a size with decimal units and so many significant digits.
-pub fn size(bytes: f64, digits: usize) -> String {
-    scaled(
-        bytes,
-        1000.0,
-        &["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"],
-        digits,
-    )
-}
+use gantry_api::progress::scaled;
+pub use gantry_api::progress::size;
 
 /// Formats a size with binary units, four significant digits.
 pub fn binary_size(bytes: f64) -> String {
@@ -94,12 +57,6 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!(size(0.0, 3), "0B");
-        assert_eq!(size(4_260_000.0, 3), "4.26MB");
-        assert_eq!(size(1_000.0, 3), "1kB");
-        assert_eq!(size(123_456.0, 4), "123.5kB");
-        assert_eq!(size(999_900.0, 3), "1e+03kB");
-        assert_eq!(size(77_800_000.0, 3), "77.8MB");
         assert_eq!(binary_size(1_572_864.0), "1.5MiB");
         assert_eq!(binary_size(900.0), "900B");
     }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConfigFile {
+    /// What `login` stored, by server.
+    pub auths: BTreeMap<String, StoredAuth>,
     #[serde(rename = "HttpHeaders", skip_serializing_if = "BTreeMap::is_empty")]
     pub http_headers: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -22,6 +24,12 @@ pub struct ConfigFile {
     pub stats_format: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detach_keys: String,
+    /// The helper that keeps all credentials, `docker-credential-NAME`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub creds_store: String,
+    /// Helpers for single servers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub cred_helpers: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub prune_filters: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -30,6 +38,32 @@ pub struct ConfigFile {
     pub proxies: BTreeMap<String, Proxy>,
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Credentials as the file has them. [`crate::credentials`] reads and writes them.
+#[derive(Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoredAuth {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub username: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub password: String,
+    /// `USER:PASSWORD` in base64.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub auth: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub email: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub identitytoken: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub registrytoken: String,
+}
+
+// Secrets stay out of logs.
+impl std::fmt::Debug for StoredAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredAuth").finish_non_exhaustive()
+    }
 }
 
 /// Proxy settings that new containers get as environment variables.
@@ -88,28 +122,40 @@ pub fn load(directory: &Path) -> Result<ConfigFile, String> {
     if text.is_empty() {
         return Ok(ConfigFile::default());
     }
-    serde_json::from_slice(&text)
-        .map_err(|error| format!("parsing config file ({}): {error}", path.display()))
+    let parsing = |error: String| format!("parsing config file ({}): {error}", path.display());
+    let config: ConfigFile =
+        serde_json::from_slice(&text).map_err(|error| parsing(error.to_string()))?;
+    for stored in config.auths.values() {
+        crate::credentials::decode(stored).map_err(parsing)?;
+    }
+    Ok(config)
 }
 
-/// Writes the file: a new one beside it, then a rename, mode 0600.
+/// Writes the file in Docker's form: a new one beside it, then a rename. A link stays one, an old file keeps its mode.
 pub fn save(directory: &Path, config: &ConfigFile) -> std::io::Result<()> {
     use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     std::fs::create_dir_all(directory)?;
     let path = directory.join("config.json");
-    let fresh = directory.join(format!("config.json.{}", std::process::id()));
+    let path = std::fs::canonicalize(&path).unwrap_or(path);
+    let mode = std::fs::metadata(&path).map_or(0o600, |old| old.permissions().mode() & 0o777);
+    let fresh = path.with_extension(format!("json.{}", std::process::id()));
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(0o600)
+        .mode(mode)
         .open(&fresh)?;
-    let mut text = serde_json::to_vec_pretty(config)?;
-    text.push(b'\n');
-    file.write_all(&text)?;
-    file.sync_all()?;
-    std::fs::rename(fresh, path)
+    let mut text = Vec::new();
+    let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    config.serialize(&mut serde_json::Serializer::with_formatter(&mut text, tabs))?;
+    let written = file.write_all(&text).and_then(|()| file.sync_all());
+    written
+        .and_then(|()| std::fs::rename(&fresh, path))
+        .inspect_err(|_| {
+            // Nothing half written stays behind.
+            let _ = std::fs::remove_file(&fresh);
+        })
 }
 
 #[cfg(test)]
@@ -125,5 +171,44 @@ mod tests {
         assert_eq!(again["credsStore"], "pass");
         assert_eq!(again["auths"]["x"], serde_json::json!({}));
         assert!(again.get("psFormat").is_none());
+    }
+
+    #[test]
+    fn the_file_is_written_as_docker_writes_it() {
+        let directory = tempfile::tempdir().expect("directory");
+        let real = directory.path().join("real.json");
+        std::fs::write(&real, r#"{"HttpHeaders":{"X":"y"},"mine":1}"#).expect("write");
+        std::os::unix::fs::symlink(&real, directory.path().join("config.json")).expect("link");
+        let mut config = load(directory.path()).expect("load");
+        config.auths.insert(
+            "r.example".to_owned(),
+            StoredAuth {
+                auth: "dTpw".to_owned(),
+                ..StoredAuth::default()
+            },
+        );
+        save(directory.path(), &config).expect("save");
+        assert_eq!(
+            std::fs::read_to_string(&real).expect("read"),
+            "{\n\t\"auths\": {\n\t\t\"r.example\": {\n\t\t\t\"auth\": \"dTpw\"\n\t\t}\n\t},\n\t\"HttpHeaders\": {\n\t\t\"X\": \"y\"\n\t},\n\t\"mine\": 1\n}"
+        );
+        assert_eq!(
+            std::fs::read_dir(directory.path()).expect("list").count(),
+            2
+        );
+    }
+
+    #[test]
+    fn a_broken_entry_is_reported() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("config.json");
+        std::fs::write(&path, r#"{"auths":{"x":{"auth":"dXA="}}}"#).expect("write");
+        assert_eq!(
+            load(directory.path()).err(),
+            Some(format!(
+                "parsing config file ({}): Invalid auth configuration file",
+                path.display()
+            ))
+        );
     }
 }

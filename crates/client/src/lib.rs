@@ -8,6 +8,7 @@
 pub mod config;
 pub mod connection;
 pub mod context;
+pub mod credentials;
 pub mod endpoint;
 pub mod error;
 pub mod hijack;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! pid file ──▶ engine (recovery) ──▶ sockets ──▶ READY=1 ──▶ serve ──SIGTERM──▶ close sockets ──▶ requests end or time out
-//!                                                              └─SIGHUP: log level
+//!                                                              └─SIGHUP: log level, registries, image-gc
 //! ```
 //! The sockets open after recovery, so that the first answer is already true. Containers run on over the end.
 
@@ -81,7 +81,7 @@ async fn serve(
     )
     .await?;
     let shutdown_timeout = Duration::from_secs(settings.shutdown_timeout_s);
-    let daemon = Arc::new(Daemon { engine, settings });
+    let daemon = Arc::new(Daemon::new(engine, settings)?);
     let activity = Arc::new(Notify::new());
     tokio::spawn(give_memory_back(Arc::clone(&activity)));
 
@@ -104,7 +104,7 @@ async fn serve(
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(args),
+            _ = hangup.recv() => reload(&daemon, args),
         }
     }
     tracing::info!("Processing signal: shutting down; containers run on");
@@ -165,13 +165,17 @@ async fn give_memory_back(activity: Arc<Notify>) {
     }
 }
 
-/// Reads the configuration again and applies what can change in a running daemon: the level of its log.
-fn reload(args: &[OsString]) {
+/// Reads the configuration again and applies what can change in a running daemon: the level of its log, what it knows
+/// of registries, and which images it removes.
+fn reload(daemon: &Daemon, args: &[OsString]) {
     notify::send("RELOADING=1");
     match config::load(args) {
         Ok(config::Task::Run(settings)) => {
             log::set_level(settings.log.level);
-            tracing::info!("Reloaded configuration");
+            match daemon.configure(settings.registries) {
+                Ok(()) => tracing::info!("Reloaded configuration"),
+                Err(error) => tracing::error!("reload the configuration: {error:#}"),
+            }
         }
         Ok(_) => {}
         Err(error) => tracing::error!(error = %error, "reload the configuration"),

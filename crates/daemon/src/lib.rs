@@ -23,13 +23,53 @@ mod server;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::{PoisonError, RwLock};
 
+use anyhow::Context as _;
 use gantry_engine::Engine;
 
 /// What every request can get at.
 pub(crate) struct Daemon {
     pub engine: Engine,
     pub settings: config::Settings,
+    /// The part of the settings that can change while the daemon runs.
+    registries: RwLock<config::Registries>,
+}
+
+impl Daemon {
+    /// Takes the engine and tells it of registries.
+    fn new(engine: Engine, settings: config::Settings) -> anyhow::Result<Self> {
+        let daemon = Self {
+            engine,
+            registries: RwLock::new(settings.registries.clone()),
+            settings,
+        };
+        daemon.configure(daemon.registries())?;
+        Ok(daemon)
+    }
+
+    /// Gives what holds now of registries.
+    pub fn registries(&self) -> config::Registries {
+        let registries = self.registries.read();
+        registries.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells the engine of registries, at the start and after a change.
+    fn configure(&self, registries: config::Registries) -> anyhow::Result<()> {
+        let (config, concurrency) = convert::registry::config(&registries);
+        if let Some(path) = &registries.signature_policy {
+            anyhow::bail!("--signature-policy {}: not supported", path.display());
+        }
+        self.engine
+            .configure_registries(config, concurrency, None)
+            .context("configure registries")?;
+        self.engine.set_image_gc_policy(registries.image_gc.clone());
+        *self
+            .registries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = registries;
+        Ok(())
+    }
 }
 
 /// Runs the role until a signal ends it: `args` is what follows `daemon` on the command line, `sockets` what the

@@ -36,6 +36,8 @@ pub(crate) struct Call {
     accepts: Accepts,
     /// For error texts: Docker asks with HEAD first, so that a refusal is one of this method.
     first_by_head: bool,
+    /// For error texts: where authorization is refused, Docker does not tell of which request.
+    pub(crate) is_untold: bool,
     /// How long the answer may take where that is longer than a stall.
     pub(crate) patience: Duration,
 }
@@ -61,6 +63,7 @@ impl Call {
             scopes,
             accepts: Accepts::These(&[]),
             first_by_head: false,
+            is_untold: false,
             patience: Duration::ZERO,
         }
     }
@@ -93,6 +96,12 @@ impl Call {
     /// Has errors before an answer told as those of a HEAD.
     pub(crate) fn told_as_head(mut self) -> Self {
         self.first_by_head = true;
+        self
+    }
+
+    /// Has a refusal of authorization told without the request.
+    pub(crate) fn untold(mut self) -> Self {
+        self.is_untold = true;
         self
     }
 

@@ -105,7 +105,7 @@ impl Registries {
         crate::list::catalog(&self.session(host, credentials.clone())).await
     }
 
-    fn session(&self, domain: &str, credentials: Credentials) -> Session {
+    pub(crate) fn session(&self, domain: &str, credentials: Credentials) -> Session {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         Session::new(Arc::clone(&state), domain, credentials)
     }

@@ -75,13 +75,11 @@ pub(crate) async fn login(session: &Session) -> Result<Login> {
             reached.base,
             reason(reply.status)
         );
-        return Err(match reply.status.as_u16() {
-            401 => Error::Unauthorized(text),
-            status => Error::Registry {
-                status,
-                codes: Vec::new(),
-                text,
-            },
+        // Docker's API answers 500 here also where the password is wrong, and 401 where a token server refused.
+        return Err(Error::Registry {
+            status: reply.status.as_u16(),
+            codes: Vec::new(),
+            text,
         });
     }
     Ok(Login {

@@ -657,6 +657,9 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
 
 /// Says which request failed for lack of authorization, as Go does.
 fn wrapped(failure: Failure, call: &Call, url: &Url) -> Failure {
+    if call.is_untold {
+        return failure;
+    }
     let wrap = |text: &str| format!("{} \"{url}\": {text}", call.verb());
     let error = match failure.error {
         Error::Registry {

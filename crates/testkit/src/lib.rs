@@ -5,6 +5,7 @@
 //! - [`session`]: one scenario's names, directory and clients; removes what the scenario made.
 //! - [`outcome`]: what a command did, and assertions that show all of it when they fail.
 //! - [`pty`], [`http`]: a terminal and a plain HTTP client, so that no client library hides what is on the wire.
+//! - [`peer`]: registries of others, at the engine's side.
 //! - [`registry`]: a registry in memory that records what it is asked and misbehaves on command.
 //! - [`golden`]: answers recorded from the reference engine.
 //! - [`leak`]: what an engine left behind, read from the kernel and the disk alone.
@@ -17,6 +18,7 @@ pub mod http;
 pub mod janitor;
 pub mod leak;
 pub mod outcome;
+pub mod peer;
 pub mod pty;
 pub mod registry;
 pub mod runner;

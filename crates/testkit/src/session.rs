@@ -136,7 +136,12 @@ impl<'a> Session<'a> {
     }
 
     fn command(&self, line: &str) -> Command {
-        let client = self.client_words();
+        let mut client = Vec::new();
+        if line.starts_with("manifest ") {
+            // There the client itself speaks to the registry, which is on the engine's host.
+            client.extend(self.engine.host_words());
+        }
+        client.extend(self.client_words());
         let mut command = Command::new(&client[0]);
         command
             .args(&client[1..])
@@ -193,6 +198,33 @@ impl<'a> Session<'a> {
         }
         let shown = format!("{} {}", self.client.name(), self.x(line));
         self.finish(outcome::run(command, shown, b"", Duration::from_secs(60)))
+    }
+
+    /// Runs a shell script in which `docker` is the client.
+    #[track_caller]
+    pub fn script(&self, script: &str) -> Outcome {
+        let client = self.client_words();
+        let bin = self.directory.path().join(".bin");
+        let link = bin.join("docker");
+        if !link.exists() {
+            std::fs::create_dir_all(&bin)
+                .and_then(|()| std::os::unix::fs::symlink(which(&client[0]), &link))
+                .expect("link the client");
+        }
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &self.x(script)])
+            .current_dir(self.directory.path())
+            .env_remove("DOCKER_CONTEXT")
+            .env("PATH", format!("{}:{path}", bin.display()))
+            .env(
+                "DOCKER_HOST",
+                format!("unix://{}", self.engine.socket.display()),
+            )
+            .env("DOCKER_CONFIG", self.directory.path().join(".docker"));
+        let shown = format!("{} in {script}", self.client.name());
+        self.finish(outcome::run(command, shown, b"", COMMAND_MAX))
     }
 
     /// Starts one command of the client and leaves it running; its output goes to `name.out` and `name.err`.
@@ -356,6 +388,18 @@ impl Drop for Session<'_> {
         // A scenario that failed because the engine is gone must still report its own failure.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.remove_everything()));
     }
+}
+
+/// Finds a program as a shell does.
+fn which(program: &str) -> PathBuf {
+    if program.contains('/') {
+        return PathBuf::from(program);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("`{program}` is not on the path"))
 }
 
 fn resolver(prefix: String, directory: String) -> impl Fn(&str) -> String + Send {

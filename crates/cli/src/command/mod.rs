@@ -11,15 +11,20 @@ pub mod images;
 pub mod info;
 pub mod inspect;
 pub mod list;
+pub mod login;
 pub mod logs;
+pub mod manifest;
 pub mod network;
 pub mod prune;
 pub mod pull;
+pub mod push;
+pub mod search;
 pub mod signals;
 pub mod start;
 pub mod stats;
 pub mod system;
 pub mod update;
+pub mod upkeep;
 pub mod usage;
 pub mod version;
 pub mod volume;
@@ -60,6 +65,14 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         "builder prune" => Box::pin(prune::build_cache(cli, matches)).await,
         "image ls" => Box::pin(images::images(cli, matches)).await,
         "image pull" => Box::pin(pull::command(cli, matches)).await,
+        "image push" => Box::pin(push::push(cli, matches)).await,
+        "image gc" => Box::pin(upkeep::collect(cli, matches)).await,
+        "login" => Box::pin(login::login(cli, matches)).await,
+        "logout" => login::logout(cli, matches),
+        "search" => Box::pin(search::search(cli, matches)).await,
+        "manifest annotate" | "manifest create" | "manifest inspect" | "manifest push"
+        | "manifest rm" => Box::pin(manifest::dispatch(cli, path, matches)).await,
+        "system check" => Box::pin(upkeep::check(cli, matches)).await,
         "image history" | "image import" | "image load" | "image rm" | "image save"
         | "image tag" => Box::pin(image::dispatch(cli, path, matches)).await,
         "volume create" | "volume ls" | "volume rm" => {

@@ -354,7 +354,7 @@ async fn create_container(
     let quiet = matches.on("quiet");
     let policy = matches.get("pull").unwrap_or("missing");
     if policy == "always" {
-        crate::command::pull::pull(client, image, platform.as_deref(), quiet, true).await?;
+        crate::command::pull::pull(cli, image, platform.as_deref(), quiet).await?;
     }
     let (rows, columns) = terminal::size();
     body["HostConfig"]["ConsoleSize"] = json!([rows, columns]);
@@ -390,7 +390,7 @@ async fn create_container(
                     familiar.unwrap_or_default()
                 ));
             }
-            crate::command::pull::pull(client, image, platform.as_deref(), quiet, true).await?;
+            crate::command::pull::pull(cli, image, platform.as_deref(), quiet).await?;
             client.send(post()?).await
         }
         answer => answer,

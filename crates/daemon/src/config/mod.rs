@@ -2,6 +2,7 @@
 
 pub mod options;
 mod parse;
+pub mod registry;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use parse::Value;
 pub use parse::{CommandLine, Values};
+pub use registry::Registries;
 
 /// Where the configuration file is looked for when no flag names one; it may be missing.
 const FILE_DEFAULT: &str = "/etc/gantry/daemon.json";
@@ -87,6 +89,7 @@ pub struct Settings {
     pub seccomp: Seccomp,
     pub no_new_privileges: bool,
     pub labels: Vec<String>,
+    pub registries: Registries,
 }
 
 /// What the daemon shall do.
@@ -300,6 +303,7 @@ fn settings(values: &Values) -> Result<Settings, Invalid> {
         },
         no_new_privileges: flag(values, "no-new-privileges").unwrap_or(false),
         labels,
+        registries: registry::settings(values)?,
     })
 }
 
@@ -398,7 +402,7 @@ pub fn help() -> String {
             options::Kind::Bool => "",
             options::Kind::Integer => " int",
             options::Kind::List => " list",
-            options::Kind::Map => " map",
+            options::Kind::Map | options::Kind::Settings => " map",
             options::Kind::Size => " bytes",
             options::Kind::Ulimits => " ulimit",
             options::Kind::Runtimes => " runtime",

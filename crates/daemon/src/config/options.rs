@@ -14,6 +14,8 @@ pub enum Kind {
     List,
     /// Repeatable `key=value`; an object in the file.
     Map,
+    /// Repeatable `key=value`; an object of texts, numbers and truth values in the file.
+    Settings,
     /// A size such as `64M`; a number of bytes or a text in the file.
     Size,
     /// `name=soft:hard`; an object of objects in the file.
@@ -28,7 +30,7 @@ pub struct Spec {
     /// The long flag without dashes.
     pub flag: &'static str,
     pub short: Option<char>,
-    /// The key in `daemon.json`; empty for options of the command line alone.
+    /// The key in `daemon.json`, `outer/inner` for one within an object; empty for options of the command line alone.
     pub key: &'static str,
     pub kind: Kind,
     pub help: &'static str,
@@ -160,6 +162,20 @@ pub const OPTIONS: &[Spec] = &[
         "Socket to listen on: unix://PATH, tcp://ADDRESS:PORT or fd://",
     ),
     spec(
+        "http-proxy",
+        None,
+        "proxies/http-proxy",
+        Kind::Text,
+        "Proxy of plain HTTP to registries (default $HTTP_PROXY)",
+    ),
+    spec(
+        "https-proxy",
+        None,
+        "proxies/https-proxy",
+        Kind::Text,
+        "Proxy of HTTPS to registries (default $HTTPS_PROXY)",
+    ),
+    spec(
         "icc",
         None,
         "icc",
@@ -167,11 +183,25 @@ pub const OPTIONS: &[Spec] = &[
         "Let containers of the default bridge talk to each other (default true)",
     ),
     spec(
+        "image-gc",
+        None,
+        "image-gc",
+        Kind::Settings,
+        "Removal of images that nobody uses, key=value: enabled, tagged, unused-for, high-watermark, low-watermark, interval, keep-blobs, partials-for",
+    ),
+    spec(
         "init",
         None,
         "init",
         Kind::Bool,
         "Run an init in all containers",
+    ),
+    spec(
+        "insecure-registry",
+        None,
+        "insecure-registries",
+        Kind::List,
+        "Registry, or network of registries, that may be without TLS",
     ),
     spec(
         "ip",
@@ -251,6 +281,27 @@ pub const OPTIONS: &[Spec] = &[
         "Log driver option, key=value",
     ),
     spec(
+        "max-concurrent-downloads",
+        None,
+        "max-concurrent-downloads",
+        Kind::Integer,
+        "Blobs that are pulled at once (default 3)",
+    ),
+    spec(
+        "max-concurrent-uploads",
+        None,
+        "max-concurrent-uploads",
+        Kind::Integer,
+        "Blobs that are pushed at once (default 5)",
+    ),
+    spec(
+        "max-download-attempts",
+        None,
+        "max-download-attempts",
+        Kind::Integer,
+        "Tries of a request to a registry (default 5)",
+    ),
+    spec(
         "mtu",
         None,
         "mtu",
@@ -263,6 +314,13 @@ pub const OPTIONS: &[Spec] = &[
         "no-new-privileges",
         Kind::Bool,
         "Set no-new-privileges in all containers",
+    ),
+    spec(
+        "no-proxy",
+        None,
+        "proxies/no-proxy",
+        Kind::Text,
+        "Hosts that are reached without the proxy (default $NO_PROXY)",
     ),
     spec(
         "pidfile",
@@ -279,6 +337,13 @@ pub const OPTIONS: &[Spec] = &[
         "Log timestamps in full and no colours; the log is so in any case",
     ),
     spec(
+        "registry-mirror",
+        None,
+        "registry-mirrors",
+        Kind::List,
+        "Mirror of Docker Hub",
+    ),
+    spec(
         "seccomp-profile",
         None,
         "seccomp-profile",
@@ -291,6 +356,13 @@ pub const OPTIONS: &[Spec] = &[
         "shutdown-timeout",
         Kind::Integer,
         "Seconds that requests may take at shutdown (default 15)",
+    ),
+    spec(
+        "signature-policy",
+        None,
+        "signature-policy",
+        Kind::Text,
+        "File that says which signatures the images of a repository need",
     ),
     spec(
         "userland-proxy",
@@ -337,24 +409,16 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("firewall-backend", "firewall-backend"),
     ("fixed-cidr-v6", "fixed-cidr-v6"),
     ("host-gateway-ip", "host-gateway-ips"),
-    ("http-proxy", "proxies"),
-    ("https-proxy", "proxies"),
     ("init-path", "init-path"),
-    ("insecure-registry", "insecure-registries"),
     ("ip6tables", "ip6tables"),
     ("ipv6", "ipv6"),
-    ("max-concurrent-downloads", "max-concurrent-downloads"),
-    ("max-concurrent-uploads", "max-concurrent-uploads"),
-    ("max-download-attempts", "max-download-attempts"),
     ("metrics-addr", "metrics-addr"),
     ("min-api-version", "min-api-version"),
     ("network-control-plane-mtu", "network-control-plane-mtu"),
     ("network-diagnostic-port", "network-diagnostic-port"),
-    ("no-proxy", "proxies"),
     ("node-generic-resource", "node-generic-resources"),
     ("oom-score-adjust", "oom-score-adjust"),
     ("nri-opt", "nri-opts"),
-    ("registry-mirror", "registry-mirrors"),
     ("rootless", "rootless"),
     ("selinux-enabled", "selinux-enabled"),
     ("storage-driver", "storage-driver"),

@@ -159,7 +159,7 @@ fn add(values: &mut Values, spec: &'static Spec, text: &str, shown: &str) -> Res
             Value::List(list) => list.push(text.to_owned()),
             _ => unreachable!("a flag keeps its kind"),
         },
-        Kind::Map => {
+        Kind::Map | Kind::Settings => {
             let (key, value) = text.split_once('=').unwrap_or((text, ""));
             match values
                 .entry(spec.flag)
@@ -197,7 +197,7 @@ fn add(values: &mut Values, spec: &'static Spec, text: &str, shown: &str) -> Res
     Ok(())
 }
 
-fn parse_bool(text: &str) -> Option<bool> {
+pub fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -243,12 +243,14 @@ pub fn file(text: &str) -> Result<Values, Invalid> {
         serde_json::from_str(text).map_err(|error| invalid(format!("invalid JSON: {error}")))?;
     let mut values = Values::new();
     let mut unknown = Vec::new();
-    for (key, json) in &object {
+    for (key, json) in flattened(&object) {
+        let key = &key;
         let Some(spec) = options::by_key(key) else {
             if options::is_refused_key(key) {
                 return Err(invalid(format!("the directive \"{key}\" is not supported")));
             }
-            unknown.push(key.as_str());
+            // An option within an object is named as Docker names it.
+            unknown.push(key.rsplit('/').next().unwrap_or_default().to_owned());
             continue;
         };
         let value = from_json(spec.kind, json).ok_or_else(|| {
@@ -266,6 +268,25 @@ pub fn file(text: &str) -> Result<Values, Invalid> {
             unknown.join(", ")
         )))
     }
+}
+
+/// Gives each member that is an option: those of the object `proxies` are options of their own.
+fn flattened(object: &serde_json::Map<String, Json>) -> Vec<(String, &Json)> {
+    const OUTER: &str = "proxies";
+    let mut members = Vec::new();
+    for (key, json) in object {
+        match json {
+            Json::Object(inner) if key == OUTER => {
+                members.extend(
+                    inner
+                        .iter()
+                        .map(|(key, json)| (format!("{OUTER}/{key}"), json)),
+                );
+            }
+            json => members.push((key.clone(), json)),
+        }
+    }
+    members
 }
 
 fn from_json(kind: Kind, json: &Json) -> Option<Value> {
@@ -288,6 +309,19 @@ fn from_json(kind: Kind, json: &Json) -> Option<Value> {
             json.as_object()?
                 .iter()
                 .map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect::<Option<_>>()?,
+        ),
+        Kind::Settings => Value::Map(
+            json.as_object()?
+                .iter()
+                .map(|(key, value)| {
+                    let text = match value {
+                        Json::String(text) => text.clone(),
+                        Json::Number(_) | Json::Bool(_) => value.to_string(),
+                        _ => return None,
+                    };
+                    Some((key.clone(), text))
+                })
                 .collect::<Option<_>>()?,
         ),
         Kind::Ulimits => Value::Ulimits(
@@ -329,6 +363,7 @@ pub fn merge(flags: Values, file: Values) -> Result<Values, Invalid> {
         .filter_map(|(flag, from_flag)| {
             let from_file = file.get(flag)?;
             let key = options::by_flag(flag).map_or(*flag, |spec| spec.key);
+            let key = key.rsplit('/').next().unwrap_or_default();
             Some(format!(
                 "{key}: (from flag: {}, from file: {})",
                 show(from_flag),
@@ -471,6 +506,18 @@ mod tests {
                 "the directive \"storage-driver\" is not supported",
             ),
             (
+                r#"{"proxies":{"http-proxy":"http://a","foo":"x"}}"#,
+                "the following directives don't match any configuration option: foo",
+            ),
+            (
+                r#"{"http-proxy":"http://a"}"#,
+                "the following directives don't match any configuration option: http-proxy",
+            ),
+            (
+                r#"{"proxies":"x"}"#,
+                "the following directives don't match any configuration option: proxies",
+            ),
+            (
                 r#"{"debug":"yes"}"#,
                 "the directive \"debug\" has a value of the wrong kind: \"yes\"",
             ),
@@ -481,6 +528,23 @@ mod tests {
         ] {
             assert_eq!(file(text).unwrap_err().0, want);
         }
+        let values = file(
+            r#"{"proxies":{"http-proxy":"http://a","no-proxy":"b"},"image-gc":{"enabled":true,"interval":"1h","high-watermark":85}}"#,
+        )
+        .unwrap();
+        assert_eq!(values["http-proxy"], Value::Text("http://a".into()));
+        assert_eq!(
+            values["image-gc"],
+            Value::Map(
+                [
+                    ("enabled", "true"),
+                    ("interval", "1h"),
+                    ("high-watermark", "85")
+                ]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into()
+            )
+        );
         assert!(file("").unwrap().is_empty());
         assert!(file("{").unwrap_err().0.starts_with("invalid JSON: "));
     }

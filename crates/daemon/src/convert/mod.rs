@@ -7,8 +7,11 @@ pub mod exec;
 pub mod image;
 pub mod mount;
 pub mod network;
+pub mod registry;
 pub mod stats;
 pub mod system;
+pub mod transfer;
+pub mod upkeep;
 pub mod volume;
 
 use gantry_api::filters::Filters;

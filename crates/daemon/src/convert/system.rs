@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use gantry_api::system::{
-    Commit, ComponentVersion, FirewallInfo, IndexInfo, Info, PluginsInfo, RegistryServiceConfig,
-    RuntimeInfo, SwarmInfo, Version, VersionPlatform,
+    Commit, ComponentVersion, FirewallInfo, Info, PluginsInfo, RuntimeInfo, SwarmInfo, Version,
+    VersionPlatform,
 };
 use gantry_api::time::Timestamp;
 
-use crate::config::Settings;
+use super::registry;
+use crate::config::{Registries, Settings};
 use crate::server::version::{ApiVersion, ENGINE_VERSION, MAX, MIN};
 
 /// Where clients log in when they name no registry.
@@ -78,6 +79,7 @@ pub fn go_architecture(machine: &str) -> &str {
 pub fn info(
     info: &gantry_engine::system::Info,
     settings: &Settings,
+    registries: &Registries,
     version: ApiVersion,
     now: Timestamp,
 ) -> Info {
@@ -183,20 +185,10 @@ pub fn info(
         os_type: "linux".to_owned(),
         architecture: info.architecture.clone(),
         index_server_address: INDEX_SERVER.to_owned(),
-        registry_config: Some(RegistryServiceConfig {
-            insecure_registry_cidrs: Some(vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()]),
-            index_configs: Some(BTreeMap::from([(
-                "docker.io".to_owned(),
-                IndexInfo {
-                    name: "docker.io".to_owned(),
-                    mirrors: Some(Vec::new()),
-                    secure: true,
-                    official: true,
-                },
-            )])),
-            mirrors: None,
-            ..RegistryServiceConfig::default()
-        }),
+        registry_config: Some(registry::info(registries)),
+        http_proxy: registry::masked(&registries.proxies.http),
+        https_proxy: registry::masked(&registries.proxies.https),
+        no_proxy: registries.proxies.no_proxy.clone(),
         ncpu: info.processors.into(),
         mem_total: signed(info.memory_bytes),
         docker_root_dir: info.data_root.clone(),

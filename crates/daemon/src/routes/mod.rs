@@ -3,6 +3,7 @@
 //! A path or method that is not in the table is 404 "page not found", never 405. Operations of Docker that this engine
 //! does not have are in [`refused`] and answered by name.
 
+mod archive;
 mod container;
 mod exec;
 mod image;
@@ -10,6 +11,8 @@ mod network;
 mod refused;
 mod stream;
 mod system;
+mod transfer;
+mod upkeep;
 mod volume;
 
 use std::sync::Arc;
@@ -142,12 +145,23 @@ async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Optio
         ("DELETE", ["networks", name]) => network::remove(request, name).await,
 
         ("GET", ["images", "json"]) => image::list(request).await,
-        ("POST", ["images", "create"]) => image::create(request).await,
-        ("POST", ["images", "load"]) => image::load(request).await,
+        ("POST", ["images", "create"]) => transfer::create(request).await,
+        ("POST", ["images", "load"]) => archive::load(request).await,
         ("POST", ["images", "prune"]) => image::prune(request).await,
-        ("GET", ["images", "get"]) => image::save(request, None).await,
+        ("GET", ["images", "get"]) => archive::save(request, None).await,
         ("GET", ["images", name @ .., "get"]) if !name.is_empty() => {
-            image::save(request, Some(name.join("/"))).await
+            archive::save(request, Some(name.join("/"))).await
+        }
+        ("GET", ["images", "search"]) => transfer::search(request).await,
+        ("GET", ["images", "gc"]) => upkeep::policy(&request),
+        ("POST", ["images", "gc"]) => upkeep::collect(request).await,
+        ("POST", ["system", "check"]) => upkeep::check(request).await,
+        ("POST", ["auth"]) => transfer::login(request).await,
+        ("GET", ["distribution", name @ .., "json"]) if !name.is_empty() => {
+            transfer::distribution(request, &name.join("/")).await
+        }
+        ("POST", ["images", name @ .., "push"]) if !name.is_empty() => {
+            transfer::push(request, &name.join("/")).await
         }
         ("GET", ["images", name @ .., "json"]) if !name.is_empty() => {
             image::inspect(request, &name.join("/")).await

@@ -13,13 +13,9 @@ pub fn answer(method: &str, segments: &[&str]) -> Option<Reply> {
         .into()))
     };
     match (method, segments) {
-        ("POST", ["auth"]) => refuse("registry login"),
         ("POST", ["commit"]) => refuse("commit"),
         ("POST", ["build"]) | ("POST", ["build", "cancel"]) => refuse("image build"),
         ("POST", ["session"] | ["grpc"]) => refuse("the build session"),
-        ("GET", ["images", "search"]) => refuse("image search"),
-        ("POST", ["images", .., "push"]) => refuse("image push"),
-        ("GET", ["distribution", .., "json"]) => refuse("registry inspection"),
         ("GET", ["containers", _, "changes"]) => refuse("container diff"),
         ("GET", ["containers", _, "export"]) => refuse("container export"),
         ("GET" | "HEAD" | "PUT", ["containers", _, "archive"]) => refuse("container cp"),
@@ -66,7 +62,7 @@ mod tests {
             message("POST", "commit"),
             Some((501, "commit is not supported by this engine".to_owned()))
         );
-        assert_eq!(message("POST", "images/a/b/push").unwrap().0, 501);
+        assert_eq!(message("POST", "plugins/pull").unwrap().0, 501);
         assert_eq!(message("GET", "services").unwrap().0, 503);
         assert_eq!(message("GET", "nope"), None);
         assert_eq!(message("PUT", "info"), None);

@@ -50,6 +50,7 @@ pub async fn info(request: Request) -> Reply {
     respond::ok(&convert::system::info(
         &info,
         &request.daemon.settings,
+        &request.daemon.registries(),
         request.version,
         now,
     ))

@@ -184,9 +184,22 @@ pub fn common_header_lines() -> String {
     )
 }
 
-/// Encodes one value as a line of a stream of JSON objects.
+/// Separates the objects of a progress stream.
+pub const LINE_END: &str = "\r\n";
+
+/// Encodes one value as a line of a stream of JSON objects, with the characters escaped that Go's encoder escapes.
 pub fn json_line<T: Serialize>(value: &T, line_end: &str) -> Bytes {
-    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
-    bytes.extend_from_slice(line_end.as_bytes());
-    bytes.into()
+    let text = serde_json::to_string(value).unwrap_or_default();
+    let mut out = String::with_capacity(text.len() + line_end.len());
+    for c in text.chars() {
+        match c {
+            // They stand in texts alone: JSON's own signs are others.
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                out.push_str(&format!("\\u{:04x}", c as u32));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push_str(line_end);
+    out.into()
 }

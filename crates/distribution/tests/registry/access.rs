@@ -310,7 +310,7 @@ async fn logins_are_checked() {
     assert_eq!(login.status, "Login Succeeded");
     assert_eq!(login.identity_token, "");
     let error = registries.login(&host, &wrong).await.expect_err("wrong");
-    assert_eq!(error.kind(), ErrorKind::Unauthorized);
+    assert_eq!(error.kind(), ErrorKind::System);
     assert_eq!(
         error.to_string(),
         format!("login attempt to http://{host}/v2/ failed with status: 401 Unauthorized")

@@ -1,5 +1,6 @@
 //! Images: the image crate's synchronous verbs behind the blocking pool, with their events.
 
+mod download;
 mod gc;
 mod transfer;
 
@@ -341,9 +342,8 @@ impl Engine {
     fn removed(&self, removed: &[Removed], id: &str) {
         for one in removed {
             match one {
-                Removed::Untagged(reference) => {
-                    self.image_event("untag", id, &reference.to_string())
-                }
+                // Docker names the image and not the reference that is gone.
+                Removed::Untagged(_) => self.image_event("untag", id, id),
                 // Layers have no events of their own.
                 Removed::Deleted(digest) if id.is_empty() || digest.to_string() == id => {
                     let digest = digest.to_string();

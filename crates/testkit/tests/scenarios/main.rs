@@ -13,14 +13,18 @@ mod images;
 mod interactive;
 mod isolation;
 mod lifecycle;
+mod login;
 mod logs;
+mod manifest;
 mod network;
 mod options;
 mod protocol;
 mod query;
 mod refused;
+mod registry;
 mod repair;
 mod run;
+mod search;
 mod storage;
 mod volumes;
 mod wire;
@@ -41,6 +45,10 @@ fn main() -> ExitCode {
         ("logs", logs::ALL),
         ("events", events::ALL),
         ("images", images::ALL),
+        ("registry", registry::ALL),
+        ("login", login::ALL),
+        ("manifest", manifest::ALL),
+        ("search", search::ALL),
         ("interactive", interactive::ALL),
         ("query", query::ALL),
         ("options", options::ALL),
