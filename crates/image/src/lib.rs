@@ -52,7 +52,5 @@ pub use load::{LoadEvent, LoadOptions, Loaded};
 pub use prune::{PruneOptions, Pruned};
 pub use remove::{InUse, InUseBy, RemoveOptions, Removed};
 pub use store::{Image, Images, Layer};
-pub use transfer::{
-    Concurrency, Done, Events, PullOptions, PushOptions, SignaturePolicy, TransferEvent, Transfers,
-};
+pub use transfer::{Concurrency, Done, Events, PullOptions, PushOptions, TransferEvent, Transfers};
 pub use usage::DiskUsage;

@@ -194,9 +194,7 @@ impl Pull {
 
     async fn check_signature(&self, reference: &Reference, digest: &Digest) -> Result<()> {
         match self.setup.signatures.as_deref() {
-            Some(policy) => {
-                super::check_signature(policy, &self.repository, reference, digest).await
-            }
+            Some(policy) => Ok(policy.check(&self.repository, reference, digest).await?),
             None => Ok(()),
         }
     }
