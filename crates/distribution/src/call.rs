@@ -36,10 +36,10 @@ pub(crate) struct Call {
     accepts: Accepts,
     /// For error texts: Docker asks with HEAD first, so that a refusal is one of this method.
     first_by_head: bool,
-    /// For error texts: where authorization is refused, Docker does not tell of which request.
-    pub(crate) is_untold: bool,
     /// How long the answer may take where that is longer than a stall.
     pub(crate) patience: Duration,
+    /// For error texts: where authorization is refused, Docker does not tell of which request.
+    pub(crate) is_untold: bool,
 }
 
 /// Which statuses from 400 on are an answer and no error.
@@ -63,8 +63,8 @@ impl Call {
             scopes,
             accepts: Accepts::These(&[]),
             first_by_head: false,
-            is_untold: false,
             patience: Duration::ZERO,
+            is_untold: false,
         }
     }
 
@@ -99,15 +99,15 @@ impl Call {
         self
     }
 
-    /// Has a refusal of authorization told without the request.
-    pub(crate) fn untold(mut self) -> Self {
-        self.is_untold = true;
-        self
-    }
-
     /// Lets the answer take long: the registry may have to read all of a blob again.
     pub(crate) fn patient(mut self) -> Self {
         self.patience = PATIENCE;
+        self
+    }
+
+    /// Has a refusal of authorization told without the request.
+    pub(crate) fn untold(mut self) -> Self {
+        self.is_untold = true;
         self
     }
 
