@@ -152,6 +152,13 @@ impl Repository {
         self
     }
 
+    /// Has each request tried once: whoever asks has another way, and waiting would not be worth it.
+    #[must_use]
+    pub fn impatient(mut self) -> Self {
+        self.session.attempts_max = 1;
+        self
+    }
+
     /// Gives the scope of a token for this repository.
     pub(crate) fn scopes(&self, purpose: Purpose) -> Vec<String> {
         let actions = match purpose {

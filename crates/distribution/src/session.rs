@@ -27,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) domain: String,
     pub(crate) credentials: Credentials,
     pub(crate) observer: Option<Observer>,
+    /// How often a request is tried, the first time included.
+    pub(crate) attempts_max: u32,
     /// Where the registry is, by purpose; found out once, so that a pull does not change its way in the midst.
     hosts: Arc<[OnceCell<Vec<Arc<Endpoint>>>; 3]>,
 }
@@ -71,6 +73,7 @@ pub(crate) const ANY: Reading<'static> = Reading::Whole {
 impl Session {
     pub(crate) fn new(state: Arc<State>, domain: &str, credentials: Credentials) -> Self {
         Self {
+            attempts_max: state.config.attempts_max,
             state,
             domain: domain.to_owned(),
             credentials,
@@ -150,8 +153,8 @@ impl Session {
 
     /// Waits before another try, or gives the error where there is to be none.
     pub(crate) async fn rest(&self, tried: u32, failure: Failure) -> Result<()> {
-        let attempts_max = self.state.config.attempts_max;
-        let Some(wait) = retry::wait(tried, attempts_max, failure.again, retry::chance()) else {
+        let Some(wait) = retry::wait(tried, self.attempts_max, failure.again, retry::chance())
+        else {
             return Err(failure.error);
         };
         self.tell(wait, &failure.error.to_string());

@@ -14,11 +14,11 @@ use gantry_api::platform::Platform;
 use gantry_image::{InUse, ListOptions, PruneOptions};
 use tokio::sync::mpsc;
 
-pub use gantry_image::distribution::{self, Credentials, Login, SearchResult};
+pub use gantry_image::distribution::{self, Credentials, Login, SearchResult, SignaturePolicy};
 pub use gantry_image::{
     CheckReport, Compression, Concurrency, DiskUsage, GcItem, GcPolicy, GcReport, HistoryEntry,
     Image, ImportOptions, Listed, LoadEvent, LoadOptions, Loaded, PullOptions, PushOptions,
-    Removed, SignaturePolicy, TransferEvent,
+    Removed, TransferEvent,
 };
 
 use crate::container::{Config, Record};

@@ -196,7 +196,7 @@ impl Push {
             id: layer.diff_id.short().to_owned(),
             total: layer.size_bytes,
             diff_id: Some(layer.diff_id.clone()),
-            form: Form::Exactly(descriptor.clone()),
+            form: Form::Exactly(Box::new(descriptor.clone())),
         });
         match uploads.send(blobs.collect()).await {
             Ok(_) => {}
