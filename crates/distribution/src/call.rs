@@ -130,21 +130,34 @@ impl Call {
     }
 }
 
-/// Tells when a request last moved.
+/// Tells when a request last moved, and whether all of it is on its way.
 #[derive(Clone)]
-pub(crate) struct Pulse(Arc<Mutex<Instant>>);
+pub(crate) struct Pulse(Arc<Mutex<Beat>>);
+
+#[derive(Clone, Copy)]
+pub(crate) struct Beat {
+    pub(crate) last: Instant,
+    pub(crate) is_sent: bool,
+}
 
 impl Pulse {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
+        let beat = Beat {
+            last: Instant::now(),
+            is_sent: true,
+        };
+        Self(Arc::new(Mutex::new(beat)))
     }
 
-    pub(crate) fn last(&self) -> Instant {
+    pub(crate) fn beat(&self) -> Beat {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn set(&self, is_sent: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Beat {
+            last: Instant::now(),
+            is_sent,
+        };
     }
 }
 
@@ -156,6 +169,7 @@ pub(crate) struct Paced {
 
 impl Paced {
     pub(crate) fn new(body: Bytes, pulse: Pulse) -> Self {
+        pulse.set(body.is_empty());
         Self { rest: body, pulse }
     }
 }
@@ -173,7 +187,7 @@ impl Body for Paced {
         }
         let length = self.rest.len().min(SLICE);
         let piece = self.rest.split_to(length);
-        self.pulse.beat();
+        self.pulse.set(self.rest.is_empty());
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

@@ -94,14 +94,21 @@ impl Session {
         url: &Url,
         pulse: &Pulse,
     ) -> std::result::Result<Response, Failure> {
-        let stall = self.state.config.stall_timeout.max(call.patience);
+        let stall = self.state.config.stall_timeout;
         let mut sending = std::pin::pin!(request.send());
         let sent = loop {
-            let deadline = tokio::time::Instant::from_std(pulse.last() + stall);
+            let beat = pulse.beat();
+            let limit = if beat.is_sent {
+                stall.max(call.patience)
+            } else {
+                stall
+            };
+            let deadline = tokio::time::Instant::from_std(beat.last + limit);
             tokio::select! {
                 sent = &mut sending => break sent,
                 () = tokio::time::sleep_until(deadline) => {
-                    if pulse.last().elapsed() >= stall {
+                    // It may have moved meanwhile.
+                    if pulse.beat().last == beat.last {
                         let text = format!(
                             "{} \"{url}\": net/http: timeout awaiting response headers",
                             call.verb()
