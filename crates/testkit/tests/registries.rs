@@ -286,7 +286,7 @@ fn the_store_is_checked() {
     s.d("system check")
         .ok()
         .shows("Checked 1 images, 1 layers and ")
-        .shows(": 0 problems\n");
+        .shows(": no problem\n");
     // A file of a layer is changed behind the engine's back.
     let places = engine.places();
     let find = format!(
@@ -299,7 +299,7 @@ fn the_store_is_checked() {
     s.d("system check")
         .exits(1)
         .shows("problem: ")
-        .shows(": 1 problems\n");
+        .shows(": 1 problem\n");
 }
 
 #[test]
