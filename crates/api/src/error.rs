@@ -35,6 +35,8 @@ pub enum ErrorKind {
     Forbidden,
     /// Credentials are missing or wrong (401).
     Unauthorized,
+    /// A service behind the engine answers no more for now (429).
+    TooManyRequests,
     /// A service behind the engine is not there (503).
     Unavailable,
     /// The engine lacks the feature (501).
@@ -53,6 +55,7 @@ impl ErrorKind {
             Self::NotModified => 304,
             Self::Forbidden => 403,
             Self::Unauthorized => 401,
+            Self::TooManyRequests => 429,
             Self::Unavailable => 503,
             Self::NotImplemented => 501,
             Self::System => 500,
@@ -67,6 +70,7 @@ impl ErrorKind {
             304 => Self::NotModified,
             403 => Self::Forbidden,
             401 => Self::Unauthorized,
+            429 => Self::TooManyRequests,
             503 => Self::Unavailable,
             501 => Self::NotImplemented,
             400..=499 => Self::InvalidParameter,

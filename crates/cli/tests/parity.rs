@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// Command lines that reach the daemon. The requests must be equal but for those in [`SPARED`].
-const LINES: [&str; 70] = [
+const LINES: [&str; 79] = [
     "run -d --name x -p 80:80 -v v:/d -e A=1 busybox true",
     "run --rm busybox true",
     "run busybox sh -c ls",
@@ -72,6 +72,15 @@ const LINES: [&str; 70] = [
     "images -a --filter dangling=true x",
     "pull busybox",
     "pull -a busybox",
+    "pull --platform linux/arm64 r.example:5000/a/b:1",
+    "pull r.example/a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "push r.example/a",
+    "push -a busybox",
+    "push --platform linux/arm64/v8 r.example/a:1",
+    "search --limit 5 -f stars=3 -f is-official=true r.example/x",
+    "search x",
+    "login -u user -p password r.example",
+    "login -u user -p password",
     "tag a b:c",
     "rmi -f --no-prune a",
     "save -o y.tar a b",

@@ -215,8 +215,7 @@ impl Refusal {
 
     /// Makes the error of a request that is not a pull's: the words as they are.
     pub(crate) fn into_error(self, status: u16) -> Error {
-        let limited = status == 429 || self.is("TOOMANYREQUESTS");
-        if limited {
+        if self.is("TOOMANYREQUESTS") {
             return Error::RateLimited(self.text);
         }
         Error::Registry {
@@ -325,6 +324,8 @@ mod tests {
             (400, r#"{"errors":[{"code":"NAME_INVALID"},{"code":"DENIED"}]}"#, "400 name invalid".to_owned()),
             (400, r#"{"errors":[{"code":"DENIED","message":"x"},{"code":"NAME_INVALID"}]}"#, format!("{denied}x")),
             (400, r#"{"errors":[{"code":"FOO","message":"bar"}]}"#, "500 unknown: bar".to_owned()),
+            (429, r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow"}]}"#, "429 toomanyrequests: slow".to_owned()),
+            (429, "", "500 error parsing HTTP 429 response body: unexpected end of JSON input: \"\"".to_owned()),
             (500, "", "500 received unexpected HTTP status: 500 Internal Server Error".to_owned()),
         ] {
             assert_eq!(pull(status, JSON, body), expected, "{status} {body}");

@@ -5,7 +5,8 @@ use crate::call::Call;
 use crate::client::Repository;
 use crate::endpoint::Purpose;
 use crate::retry::Failure;
-use crate::session::{ANY, Reading, Reply, next_piece};
+use crate::session::{ANY, Reading, Reply};
+use crate::wire::next_piece;
 use crate::{Error, Result};
 use bytes::Bytes;
 use gantry_api::digest::Digest;
@@ -53,7 +54,9 @@ impl Repository {
     /// Asks for a blob's size, `None` where it is not there.
     pub async fn head_blob(&self, digest: &Digest) -> Result<Option<u64>> {
         let path = format!("{}/blobs/{digest}", self.path);
-        let call = Call::new(Method::HEAD, path, self.scopes(Purpose::Pull)).accepting(&[404]);
+        let call = Call::new(Method::HEAD, path, self.scopes(Purpose::Pull))
+            .accepting(&[404])
+            .untold();
         // Whoever asks wants to know what the registry has, not its mirrors: a push depends on it.
         let reply = self.session.fetch(Purpose::Push, &call, ANY).await?;
         if reply.status.as_u16() == 404 {

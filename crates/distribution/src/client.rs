@@ -117,12 +117,7 @@ impl Registries {
 
     pub(crate) fn session(&self, domain: &str, credentials: Credentials) -> Session {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        Session {
-            state: Arc::clone(&state),
-            domain: domain.to_owned(),
-            credentials,
-            observer: None,
-        }
+        Session::new(Arc::clone(&state), domain, credentials)
     }
 }
 
@@ -164,6 +159,13 @@ impl Repository {
     #[must_use]
     pub fn observed(mut self, observer: Observer) -> Self {
         self.session.observer = Some(observer);
+        self
+    }
+
+    /// Has each request tried once: whoever asks has another way, and waiting would not be worth it.
+    #[must_use]
+    pub fn impatient(mut self) -> Self {
+        self.session.attempts_max = 1;
         self
     }
 

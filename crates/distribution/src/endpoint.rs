@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 const HUB: &str = "docker.io";
 const HUB_HOST: &str = "registry-1.docker.io";
@@ -24,6 +25,7 @@ pub(crate) enum Purpose {
 }
 
 /// One host that speaks for a registry.
+#[derive(Clone)]
 pub(crate) struct Endpoint {
     /// `host[:port]`, for people.
     pub(crate) host: String,
@@ -39,8 +41,12 @@ pub(crate) struct Endpoint {
     pub(crate) is_insecure: bool,
 }
 
-/// Gives the hosts of `domain` for a purpose; never none.
-pub(crate) async fn of(state: &State, domain: &str, purpose: Purpose) -> Result<Vec<Endpoint>> {
+/// Gives the hosts of `domain` for a purpose: mirrors, and the registry as the last.
+pub(crate) async fn of(
+    state: &State,
+    domain: &str,
+    purpose: Purpose,
+) -> Result<Vec<Arc<Endpoint>>> {
     let names: &[&str] = match domain {
         HUB => &[HUB, HUB_HOST, "_default"],
         _ => &[domain, "_default"],
@@ -75,13 +81,14 @@ pub(crate) async fn of(state: &State, domain: &str, purpose: Purpose) -> Result<
         registry.tls.identities = tls.identities;
     }
     endpoints.push(registry);
-    Ok(endpoints)
+    Ok(endpoints.into_iter().map(Arc::new).collect())
 }
 
 /// The registry itself, without a word of it in a file.
 async fn itself(state: &State, domain: &str) -> Result<Endpoint> {
     let host = if domain == HUB { HUB_HOST } else { domain };
-    let is_insecure = is_insecure(state, domain).await;
+    // Docker Hub is what it is; nobody has to look up its name for that, least of all where only mirrors are reached.
+    let is_insecure = domain != HUB && is_insecure(state, domain).await;
     let schemes: &[&str] = if is_insecure {
         &["https", "http"]
     } else {
@@ -191,12 +198,17 @@ async fn is_insecure(state: &State, authority: &str) -> bool {
     }
     let addresses = match host.parse::<IpAddr>() {
         Ok(address) => vec![address],
-        // Beyond a proxy a name may not resolve here, and then it is in no range.
+        // A name that a proxy resolves may have no address here, and to find that out may take long.
+        Err(_) if is_proxied(state, authority) => Vec::new(),
         Err(_) => state.names.lookup(host).await.unwrap_or_default(),
     };
     addresses
         .iter()
         .any(|address| networks.iter().any(|network| network.contains(address)))
+}
+
+fn is_proxied(state: &State, authority: &str) -> bool {
+    address(&format!("https://{authority}/")).is_ok_and(|url| state.proxy(&url).is_some())
 }
 
 /// Splits `host[:port]`; brackets of IPv6 are dropped.

@@ -56,7 +56,8 @@ impl Error {
             Self::Untrusted(_) => ErrorKind::Forbidden,
             Self::Invalid(_) => ErrorKind::InvalidParameter,
             Self::Registry { codes, .. } => codes.first().map_or(ErrorKind::System, kind_of),
-            Self::RateLimited(_) | Self::Corrupt(_) | Self::Network(_) => ErrorKind::System,
+            Self::RateLimited(_) => ErrorKind::TooManyRequests,
+            Self::Corrupt(_) | Self::Network(_) => ErrorKind::System,
         }
     }
 }

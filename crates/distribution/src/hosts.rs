@@ -1,7 +1,7 @@
 //! The files that tell how to reach a registry: containerd's `hosts.toml` and Docker's `certs.d`.
 //!
 //! ```text
-//! DIR/HOST[:PORT]/
+//! DIR/HOST[:PORT]/       or DIR/_default/, for registries that have none of their own
 //!   *.crt                authorities that are trusted for this registry
 //!   NAME.cert NAME.key   client certificates with their keys
 //!   hosts.toml           mirrors, asked in the file's order before the server
@@ -36,11 +36,15 @@ pub(crate) struct Host {
 }
 
 impl Hosts {
-    /// Reads the first of the directories that has one of the names; none is no error.
+    /// Reads what the first of the directories that has it says for the first of the names that one has; none is no error.
     pub(crate) fn read(directories: &[PathBuf], names: &[&str]) -> Result<Self> {
-        let found = directories
+        let found = names
             .iter()
-            .flat_map(|directory| names.iter().map(move |name| directory.join(name)))
+            .flat_map(|name| {
+                directories
+                    .iter()
+                    .map(move |directory| directory.join(name))
+            })
             .find(|directory| directory.is_dir());
         let Some(directory) = found else {
             return Ok(Self::default());

@@ -1,10 +1,11 @@
 //! Login: whether a registry takes a user's credentials.
 
+use crate::authorize::token_key;
 use crate::call::{Call, Target};
 use crate::credentials::Login;
-use crate::endpoint::Purpose;
-use crate::session::{ANY, Session, reason, token_key};
+use crate::session::{ANY, Session};
 use crate::token::Offline;
+use crate::wire::reason;
 use crate::{Error, Result};
 use reqwest::Method;
 
@@ -25,17 +26,11 @@ pub(crate) fn domain(server: &str) -> &str {
 
 /// Asks for `/v2/` with the credentials.
 pub(crate) async fn login(session: &Session) -> Result<Login> {
-    let mut endpoints = session.endpoints(Purpose::Push).await?;
-    let endpoint = endpoints.pop().ok_or_else(|| {
-        Error::Invalid(format!(
-            "there is no host for registry `{}`",
-            session.domain
-        ))
-    })?;
+    let endpoint = session.registry().await?;
     // A login is a fresh look: what was remembered may be out of date.
     session.state.forget(&endpoint.bases[0]);
     let reached = session
-        .reach(&endpoint)
+        .reach(endpoint)
         .await
         .map_err(|failure| failure.error)?;
     let mut identity_token = String::new();
@@ -62,20 +57,18 @@ pub(crate) async fn login(session: &Session) -> Result<Login> {
     let reply = if let Some(challenge) = bearer {
         let key = token_key(challenge, &[], &session.credentials);
         let granted = session
-            .grant(&endpoint, &key, Offline::Yes)
+            .grant(endpoint, &key, Offline::Yes)
             .await
             .map_err(|failure| refused(failure.error))?;
         identity_token = granted.refresh_token;
-        let with_token = Session {
-            credentials: crate::Credentials {
-                registry_token: granted.token,
-                ..crate::Credentials::default()
-            },
-            ..session.clone()
+        let mut with_token = session.clone();
+        with_token.credentials = crate::Credentials {
+            registry_token: granted.token,
+            ..crate::Credentials::default()
         };
-        with_token.once(&endpoint, &call, ANY).await
+        with_token.once(endpoint, &call, ANY).await
     } else {
-        session.once(&endpoint, &call, ANY).await
+        session.once(endpoint, &call, ANY).await
     };
     let reply = reply.map_err(|failure| failure.error)?;
     if reply.status.as_u16() != 200 {
@@ -84,13 +77,11 @@ pub(crate) async fn login(session: &Session) -> Result<Login> {
             reached.base,
             reason(reply.status)
         );
-        return Err(match reply.status.as_u16() {
-            401 => Error::Unauthorized(text),
-            status => Error::Registry {
-                status,
-                codes: Vec::new(),
-                text,
-            },
+        // Docker's API answers 500 here also where the password is wrong, and 401 where a token server refused.
+        return Err(Error::Registry {
+            status: reply.status.as_u16(),
+            codes: Vec::new(),
+            text,
         });
     }
     Ok(Login {

@@ -81,11 +81,14 @@ pub(crate) fn cause(error: &(dyn StdError + 'static), dialled: &str, via_proxy: 
             && error.raw_os_error().is_some()
         {
             let text = gantry_api::error::errno_text(error);
-            return passing(if is_connect {
-                proxied(format!("dial tcp {dialled}: connect: {text}"))
-            } else {
-                format!("read tcp {dialled}: {text}")
-            });
+            // A connection that was reset had been made: it broke off in the midst of TLS's greetings.
+            return passing(
+                if is_connect && error.kind() != std::io::ErrorKind::ConnectionReset {
+                    proxied(format!("dial tcp {dialled}: connect: {text}"))
+                } else {
+                    format!("read tcp {dialled}: read: {text}")
+                },
+            );
         }
     }
     let is_timeout = chain(error).any(|error| {

@@ -2,7 +2,7 @@
 
 use crate::call::{Call, Target};
 use crate::client::SearchResult;
-use crate::endpoint::{Endpoint, Purpose};
+use crate::endpoint::Endpoint;
 use crate::session::{ANY, Reading, Session};
 use crate::token;
 use crate::{Error, Result};
@@ -51,11 +51,7 @@ pub(crate) fn split(term: &str) -> Result<(&str, &str)> {
 
 /// Asks a registry's index.
 pub(crate) async fn search(session: &Session, term: &str, limit: u32) -> Result<Vec<SearchResult>> {
-    let mut endpoint = session
-        .endpoints(Purpose::Push)
-        .await?
-        .pop()
-        .ok_or_else(|| Error::Invalid(format!("there is no host for `{}`", session.domain)))?;
+    let mut endpoint = Endpoint::clone(session.registry().await?);
     let mut url;
     let mut term = term;
     if session.domain == HUB {

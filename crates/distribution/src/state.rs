@@ -9,10 +9,12 @@ use crate::{Config, Error, Result};
 use reqwest::{Client, Proxy, Url};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Connections are given up after this even where stalls are allowed to be longer.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+/// So long is a mirror that did not answer left alone: to wait for it at each blob would cost more than it can save.
+const DOWN: Duration = Duration::from_secs(30);
 const IDLE_CONNECTIONS: usize = 8;
 
 pub(crate) struct State {
@@ -24,6 +26,8 @@ pub(crate) struct State {
     reached: Mutex<HashMap<Url, Reached>>,
     /// Hosts that answered once: a failure to connect to one of these may pass.
     known: Mutex<HashSet<Url>>,
+    /// Mirrors that did not answer, and since when.
+    down: Mutex<HashMap<Url, Instant>>,
 }
 
 /// What a host's first answer told.
@@ -44,6 +48,7 @@ impl State {
             clients: Mutex::default(),
             reached: Mutex::default(),
             known: Mutex::default(),
+            down: Mutex::default(),
         }
     }
 
@@ -138,5 +143,21 @@ impl State {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .contains(key)
+    }
+
+    /// Tells whether a mirror did not answer a short while ago.
+    pub(crate) fn is_down(&self, key: &Url) -> bool {
+        self.down
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .is_some_and(|since| since.elapsed() < DOWN)
+    }
+
+    pub(crate) fn set_down(&self, key: &Url) {
+        self.down
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.clone(), Instant::now());
     }
 }

@@ -45,11 +45,7 @@ impl TlsSettings {
     /// Makes the library's configuration.
     pub(crate) fn client_config(&self) -> Result<ClientConfig> {
         let provider = Arc::new(provider::default_provider());
-        let verifier: Arc<dyn ServerCertVerifier> = if self.unverified {
-            Arc::new(Unverified(Arc::clone(&provider)))
-        } else {
-            Arc::new(Verifier::new(&self.roots, &provider)?)
-        };
+        let verifier = Arc::new(Verifier::new(self, &provider)?);
         let keys = self
             .identities
             .iter()
@@ -85,15 +81,12 @@ pub(crate) fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>> {
 /// Reads a client certificate and its key; both may be in one file.
 pub(crate) fn read_identity(certificate: &Path, key: &Path) -> Result<ClientIdentity> {
     let chain = read_certificates(certificate)?;
+    let lacking =
+        |what: &str| Error::Invalid(format!("tls: failed to find any PEM data in {what} input"));
     if chain.is_empty() {
-        return Err(Error::Invalid(format!(
-            "`{}` holds no certificate",
-            certificate.display()
-        )));
+        return Err(lacking("certificate"));
     }
-    let bytes = read(key)?;
-    let key = PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|error| Error::Invalid(format!("read the key of `{}`: {error}", key.display())))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| lacking("key"))?;
     Ok(ClientIdentity {
         chain,
         key: tagged(&key),
@@ -128,8 +121,12 @@ impl ClientIdentity {
             2 => PrivateKeyDer::Sec1(key.into()),
             _ => PrivateKeyDer::Pkcs8(key.into()),
         };
-        CertifiedKey::from_der(chain.collect(), key, provider)
-            .map_err(|error| Error::Invalid(format!("use a client certificate: {error}")))
+        CertifiedKey::from_der(chain.collect(), key, provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                Error::Invalid("tls: private key does not match public key".to_owned())
+            }
+            other => Error::Invalid(format!("use a client certificate: {other}")),
+        })
     }
 }
 
@@ -166,51 +163,75 @@ fn is_issued_by(chain: &[CertificateDer<'_>], issuers: &[&[u8]]) -> bool {
 /// trusted ones, which is how most private registries are set up.
 #[derive(Debug)]
 struct Verifier {
-    library: Arc<WebPkiServerVerifier>,
-    own: Vec<Vec<u8>>,
+    provider: Arc<CryptoProvider>,
+    trust: Trust,
+}
+
+#[derive(Debug)]
+enum Trust {
+    /// Whoever answers: the user called the registry insecure.
+    Everyone,
+    Known {
+        /// None where nobody is trusted, not even by the system.
+        library: Option<Arc<WebPkiServerVerifier>>,
+        own: Vec<Vec<u8>>,
+    },
 }
 
 impl Verifier {
-    fn new(own: &[Vec<u8>], provider: &Arc<CryptoProvider>) -> Result<Self> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots.add_parsable_certificates(own.iter().cloned().map(CertificateDer::from));
-        let library = if roots.is_empty() {
-            // The library refuses to be made without roots; without any, nothing is valid, and Go says so per connection.
-            return Err(Error::Invalid(
-                "there are no certificates of authorities on this system; install ca-certificates or put the registry's into certs.d".to_owned(),
-            ));
+    fn new(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Self> {
+        let trust = if settings.unverified {
+            Trust::Everyone
         } else {
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-                .build()
-                .map_err(|error| Error::Invalid(format!("set up TLS: {error}")))?
+            let own = settings.roots.clone();
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots.add_parsable_certificates(own.iter().cloned().map(CertificateDer::from));
+            Trust::Known {
+                library: webpki(roots, provider)?,
+                own,
+            }
         };
         Ok(Self {
-            library,
-            own: own.to_vec(),
+            provider: Arc::clone(provider),
+            trust,
         })
     }
+}
 
-    fn is_trusted_itself(
-        &self,
-        certificate: &CertificateDer<'_>,
-        name: &ServerName<'_>,
-        now: UnixTime,
-    ) -> bool {
-        let in_time = || {
-            let certificate = Certificate::from_der(certificate).ok()?;
-            let validity = certificate.tbs_certificate().validity();
-            let now = std::time::Duration::from_secs(now.as_secs());
-            Some(
-                validity.not_before.to_unix_duration() <= now
-                    && now <= validity.not_after.to_unix_duration(),
-            )
-        };
-        self.own.iter().any(|own| own == certificate.as_ref())
-            && ParsedCertificate::try_from(certificate)
-                .is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
-            && in_time() == Some(true)
+fn webpki(
+    roots: RootCertStore,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<WebPkiServerVerifier>>> {
+    if roots.is_empty() {
+        return Ok(None);
     }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map(Some)
+        .map_err(|error| Error::Invalid(format!("set up TLS: {error}")))
+}
+
+/// Tells whether a server's certificate is one of `own`, for this name and at this time.
+fn is_trusted_itself(
+    own: &[Vec<u8>],
+    certificate: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+    now: UnixTime,
+) -> bool {
+    let in_time = || {
+        let certificate = Certificate::from_der(certificate).ok()?;
+        let validity = certificate.tbs_certificate().validity();
+        let now = std::time::Duration::from_secs(now.as_secs());
+        Some(
+            validity.not_before.to_unix_duration() <= now
+                && now <= validity.not_after.to_unix_duration(),
+        )
+    };
+    own.iter().any(|own| own == certificate.as_ref())
+        && ParsedCertificate::try_from(certificate)
+            .is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
+        && in_time() == Some(true)
 }
 
 impl ServerCertVerifier for Verifier {
@@ -222,22 +243,22 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        let verified = self
-            .library
-            .verify_server_cert(certificate, intermediates, name, ocsp, now);
-        let error = match verified {
-            Ok(verified) => return Ok(verified),
-            Err(error) => error,
-        };
-        if self.is_trusted_itself(certificate, name, now) {
+        let Trust::Known { library, own } = &self.trust else {
             return Ok(ServerCertVerified::assertion());
-        }
-        Err(match error {
+        };
+        let Some(library) = library else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        let verified = library.verify_server_cert(certificate, intermediates, name, ocsp, now);
+        verified.or_else(|error| match error {
+            _ if is_trusted_itself(own, certificate, name, now) => {
+                Ok(ServerCertVerified::assertion())
+            }
             // An authority's certificate used by a server, and not a trusted one: for Go an unknown authority.
             rustls::Error::InvalidCertificate(CertificateError::Other(_)) => {
-                CertificateError::UnknownIssuer.into()
+                Err(CertificateError::UnknownIssuer.into())
             }
-            other => other,
+            other => Err(other),
         })
     }
 
@@ -247,48 +268,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.library
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.library
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.library.supported_verify_schemes()
-    }
-}
-
-/// Trusts whoever answers, for registries that the user called insecure.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
@@ -298,11 +278,38 @@ impl ServerCertVerifier for Unverified {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_any_authority_nobody_is_trusted() {
+        let provider = Arc::new(provider::default_provider());
+        let library = webpki(RootCertStore::empty(), &provider).expect("a verifier");
+        let trust = Trust::Known {
+            library,
+            own: Vec::new(),
+        };
+        let error = Verifier { provider, trust }
+            .verify_server_cert(
+                &CertificateDer::from(vec![0]),
+                &[],
+                &ServerName::try_from("a.example").expect("a name"),
+                &[],
+                UnixTime::since_unix_epoch(std::time::Duration::ZERO),
+            )
+            .expect_err("nobody");
+        assert_eq!(error, CertificateError::UnknownIssuer.into());
     }
 }

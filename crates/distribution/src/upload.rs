@@ -10,7 +10,8 @@ use crate::call::{Call, Target};
 use crate::client::Repository;
 use crate::endpoint::{Endpoint, Purpose};
 use crate::retry::{Again, Failure};
-use crate::session::{ANY, Reply, Session, location_of};
+use crate::session::{ANY, Reply, Session};
+use crate::wire::location_of;
 use crate::{Error, Result};
 use bytes::{Bytes, BytesMut};
 use gantry_api::digest::Digest;
@@ -75,16 +76,23 @@ impl Repository {
         self.opened(&reply, endpoint, scopes).map(Mounted::Upload)
     }
 
-    async fn post(&self, path: String, scopes: Vec<String>) -> Result<(Reply, Endpoint)> {
-        let mut endpoints = self.session.endpoints(Purpose::Push).await?;
+    async fn post(&self, path: String, scopes: Vec<String>) -> Result<(Reply, Arc<Endpoint>)> {
         // An upload stays with its host, so the first that may be pushed to is the one.
-        let endpoint = endpoints.swap_remove(0);
+        let endpoint = match self.session.endpoints(Purpose::Push).await?.first() {
+            Some(endpoint) => endpoint,
+            None => self.session.registry().await?,
+        };
         let call = Call::new(Method::POST, path, scopes);
-        let reply = self.session.persist(&endpoint, &call, ANY).await?;
-        Ok((reply, endpoint))
+        let reply = self.session.persist(endpoint, &call, ANY).await?;
+        Ok((reply, Arc::clone(endpoint)))
     }
 
-    fn opened(&self, reply: &Reply, endpoint: Endpoint, scopes: Vec<String>) -> Result<BlobUpload> {
+    fn opened(
+        &self,
+        reply: &Reply,
+        endpoint: Arc<Endpoint>,
+        scopes: Vec<String>,
+    ) -> Result<BlobUpload> {
         let wanted = reply.header("oci-chunk-min-length").parse().unwrap_or(0);
         if wanted > CHUNK_MAX {
             return Err(Error::Invalid(format!(
@@ -96,7 +104,7 @@ impl Repository {
         Ok(BlobUpload {
             wire: Box::new(Wire {
                 session: self.session.clone(),
-                endpoint: Arc::new(endpoint),
+                endpoint,
                 scopes,
                 location,
             }),
@@ -250,7 +258,10 @@ impl Wire {
         loop {
             let mut url = self.location.clone();
             url.query_pairs_mut().append_pair("digest", digest.as_str());
-            let call = self.call(Method::PUT, url).body(OCTETS, body.clone());
+            let call = self
+                .call(Method::PUT, url)
+                .body(OCTETS, body.clone())
+                .patient();
             let failure = match self.session.once(&self.endpoint, &call, ANY).await {
                 Ok(_) => return Ok(()),
                 Err(failure) => failure,

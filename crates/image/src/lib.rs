@@ -50,9 +50,7 @@ pub use import::ImportOptions;
 pub use list::{ListOptions, Listed};
 pub use load::{LoadEvent, LoadOptions, Loaded};
 pub use prune::{PruneOptions, Pruned};
-pub use remove::{InUse, RemoveOptions, Removed};
+pub use remove::{InUse, InUseBy, RemoveOptions, Removed};
 pub use store::{Image, Images, Layer};
-pub use transfer::{
-    Concurrency, Done, Events, PullOptions, PushOptions, SignaturePolicy, TransferEvent, Transfers,
-};
+pub use transfer::{Concurrency, Done, Events, PullOptions, PushOptions, TransferEvent, Transfers};
 pub use usage::DiskUsage;

@@ -164,6 +164,11 @@ impl Images {
         &self.0.snapshots
     }
 
+    /// Gives configurations, manifests and kept blobs.
+    pub fn content(&self) -> &Content {
+        &self.0.content
+    }
+
     /// Finds an image by name, full id or unique prefix of one.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! ```
 //! It speaks enough of the distribution protocol for pulls and pushes, is its own token server at `/token`, and keeps
 //! one thread for each connection. Nothing is on disk. Dropping it ends the listener and cuts the connections.
+//! Started on a thread in another network namespace (`engine.on_host(Registry::start)`), it is there.
 
 mod exchange;
 mod serve;
@@ -16,9 +17,7 @@ mod store;
 
 use std::collections::HashSet;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 pub use exchange::Recorded;
 pub use store::{Image, digest_of};
@@ -28,6 +27,7 @@ use store::Store;
 /// The registry; dropping it ends it.
 pub struct Registry {
     address: SocketAddr,
+    listener: TcpListener,
     shared: Arc<Shared>,
 }
 
@@ -35,7 +35,6 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     tls: Option<Arc<rustls::ServerConfig>>,
     address: SocketAddr,
-    ended: AtomicBool,
 }
 
 #[derive(Default)]
@@ -119,6 +118,8 @@ pub enum Fault {
     Slow(usize),
     /// The connection ends after so many bytes of the request's body were read; what came is kept if it is an upload.
     DieAfter(usize),
+    /// No more is read after so many bytes of the request's body, and nothing is answered.
+    HangAfter(usize),
     /// The request is served, and the connection ends before the answer.
     Mute,
 }
@@ -166,14 +167,18 @@ impl Registry {
         Self::serve(listener(), None)
     }
 
+    /// Starts one without TLS at an address, for example `[::1]:0`.
+    pub fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address);
+        Self::serve(
+            listener.unwrap_or_else(|error| panic!("listen at {address}: {error}")),
+            None,
+        )
+    }
+
     /// Starts one with TLS.
     pub fn start_tls(config: Arc<rustls::ServerConfig>) -> Self {
         Self::serve(listener(), Some(config))
-    }
-
-    /// Starts one in the network namespace of process `pid`.
-    pub fn start_in(pid: u32) -> Self {
-        Self::serve(crate::space::within_network_of(pid, listener), None)
     }
 
     fn serve(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
@@ -182,20 +187,20 @@ impl Registry {
             state: Mutex::default(),
             tls,
             address,
-            ended: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
+        let source = listener.try_clone().expect("a handle of the listener");
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if accepting.ended.load(Ordering::Acquire) {
-                    return;
-                }
-                let Ok(stream) = stream else { continue };
+            while let Ok((stream, _)) = source.accept() {
                 let shared = Arc::clone(&accepting);
                 std::thread::spawn(move || shared.connection(stream));
             }
         });
-        Self { address, shared }
+        Self {
+            address,
+            listener,
+            shared,
+        }
     }
 
     /// `127.0.0.1:PORT`.
@@ -287,12 +292,11 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Release);
+        // Wakes the thread that waits for connections.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         for connection in &self.shared.state().connections {
             let _ = connection.shutdown(Shutdown::Both);
         }
-        // A last connection wakes the listener; in another network namespace it stays until the test ends.
-        let _ = TcpStream::connect_timeout(&self.address, Duration::from_millis(200));
     }
 }
 

@@ -136,7 +136,12 @@ impl<'a> Session<'a> {
     }
 
     fn command(&self, line: &str) -> Command {
-        let client = self.client_words();
+        let mut client = Vec::new();
+        if line.starts_with("manifest ") {
+            // There the client itself speaks to the registry, which is on the engine's host.
+            client.extend(self.engine.host_words());
+        }
+        client.extend(self.client_words());
         let mut command = Command::new(&client[0]);
         command
             .args(&client[1..])

@@ -1,7 +1,7 @@
 //! `push`.
 
 use crate::cli::Cli;
-use crate::command::image::image_path;
+use crate::command::image::{image_path, platform_json};
 use crate::command::pull::named;
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
@@ -22,11 +22,10 @@ pub async fn push(cli: &Cli, matches: &Matches) -> Outcome {
     let platform = match matches.text("platform") {
         text if text.is_empty() => None,
         text => {
-            let platform: Platform = text.parse().map_err(|error: PlatformError| {
-                Failure::new(format!("Invalid platform {text}{error}"))
-            })?;
+            let parsed: Result<Platform, PlatformError> = text.parse();
+            parsed.map_err(|error| Failure::new(format!("Invalid platform {text}{error}")))?;
             output::out(&note::info(&PLATFORM_NOTE, terminal::output_is_terminal()));
-            serde_json::to_string(&platform).ok()
+            Some(platform_json(&text)?)
         }
     };
     let (all, quiet) = (matches.on("all-tags"), matches.on("quiet"));

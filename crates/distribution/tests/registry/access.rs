@@ -310,7 +310,7 @@ async fn logins_are_checked() {
     assert_eq!(login.status, "Login Succeeded");
     assert_eq!(login.identity_token, "");
     let error = registries.login(&host, &wrong).await.expect_err("wrong");
-    assert_eq!(error.kind(), ErrorKind::Unauthorized);
+    assert_eq!(error.kind(), ErrorKind::System);
     assert_eq!(
         error.to_string(),
         format!("login attempt to http://{host}/v2/ failed with status: 401 Unauthorized")
@@ -356,4 +356,27 @@ async fn a_login_at_what_is_no_registry_fails() {
             format!("login attempt to http://{host}/v2/ failed with status: {reason}")
         );
     }
+}
+
+#[tokio::test]
+async fn a_token_server_does_not_send_a_password_elsewhere() {
+    let (registry, elsewhere) = (Registry::start(), Registry::start());
+    registry.push_image("a", "1", &[b"x"]);
+    for server in [&registry, &elsewhere] {
+        server.set_access(Access::Bearer(TokenServer {
+            methods: &["POST"],
+            ..closed()
+        }));
+    }
+    let target = format!("{}/token", elsewhere.url());
+    registry.misbehave("POST", "/token", Times::Always, Fault::redirect(&target));
+    let repository = repository_for(&registry.host(), "a", user());
+    let error = repository.manifest("1").await.expect_err("refused");
+    assert!(
+        error
+            .to_string()
+            .ends_with("refused: the password is not for that host"),
+        "{error}"
+    );
+    assert!(elsewhere.requests().is_empty());
 }

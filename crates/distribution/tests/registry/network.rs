@@ -216,3 +216,88 @@ async fn a_new_configuration_counts_from_now_on() {
     );
     assert_eq!(old.manifest("1").await.expect("it").host, one.host());
 }
+
+#[tokio::test]
+async fn a_registry_may_have_an_address_of_ipv6() {
+    let registry = Registry::start_at("[::1]:0");
+    registry.push_image("a", "1", &[b"x"]);
+    let repository = repository(&registry.host(), "a");
+    let manifest = repository.manifest("1").await.expect("a manifest");
+    assert_eq!(manifest.host, registry.host());
+    let error = crate::repository("[::1]:1", "a")
+        .manifest("1")
+        .await
+        .expect_err("nobody");
+    assert_eq!(
+        error.to_string(),
+        "Get \"http://[::1]:1/v2/\": dial tcp [::1]:1: connect: connection refused"
+    );
+}
+
+#[tokio::test]
+async fn a_default_file_is_for_registries_without_their_own() {
+    let (own, default) = (Registry::start(), Registry::start());
+    own.push_image("x", "1", &[b"x"]);
+    default.push_image("x", "1", &[b"x"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    with_hosts(
+        directory.path(),
+        "_default",
+        &format!("[host.\"{}\"]", default.url()),
+    );
+    let text = format!("[host.\"{}\"]", own.url());
+    let registries = with_hosts(directory.path(), "a.example", &text);
+    for (domain, registry) in [("a.example", &own), ("b.example", &default)] {
+        let repository = at(&registries, domain, "x", Credentials::default());
+        let manifest = repository.manifest("1").await.expect("a manifest");
+        assert_eq!(manifest.host, registry.host());
+    }
+    assert_eq!(default.requests_of("GET", "ns=b.example").len(), 1);
+}
+
+#[tokio::test]
+async fn a_mirror_that_does_not_answer_is_left_alone_for_a_while() {
+    let (mirror, registry) = (Registry::start(), Registry::start());
+    registry.push_image("x", "1", &[b"x"]);
+    mirror.push_image("x", "1", &[b"x"]);
+    mirror.misbehave("GET", "/manifests/", Times::Always, Fault::StallAfter(0));
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "server = \"{}\"\n[host.\"{}\"]",
+        registry.url(),
+        mirror.url()
+    );
+    let registries = with_hosts(directory.path(), "a.example", &text);
+    for _ in 0..3 {
+        let repository = at(&registries, "a.example", "x", Credentials::default());
+        repository.manifest("1").await.expect("a manifest");
+    }
+    // It greeted, and then the manifest stalled.
+    let paths: Vec<_> = mirror.requests().iter().map(|it| it.path.clone()).collect();
+    assert_eq!(paths.len(), 2, "{paths:?}");
+}
+
+#[tokio::test]
+async fn headers_of_a_mirror_stay_with_it() {
+    let (mirror, storage) = (Registry::start(), Registry::start());
+    let descriptor = blob(&mirror, b"x");
+    storage.push_blob(b"x");
+    let target = format!("{}/v2/s/blobs/{}", storage.url(), descriptor.digest);
+    mirror.misbehave("GET", "/blobs/", Times::Always, Fault::redirect(&target));
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "[host.\"{0}\"]\n[host.\"{0}\".header]\nx-key = \"secret\"",
+        mirror.url()
+    );
+    let registries = with_hosts(directory.path(), "a.example", &text);
+    let repository = at(&registries, "a.example", "x", Credentials::default());
+    assert_eq!(
+        read(&repository, &descriptor, 0).await.expect("a blob"),
+        b"x"
+    );
+    assert_eq!(
+        mirror.requests_of("GET", "/blobs/")[0].header("x-key"),
+        Some("secret")
+    );
+    assert_eq!(storage.requests()[0].header("x-key"), None);
+}

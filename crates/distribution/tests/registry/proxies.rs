@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use gantry_distribution::{Config, Credentials, Insecure, Proxies, Repository};
 use gantry_testkit::registry::Registry;
 
+use crate::secure::{authority, server};
 use crate::{at, config, registries};
 
 /// No name of the real world: only a proxy can reach it.
@@ -119,15 +120,42 @@ async fn plain_requests_go_through_an_http_proxy() {
 
 #[tokio::test]
 async fn tls_goes_through_a_tunnel_of_an_http_proxy() {
-    let registry = stocked();
+    let authority = authority("authority");
+    let registry = Registry::start_tls(server(&authority, &["registry.invalid"], None));
+    registry.push_image("x", "1", &[b"x"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let host = directory.path().join("a.example");
+    std::fs::create_dir(&host).expect("a directory");
+    std::fs::write(host.join("ca.crt"), authority.pem()).expect("a file");
+    let hosts = format!("server = \"https://{HOST}\"");
+    std::fs::write(host.join("hosts.toml"), hosts).expect("a file");
     let tunnel = Tunnel::start(registry.address(), connect);
+    let registries = registries(Config {
+        certs_dirs: vec![directory.path().to_owned()],
+        proxies: Proxies {
+            https: Some(format!("http://{}", tunnel.address)),
+            ..Proxies::default()
+        },
+        ..config()
+    });
+    let repository = at(&registries, "a.example", "x", Credentials::default());
+    repository.manifest("1").await.expect("a manifest");
+    assert_eq!(tunnel.asked()[0], format!("CONNECT {HOST} HTTP/1.1"));
+}
+
+#[tokio::test]
+async fn a_proxy_gets_its_own_password() {
+    let registry = stocked();
     let repository = through(Proxies {
-        https: Some(format!("http://{}", tunnel.address)),
+        http: Some(format!("http://who:secret@{}", registry.host())),
         ..Proxies::default()
     });
-    // The registry does not speak TLS, and without a proxy for plain requests nobody finds it.
-    repository.manifest("1").await.expect_err("no TLS");
-    assert_eq!(tunnel.asked(), [format!("CONNECT {HOST} HTTP/1.1")]);
+    repository.manifest("1").await.expect("a manifest");
+    let request = &registry.requests_of("GET", "/manifests/")[0];
+    assert_eq!(
+        request.header("proxy-authorization"),
+        Some("Basic d2hvOnNlY3JldA==")
+    );
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use rustls::{RootCertStore, ServerConfig};
 
 use crate::{at, blob, config, read, registries};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
 fn named(name: &str, hosts: &[&str]) -> CertificateParams {
     let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
@@ -24,14 +24,14 @@ fn named(name: &str, hosts: &[&str]) -> CertificateParams {
     params
 }
 
-fn authority(name: &str) -> Authority {
+pub fn authority(name: &str) -> Authority {
     let mut params = named(name, &[]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
 }
 
 /// A server's configuration with a certificate for `hosts`; with `clients` it wants certificates of theirs.
-fn server(by: &Authority, hosts: &[&str], clients: Option<&Authority>) -> Arc<ServerConfig> {
+pub fn server(by: &Authority, hosts: &[&str], clients: Option<&Authority>) -> Arc<ServerConfig> {
     server_with(by, named("server", hosts), clients)
 }
 
@@ -327,4 +327,29 @@ async fn who_does_not_speak_tls_is_told() {
             registry.host()
         )
     );
+}
+
+#[tokio::test]
+async fn a_client_certificate_without_its_key_is_told_in_docker_s_words() {
+    let authority = authority("authority");
+    let secured = Secured::new(server(&authority, &["127.0.0.1"], None));
+    let told = async |expected: &str| {
+        let error = secured
+            .repository()
+            .manifest("1")
+            .await
+            .expect_err("no pair");
+        assert_eq!(error.to_string(), expected);
+    };
+    let pem = || KeyPair::generate().expect("a key").serialize_pem();
+    secured.file("a.cert", &authority.pem());
+    told("missing key a.key for client certificate a.cert. CA certificates must use the extension .crt").await;
+    secured.file("a.key", "junk");
+    told("tls: failed to find any PEM data in key input").await;
+    secured.file("a.key", &pem());
+    told("tls: private key does not match public key").await;
+    secured.file("a.cert", "junk");
+    told("tls: failed to find any PEM data in certificate input").await;
+    std::fs::remove_file(secured.directory.path().join("a.example/a.cert")).expect("gone");
+    told("missing client certificate a.cert for key a.key").await;
 }

@@ -14,11 +14,11 @@ use gantry_api::platform::Platform;
 use gantry_image::{InUse, ListOptions, PruneOptions};
 use tokio::sync::mpsc;
 
-pub use gantry_image::distribution::{self, Credentials, Login, SearchResult};
+pub use gantry_image::distribution::{self, Credentials, Login, SearchResult, SignaturePolicy};
 pub use gantry_image::{
     CheckReport, Compression, Concurrency, DiskUsage, GcItem, GcPolicy, GcReport, HistoryEntry,
     Image, ImportOptions, Listed, LoadEvent, LoadOptions, Loaded, PullOptions, PushOptions,
-    Removed, SignaturePolicy, TransferEvent,
+    Removed, TransferEvent,
 };
 
 use crate::container::{Config, Record};
@@ -342,9 +342,8 @@ impl Engine {
     fn removed(&self, removed: &[Removed], id: &str) {
         for one in removed {
             match one {
-                Removed::Untagged(reference) => {
-                    self.image_event("untag", id, &reference.to_string())
-                }
+                // Docker names the image and not the reference that is gone.
+                Removed::Untagged(_) => self.image_event("untag", id, id),
                 // Layers have no events of their own.
                 Removed::Deleted(digest) if id.is_empty() || digest.to_string() == id => {
                     let digest = digest.to_string();

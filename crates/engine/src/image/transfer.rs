@@ -3,8 +3,8 @@
 use gantry_api::oci::image::Descriptor;
 use gantry_api::platform::Platform;
 use gantry_api::reference::Reference;
-use gantry_image::distribution::{self, Credentials, Login, SearchResult};
-use gantry_image::{Concurrency, PullOptions, PushOptions, SignaturePolicy, TransferEvent};
+use gantry_image::distribution::{self, Credentials, Login, SearchResult, SignaturePolicy};
+use gantry_image::{Concurrency, PullOptions, PushOptions, TransferEvent};
 use tokio::sync::mpsc;
 
 use super::error;

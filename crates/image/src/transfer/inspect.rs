@@ -20,7 +20,12 @@ impl Transfers {
     ) -> Result<(Descriptor, Vec<Platform>)> {
         let reference = reference.clone().or_latest();
         let repository = self.registries()?.repository(&reference, credentials);
-        let fetched = repository.manifest(&asked(&reference)).await?;
+        let asked = asked(&reference);
+        // As Docker does: the words for what is not there are the registry's, without a name.
+        let head = repository.head_manifest(&asked).await?;
+        let head =
+            head.ok_or_else(|| Error::NotFound("manifest unknown: manifest unknown".to_owned()))?;
+        let fetched = repository.manifest(head.digest.as_str()).await?;
         let platforms = if media_type::is_index(&fetched.descriptor.media_type) {
             let index: Index = parse("index", &fetched.bytes)?;
             let manifests = index.manifests.into_iter();

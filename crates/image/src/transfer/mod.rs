@@ -16,10 +16,9 @@ use crate::error::{Error, Result};
 use crate::gc::GcPolicy;
 use crate::store::Images;
 use flights::Flights;
-use gantry_api::digest::Digest;
 use gantry_api::platform::Platform;
 use gantry_api::reference::Reference;
-use gantry_distribution::{Config, Credentials, Registries, Repository};
+use gantry_distribution::{Config, Credentials, Registries, SignaturePolicy};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -29,10 +28,6 @@ use tokio::sync::{Semaphore, mpsc};
 const WORKING_MAX: usize = 5;
 /// How many lines wait for a slow client.
 const LINES_MAX: usize = 64;
-
-/// Is the policy of signatures.
-#[derive(Clone, Debug)]
-pub enum SignaturePolicy {}
 
 /// Says what to pull.
 #[derive(Clone, Debug)]
@@ -188,16 +183,6 @@ impl Transfers {
             ..setup
         })
     }
-}
-
-/// Asks the policy whether something may be pulled.
-pub(crate) async fn check_signature(
-    policy: &SignaturePolicy,
-    _repository: &Repository,
-    _reference: &Reference,
-    _digest: &Digest,
-) -> Result<()> {
-    match *policy {}
 }
 
 impl Shared {

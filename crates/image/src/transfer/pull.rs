@@ -194,9 +194,7 @@ impl Pull {
 
     async fn check_signature(&self, reference: &Reference, digest: &Digest) -> Result<()> {
         match self.setup.signatures.as_deref() {
-            Some(policy) => {
-                super::check_signature(policy, &self.repository, reference, digest).await
-            }
+            Some(policy) => Ok(policy.check(&self.repository, reference, digest).await?),
             None => Ok(()),
         }
     }
@@ -345,7 +343,14 @@ impl Pull {
         let blobs: Vec<BlobRecord> = blobs.collect();
         for (mut record, bytes) in resolved.path {
             record.image = Some(id.clone());
-            manifests.push((record, bytes));
+            // One that was kept whole names more beneath it than the way to this machine's image.
+            match manifests
+                .iter_mut()
+                .find(|(other, _)| other.digest == record.digest)
+            {
+                Some((whole, _)) => *whole = whole.clone().with(Some(&record)),
+                None => manifests.push((record, bytes)),
+            }
         }
         let by_digest = reference.clone().name_only().with_digest(digest);
         let mut references = vec![(by_digest.clone(), id.clone())];

@@ -116,10 +116,16 @@ impl Push {
             .await?;
         let references = self.references();
         if references.is_empty() {
-            return Err(Error::NotFound(format!(
-                "An image does not exist locally with the tag: {}",
-                self.options.reference.familiar_name()
-            )));
+            let reference = &self.options.reference;
+            let of_repository = reference.clone().name_only();
+            let is_known = !self.transfers.0.images.tags_of(&of_repository).is_empty();
+            return Err(Error::NotFound(match is_known {
+                true => format!("tag does not exist: {reference}"),
+                false => format!(
+                    "An image does not exist locally with the tag: {}",
+                    reference.familiar_name()
+                ),
+            }));
         }
         for reference in references {
             self.one(&reference).await?;
@@ -190,7 +196,7 @@ impl Push {
             id: layer.diff_id.short().to_owned(),
             total: layer.size_bytes,
             diff_id: Some(layer.diff_id.clone()),
-            form: Form::Exactly(descriptor.clone()),
+            form: Form::Exactly(Box::new(descriptor.clone())),
         });
         match uploads.send(blobs.collect()).await {
             Ok(_) => {}

@@ -12,6 +12,9 @@ use gantry_api::oci::image::{Manifest, media_type};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// Is a manifest or index with its bytes.
+type Part = (ManifestRecord, Vec<u8>);
+
 impl Push {
     /// Sends everything beneath the index that an image came with; the index itself is what is left to put.
     pub(super) async fn whole(&self, image: &Image, uploads: &Arc<Uploads>) -> Result<Ready> {
@@ -56,7 +59,7 @@ impl Push {
                     id: descriptor.digest.short().to_owned(),
                     total: descriptor.size,
                     diff_id: known.and_then(|known| known.diff_id.clone()),
-                    form: Form::Exactly(descriptor.clone()),
+                    form: Form::Exactly(Box::new(descriptor.clone())),
                 }
             });
             uploads.send(blobs.collect()).await?;
@@ -80,7 +83,7 @@ impl Push {
 
 impl crate::store::Images {
     /// Gives everything beneath an index and at last itself, each behind what it names; nothing, if a part is not here.
-    fn beneath(&self, index: &ManifestRecord) -> Result<Option<Vec<(ManifestRecord, Vec<u8>)>>> {
+    fn beneath(&self, index: &ManifestRecord) -> Result<Option<Vec<Part>>> {
         let mut order: Vec<ManifestRecord> = Vec::new();
         let mut open = vec![index.clone()];
         while let Some(record) = open.pop() {

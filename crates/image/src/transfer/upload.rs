@@ -1,8 +1,11 @@
 //! Brings blobs to a registry, each by the cheapest way:
 //!
-//! 1. it is there already (one HEAD), 2. another repository of the registry has it (mount), 3. its bytes are kept here,
-//! 4. the encoder that made it makes it again, 5. a registry that has it gives it, streamed through, 6. where any form of
-//! the layer will do, it is made.
+//! 1. it is there already (one HEAD);
+//! 2. another repository of the registry has it (mount);
+//! 3. its bytes are kept here;
+//! 4. the encoder that made it makes it again;
+//! 5. a registry that has it gives it, streamed through;
+//! 6. where any form of the layer will do, it is made.
 //!
 //! What must come out with a certain digest is checked before the registry is told that it is complete.
 
@@ -44,7 +47,7 @@ pub(crate) struct Blob {
 /// Says which bytes will do.
 #[derive(Clone)]
 pub(crate) enum Form {
-    Exactly(Descriptor),
+    Exactly(Box<Descriptor>),
     /// Any form of the layer that is compressed so.
     Any(Compression),
 }
@@ -364,6 +367,11 @@ impl Uploads {
         let Some(repository) = self.source(source) else {
             return Ok(false);
         };
+        // A registry that is gone must not hold the push up: what it had can be made anew.
+        let asked = repository.clone().impatient();
+        if !matches!(asked.head_blob(&descriptor.digest).await, Ok(Some(_))) {
+            return Ok(false);
+        }
         let Ok(mut reader) = repository.blob(descriptor, 0).await else {
             return Ok(false);
         };

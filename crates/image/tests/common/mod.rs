@@ -1,6 +1,8 @@
 //! Builders of archives and stores of their own for the tests of this crate.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod transfers;
+
 use gantry_api::digest::Digest;
 use gantry_image::snapshot::tar::{Kind, NewEntry, Writer};
 use gantry_image::{Images, LoadEvent, LoadOptions, Loaded};

@@ -79,7 +79,7 @@ async fn create(cli: &Cli, matches: &Matches) -> Outcome {
                 .get(cli, &reference)
                 .await?
             {
-                Found::Image(manifest) => manifest,
+                Found::Image(manifest) => *manifest,
                 Found::List(_) => {
                     return Err(Failure::new(format!(
                         "{} is a manifest list",

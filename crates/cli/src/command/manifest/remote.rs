@@ -29,7 +29,7 @@ pub struct Remote {
 
 /// What a name stands for.
 pub enum Found {
-    Image(ImageManifest),
+    Image(Box<ImageManifest>),
     List(Vec<ImageManifest>),
 }
 
@@ -94,9 +94,8 @@ impl Remote {
         let repository = self.repository(cli, reference);
         let fetched = fetch(&repository, reference).await?;
         if !media_type::is_index(&fetched.descriptor.media_type) {
-            return Ok(Found::Image(
-                image(&repository, reference, fetched, None).await?,
-            ));
+            let manifest = image(&repository, reference, fetched, None).await?;
+            return Ok(Found::Image(Box::new(manifest)));
         }
         let index: Index = parse(reference, &fetched.bytes)?;
         let mut manifests = Vec::new();
