@@ -28,9 +28,12 @@ const QUEUE: usize = 8;
 /// How much a client is given at once.
 const PIECE: u64 = 1 << 20;
 
-/// Knows the fetches under way by repository and digest.
+/// Is what is fetched, and for which repository.
+type Key = (Name, Digest);
+
+/// Knows the fetches under way.
 #[derive(Default)]
-pub struct Fetches(Arc<Mutex<HashMap<(Name, Digest), watch::Receiver<Progress>>>>);
+pub struct Fetches(Arc<Mutex<HashMap<Key, watch::Receiver<Progress>>>>);
 
 /// Is how far a fetch is.
 #[derive(Clone, Default)]
@@ -118,7 +121,7 @@ impl Fetches {
 async fn fetch(
     store: &Arc<Store>,
     repository: &Repository,
-    key: &(Name, Digest),
+    key: &Key,
     tell: &Arc<watch::Sender<Progress>>,
 ) -> Result<()> {
     // Asked also for content that is here: the upstream says whether this repository has it.
@@ -183,7 +186,7 @@ async fn forward(
 
 fn write(
     store: &Store,
-    (name, digest): &(Name, Digest),
+    (name, digest): &Key,
     size: u64,
     begin: oneshot::Sender<u64>,
     mut queue: mpsc::Receiver<Bytes>,
