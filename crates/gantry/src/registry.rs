@@ -60,9 +60,8 @@ fn collect(root: &Path, matches: &Matches) -> Outcome {
         ..policy(matches)
     };
     let collected = gantry_registry::collect_offline(root, &policy).map_err(failure)?;
-    output::line(&format!(
-        "Removed {} manifests, {} blobs ({} bytes), {} uploads",
-        collected.manifests, collected.blobs, collected.bytes, collected.uploads
+    output::line(&gantry_cli::command::registry::collected_text(
+        &serde_json::json!(collected),
     ));
     Ok(())
 }

@@ -25,7 +25,7 @@ pub enum Route {
     Health,
     /// `/metrics`
     Metrics,
-    /// `/_gantry/collect`
+    /// `/v2/_gantry/garbage/collect`
     Collect,
 }
 
@@ -40,7 +40,7 @@ impl Route {
             "/token" => return Ok(Some(Self::Token)),
             "/healthz" => return Ok(Some(Self::Health)),
             "/metrics" => return Ok(Some(Self::Metrics)),
-            "/_gantry/collect" => return Ok(Some(Self::Collect)),
+            "/v2/_gantry/garbage/collect" => return Ok(Some(Self::Collect)),
             "/v2/_catalog" | "/v2/_catalog/" => return Ok(Some(Self::Catalog)),
             path => match path.strip_prefix("/v2/") {
                 Some(rest) => rest,

@@ -95,11 +95,13 @@ fn users_come_by_password_and_have_the_rights_of_their_lines() {
     assert_eq!(with(&server, &alice, "GET", "/metrics", b"").status, 403);
     assert_eq!(with(&server, &admin, "GET", "/metrics", b"").status, 200);
     assert_eq!(
-        with(&server, &admin, "POST", "/_gantry/collect", b"").status,
+        with(&server, &admin, "POST", "/v2/_gantry/garbage/collect", b"").status,
         200
     );
     assert_eq!(
-        server.send("POST", "/_gantry/collect", &[], b"").status,
+        server
+            .send("POST", "/v2/_gantry/garbage/collect", &[], b"")
+            .status,
         401
     );
 }

@@ -173,7 +173,9 @@ fn caches_lose_what_is_old_or_too_much() {
         std::thread::sleep(Duration::from_millis(20));
     }
     server.push_blob("own", &[9; 100_000]);
-    let collected = server.send("POST", "/_gantry/collect", &[], b"").json();
+    let collected = server
+        .send("POST", "/v2/_gantry/garbage/collect", &[], b"")
+        .json();
     // The two oldest of the cache, and the blob of our own that no image needs.
     assert_eq!(collected["blobs"], 3, "{collected}");
     let before = asked(&upstream, "blob", "GET");

@@ -11,7 +11,7 @@ fn kept(root: &std::path::Path) -> usize {
 }
 
 fn collect(server: &Server) -> serde_json::Value {
-    let answer = server.send("POST", "/_gantry/collect", &[], b"");
+    let answer = server.send("POST", "/v2/_gantry/garbage/collect", &[], b"");
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()
 }
@@ -33,7 +33,7 @@ fn what_nobody_needs_goes_after_its_grace_and_nothing_else() {
     let mut hasty = options(root.path());
     hasty.policy.grace = Duration::ZERO;
     let server = Server::start(hasty);
-    let dry = server.send("POST", "/_gantry/collect?dry-run=true", &[], b"");
+    let dry = server.send("POST", "/v2/_gantry/garbage/collect?dry-run=true", &[], b"");
     assert_eq!(dry.json()["links"], 1);
     assert_eq!(kept(root.path()), 4);
     assert_eq!(collect(&server)["blobs"], 1);
