@@ -32,16 +32,17 @@ struct Registry<'a> {
 
 impl Place {
     fn new() -> Place {
+        Place::beside(Engine::private_empty(&[]))
+    }
+
+    fn beside(engine: Engine) -> Place {
         let directory = tempfile::Builder::new()
             .prefix("gantry-registry-")
             .tempdir_in("/var/tmp")
             .expect("make a directory");
         // Nobody's own credentials; podman wants the file to be there.
         std::fs::write(directory.path().join("auth.json"), "{}").expect("write");
-        Place {
-            engine: Engine::private_empty(&[]),
-            directory,
-        }
+        Place { engine, directory }
     }
 
     fn path(&self, name: &str) -> String {
@@ -323,6 +324,62 @@ fn images_go_between_registries_by_skopeo_podman_and_mirror_and_stay_the_same() 
         "1ns",
     ]);
     assert!(removed.starts_with("Removed 1 manifests, "), "{removed}");
+}
+
+/// Docker's client pushes, removes, pulls and runs an image at one engine; gives what the registry says of it.
+#[track_caller]
+fn round_trip(docker: impl Fn(&[&str]) -> Output, place: &Place, host: &str) -> String {
+    let name = format!("{host}/from/docker:v1");
+    let ok = |words: &[&str]| {
+        let output = docker(words);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {error}");
+        String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned()
+    };
+    ok(&["tag", "localhost/test/busybox:1", &name]);
+    let pushed = ok(&["push", &name]);
+    let pushed = pushed.lines().last().unwrap_or_default().to_owned();
+    ok(&["rmi", &name]);
+    ok(&["pull", &name]);
+    assert_eq!(ok(&["run", "--rm", &name, "echo", "hello"]), "hello");
+    ok(&["rmi", &name]);
+    let digest = digest(place, &name);
+    assert!(
+        pushed.starts_with(&format!("v1: digest: {digest} ")),
+        "{pushed}"
+    );
+    digest
+}
+
+#[test]
+fn dockers_client_pushes_and_pulls_at_gantry_and_at_docker() {
+    let place = Place::beside(Engine::private(&[]));
+    let registry = place.serve(&[]);
+    let client = std::env::var("GANTRY_DOCKER").unwrap_or_else(|_| "docker".to_owned());
+    let socket = format!("unix://{}", place.engine.socket.display());
+    let docker = |words: &[&str]| {
+        let mut command = Command::new(&client);
+        command.args(["-H", &socket]).args(words);
+        command.output().expect("the docker client")
+    };
+    round_trip(docker, &place, &registry.host());
+    drop(registry);
+    let Some(socket) = std::env::var_os(gantry_testkit::engine::ORACLE_SOCKET) else {
+        println!("skipped: the same at the reference engine, which is not here");
+        return;
+    };
+    // The reference engine is on this machine's own network.
+    let place = Place::beside(Engine::reference(socket.clone().into()));
+    let registry = place.serve(&[]);
+    let socket = format!("unix://{}", socket.display());
+    let docker = |words: &[&str]| {
+        let mut command = Command::new(&client);
+        command.args(["-H", &socket]).args(words);
+        command.output().expect("the docker client")
+    };
+    round_trip(docker, &place, &registry.host());
 }
 
 #[test]
