@@ -100,9 +100,13 @@ impl Place {
     }
 
     fn serve(&self, flags: &[&str]) -> Registry<'_> {
-        let (binary, root) = (binary().display().to_string(), self.path("root"));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port()));
-        let text = address.to_string();
+        self.serve_at(&address.to_string(), flags)
+    }
+
+    fn serve_at(&self, text: &str, flags: &[&str]) -> Registry<'_> {
+        let (binary, root) = (binary().display().to_string(), self.path("root"));
+        let address = text.parse().expect("an address");
         let mut words = vec![
             "setpriv",
             "--pdeathsig",
@@ -113,7 +117,7 @@ impl Place {
             "--root",
             &root,
             "--addr",
-            &text,
+            text,
         ];
         words.extend_from_slice(flags);
         let log = std::fs::File::create(self.path("log")).expect("make the log");
@@ -380,6 +384,47 @@ fn dockers_client_pushes_and_pulls_at_gantry_and_at_docker() {
         command.output().expect("the docker client")
     };
     round_trip(docker, &place, &registry.host());
+}
+
+#[test]
+fn a_daemon_pulls_through_a_cache_of_docker_hub() {
+    // The port is free in a network of its own.
+    const MIRROR: &str = "127.0.0.1:5055";
+    let engine = Engine::private_empty(&["--registry-mirror", "http://127.0.0.1:5055"]);
+    let place = Place::beside(engine);
+    let upstream = DockerRegistry::start(&place.engine, place.port(), false);
+    place.ok(&[
+        "skopeo",
+        "--insecure-policy",
+        "copy",
+        "--dest-tls-verify=false",
+        &busybox(),
+        &format!("docker://{}/library/busybox:cached", upstream.host()),
+    ]);
+    let hub = format!("docker.io=http://{}", upstream.host());
+    let _registry = place.serve_at(MIRROR, &["--upstream", &hub, "--mirror", "docker.io"]);
+    place.engine.start_daemon(&[]);
+    let client = std::env::var("GANTRY_DOCKER").unwrap_or_else(|_| "docker".to_owned());
+    let docker = |words: &[&str]| {
+        let mut command = Command::new(&client);
+        command.arg("-H");
+        command.arg(format!("unix://{}", place.engine.socket.display()));
+        let output = command.args(words).output().expect("the docker client");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {error}");
+        String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned()
+    };
+    docker(&["pull", "busybox:cached"]);
+    docker(&["rmi", "busybox:cached"]);
+    let kept = place.gantry(&["ls", MIRROR]);
+    assert_eq!(kept, "docker.io/library/busybox");
+    drop(upstream);
+    // From the cache alone.
+    docker(&["pull", "busybox:cached"]);
+    let said = docker(&["run", "--rm", "busybox:cached", "echo", "hello"]);
+    assert_eq!(said, "hello");
 }
 
 #[test]

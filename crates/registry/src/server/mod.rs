@@ -38,6 +38,8 @@ use tokio::sync::{Semaphore, watch};
 
 /// How long a client may take for a request's head, and a connection may rest between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may leave what it was sent.
+const WRITE_TIMEOUT_MS: u32 = 120_000;
 /// How long requests under way may take when the registry ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a body that nobody wants is taken, so that its client reads the answer.
@@ -53,6 +55,8 @@ pub(crate) struct Call {
     pub caller: Caller,
     /// `https://HOST`, as the client called this registry.
     pub base: String,
+    /// The upstream that the client meant by `?ns=`.
+    pub namespace: Option<String>,
 }
 
 impl Call {
@@ -113,6 +117,8 @@ pub async fn serve(
             let _place = place;
             // Requests and answers are small and alternate: waiting to fill a segment only costs time.
             let _ = stream.set_nodelay(true);
+            // A client that takes nothing of its answer is cut.
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, WRITE_TIMEOUT_MS);
             let _gauge = Gauge::hold(&registry.metrics.connections);
             match tls {
                 None => connection(&registry, stream, peer, "http", ended).await,
@@ -213,6 +219,7 @@ async fn answer(
         query,
         caller: Caller::Anonymous,
         base,
+        namespace: None,
     };
     let mut kind = "other";
     let mut scope = None;
@@ -233,6 +240,9 @@ async fn answer(
         "docker-distribution-api-version",
         HeaderValue::from_static("registry/2.0"),
     );
+    if let Some(namespace) = &call.namespace {
+        set(&mut response, "oci-namespace", namespace);
+    }
     if call.method == Method::HEAD {
         let length = response.body().length();
         if length > 0 || response.status() == StatusCode::OK {
@@ -290,6 +300,9 @@ async fn dispatch(
         _ => None,
     };
     let is_cached = cached.is_some();
+    if is_cached {
+        call.namespace = call.query.get("ns").map(str::to_owned);
+    }
     if let Some(name) = cached {
         route.rename(name);
     }

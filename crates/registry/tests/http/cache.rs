@@ -54,8 +54,10 @@ fn content_is_fetched_once_by_any_of_its_names_and_given_out_without_the_upstrea
             "{path} {answer:?}"
         );
     }
+    let named = server.get("/v2/lib/x/manifests/t?ns=up");
+    assert_eq!(named.header("oci-namespace"), Some("up"));
     assert_eq!(asked(&upstream, "manifest", "GET"), 1);
-    assert_eq!(asked(&upstream, "manifest", "HEAD"), 3);
+    assert_eq!(asked(&upstream, "manifest", "HEAD"), 4);
     for _ in 0..3 {
         assert_eq!(layer(&server, "/v2/up/lib/x", b"layer").body, b"layer");
     }
