@@ -31,6 +31,7 @@ use route::{Query, Route};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -57,6 +58,8 @@ pub(crate) struct Call {
     pub base: String,
     /// The upstream that the client meant by `?ns=`.
     pub namespace: Option<String>,
+    /// Whether anything of the body was asked for.
+    pub is_body_read: AtomicBool,
 }
 
 impl Call {
@@ -220,6 +223,7 @@ async fn answer(
         caller: Caller::Anonymous,
         base,
         namespace: None,
+        is_body_read: AtomicBool::new(false),
     };
     let mut kind = "other";
     let mut scope = None;
@@ -233,7 +237,10 @@ async fn answer(
     };
     let mut response =
         result.unwrap_or_else(|error| refuse(&call, &error, scope.as_deref(), &path));
-    if !http_body_is_done(&body) {
+    // One that waits for `100 Continue` sends nothing unless it is asked to.
+    let is_waiting = call.headers.contains_key(hyper::header::EXPECT)
+        && !call.is_body_read.load(Ordering::Relaxed);
+    if !is_waiting && !hyper::body::Body::is_end_stream(&body) {
         discard(&mut body).await;
     }
     response.headers_mut().insert(
@@ -271,10 +278,6 @@ async fn answer(
     );
     let sent = Arc::clone(&registry.metrics.bytes_sent);
     response.map(|body| body.counted(sent))
-}
-
-fn http_body_is_done(body: &Incoming) -> bool {
-    hyper::body::Body::is_end_stream(body)
 }
 
 /// Finds out who asks, whether he may, and lets the route answer.
