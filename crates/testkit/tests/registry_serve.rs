@@ -360,7 +360,8 @@ fn round_trip(docker: impl Fn(&[&str]) -> Output, place: &Place, host: &str) -> 
 #[test]
 fn dockers_client_pushes_and_pulls_at_gantry_and_at_docker() {
     let place = Place::beside(Engine::private(&[]));
-    let registry = place.serve(&[]);
+    let data = place.engine.places().data_root.display().to_string();
+    let registry = place.serve(&["--engine-root", &data]);
     let client = std::env::var("GANTRY_DOCKER").unwrap_or_else(|_| "docker".to_owned());
     let socket = format!("unix://{}", place.engine.socket.display());
     let docker = |words: &[&str]| {
@@ -369,6 +370,13 @@ fn dockers_client_pushes_and_pulls_at_gantry_and_at_docker() {
         command.output().expect("the docker client")
     };
     round_trip(docker, &place, &registry.host());
+    // The image's configuration, which the engine keeps as it is, was linked and not sent.
+    let linked = std::fs::read_dir(place.root().join("content/sha256")).expect("the content");
+    let links = linked.map(|entry| {
+        let metadata = entry.expect("an entry").metadata().expect("metadata");
+        std::os::unix::fs::MetadataExt::nlink(&metadata)
+    });
+    assert_eq!(links.max(), Some(2));
     drop(registry);
     let Some(socket) = std::env::var_os(gantry_testkit::engine::ORACLE_SOCKET) else {
         println!("skipped: the same at the reference engine, which is not here");
