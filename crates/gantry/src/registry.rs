@@ -193,6 +193,9 @@ fn tokens(matches: &Matches) -> Outcome<Tokens> {
     let service = matches.get("token-service").unwrap_or(SERVICE).to_owned();
     let outside = ["token-realm", "token-issuer", "token-key"].map(|name| matches.get(name));
     match outside {
+        [None, None, None] if matches.on("token") && !matches.given("htpasswd") => {
+            Err(Failure::new("--token needs users: --htpasswd"))
+        }
         [None, None, None] if matches.on("token") => Ok(Tokens::BuiltIn { service }),
         [None, None, None] => Ok(Tokens::None),
         [Some(realm), Some(issuer), Some(key)] if !matches.on("token") => Ok(Tokens::Outside {

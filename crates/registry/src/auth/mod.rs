@@ -140,7 +140,8 @@ impl Auth {
         match &self.scheme {
             Scheme::Open => Ok(Caller::Anonymous),
             Scheme::Basic if kind.eq_ignore_ascii_case("basic") => {
-                self.basic(value).await.map(Caller::User)
+                let user = self.basic(value).await?;
+                Ok(user.map_or(Caller::Anonymous, Caller::User))
             }
             Scheme::Bearer(signer, _) if kind.eq_ignore_ascii_case("bearer") => signer
                 .verify(value.trim())
@@ -150,16 +151,20 @@ impl Auth {
         }
     }
 
-    /// Checks the value of a Basic header and gives the user.
-    async fn basic(&self, value: &str) -> Result<String> {
+    /// Checks the value of a Basic header and gives the user. Clients without credentials answer a challenge with an
+    /// empty name and password: that is nobody.
+    async fn basic(&self, value: &str) -> Result<Option<String>> {
         let text = base64::engine::general_purpose::STANDARD
             .decode(value.trim())
             .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .ok_or(Code::Unauthorized)?;
         let (user, password) = text.split_once(':').ok_or(Code::Unauthorized)?;
+        if user.is_empty() && password.is_empty() {
+            return Ok(None);
+        }
         self.password(user, password).await?;
-        Ok(user.to_owned())
+        Ok(Some(user.to_owned()))
     }
 
     async fn password(&self, user: &str, password: &str) -> Result<()> {
@@ -308,7 +313,7 @@ impl Auth {
         };
         let user = match &request.credentials {
             Credentials::None => None,
-            Credentials::Basic(header) => Some(self.basic(header).await?),
+            Credentials::Basic(header) => self.basic(header).await?,
             Credentials::Password(user, password) => {
                 self.password(user, password).await?;
                 Some(user.clone())

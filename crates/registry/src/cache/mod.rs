@@ -407,7 +407,8 @@ impl Cache {
 impl Remote {
     /// Gives the repository that a path of this upstream is kept in.
     fn repository(&self, path: &str) -> Result<Name> {
-        if self.host == HUB && !path.contains('/') {
+        let is_hub = self.host == HUB || self.name == HUB;
+        if is_hub && !path.contains('/') {
             return Name::parse(&format!("{}/{HUB_OFFICIAL}/{path}", self.name));
         }
         Name::parse(&format!("{}/{path}", self.name))

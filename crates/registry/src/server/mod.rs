@@ -31,6 +31,7 @@ use route::{Query, Route};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -38,6 +39,8 @@ use tokio::sync::{Semaphore, watch};
 
 /// How long a client may take for a request's head, and a connection may rest between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may leave what it was sent.
+const WRITE_TIMEOUT_MS: u32 = 120_000;
 /// How long requests under way may take when the registry ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a body that nobody wants is taken, so that its client reads the answer.
@@ -53,6 +56,10 @@ pub(crate) struct Call {
     pub caller: Caller,
     /// `https://HOST`, as the client called this registry.
     pub base: String,
+    /// The upstream that the client meant by `?ns=`.
+    pub namespace: Option<String>,
+    /// Whether anything of the body was asked for.
+    pub is_body_read: AtomicBool,
 }
 
 impl Call {
@@ -113,6 +120,8 @@ pub async fn serve(
             let _place = place;
             // Requests and answers are small and alternate: waiting to fill a segment only costs time.
             let _ = stream.set_nodelay(true);
+            // A client that takes nothing of its answer is cut.
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, WRITE_TIMEOUT_MS);
             let _gauge = Gauge::hold(&registry.metrics.connections);
             match tls {
                 None => connection(&registry, stream, peer, "http", ended).await,
@@ -213,6 +222,8 @@ async fn answer(
         query,
         caller: Caller::Anonymous,
         base,
+        namespace: None,
+        is_body_read: AtomicBool::new(false),
     };
     let mut kind = "other";
     let mut scope = None;
@@ -226,13 +237,19 @@ async fn answer(
     };
     let mut response =
         result.unwrap_or_else(|error| refuse(&call, &error, scope.as_deref(), &path));
-    if !http_body_is_done(&body) {
+    // One that waits for `100 Continue` sends nothing unless it is asked to.
+    let is_waiting = call.headers.contains_key(hyper::header::EXPECT)
+        && !call.is_body_read.load(Ordering::Relaxed);
+    if !is_waiting && !hyper::body::Body::is_end_stream(&body) {
         discard(&mut body).await;
     }
     response.headers_mut().insert(
         "docker-distribution-api-version",
         HeaderValue::from_static("registry/2.0"),
     );
+    if let Some(namespace) = &call.namespace {
+        set(&mut response, "oci-namespace", namespace);
+    }
     if call.method == Method::HEAD {
         let length = response.body().length();
         if length > 0 || response.status() == StatusCode::OK {
@@ -263,10 +280,6 @@ async fn answer(
     response.map(|body| body.counted(sent))
 }
 
-fn http_body_is_done(body: &Incoming) -> bool {
-    hyper::body::Body::is_end_stream(body)
-}
-
 /// Finds out who asks, whether he may, and lets the route answer.
 async fn dispatch(
     call: &mut Call,
@@ -290,6 +303,9 @@ async fn dispatch(
         _ => None,
     };
     let is_cached = cached.is_some();
+    if is_cached {
+        call.namespace = call.query.get("ns").map(str::to_owned);
+    }
     if let Some(name) = cached {
         route.rename(name);
     }

@@ -47,7 +47,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Keeps everything of one registry; synchronous, for a blocking pool.
 pub struct Store {
@@ -300,6 +300,17 @@ fn modified(path: &Path) -> Result<Option<SystemTime>> {
         Ok(time) => Ok(Some(time)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(format!("stat `{}`", path.display()), &error)),
+    }
+}
+
+/// How old a link's time may be before it is renewed: graces and orders of use count in larger steps.
+const RENEW_AFTER: Duration = Duration::from_secs(60);
+
+/// Renews a file's time if it is old.
+fn renew_old(path: &Path, time: SystemTime) -> Result<()> {
+    match SystemTime::now().duration_since(time) {
+        Ok(age) if age > RENEW_AFTER => renew(path),
+        _ => Ok(()),
     }
 }
 

@@ -81,6 +81,14 @@ fn users_come_by_password_and_have_the_rights_of_their_lines() {
         200,
         "anonymous may pull"
     );
+    let nobody = with(
+        &server,
+        &basic("", ""),
+        "GET",
+        "/v2/public/a/manifests/t",
+        b"",
+    );
+    assert_eq!(nobody.status, 200, "a client's answer without credentials");
     let refused = server.get("/v2/team/a/b/manifests/t");
     assert_eq!(refused.status, 401);
     assert!(refused.header("www-authenticate").is_some());

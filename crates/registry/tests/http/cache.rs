@@ -54,8 +54,10 @@ fn content_is_fetched_once_by_any_of_its_names_and_given_out_without_the_upstrea
             "{path} {answer:?}"
         );
     }
+    let named = server.get("/v2/lib/x/manifests/t?ns=up");
+    assert_eq!(named.header("oci-namespace"), Some("up"));
     assert_eq!(asked(&upstream, "manifest", "GET"), 1);
-    assert_eq!(asked(&upstream, "manifest", "HEAD"), 3);
+    assert_eq!(asked(&upstream, "manifest", "HEAD"), 4);
     for _ in 0..3 {
         assert_eq!(layer(&server, "/v2/up/lib/x", b"layer").body, b"layer");
     }
@@ -183,4 +185,55 @@ fn caches_lose_what_is_old_or_too_much() {
     assert_eq!(asked(&upstream, "blob", "GET"), before);
     assert_eq!(layer(&server, "/v2/up/x", &[0; 100_000]).status, 200);
     assert_eq!(asked(&upstream, "blob", "GET"), before + 1);
+}
+
+#[test]
+fn a_broken_fetch_goes_on_where_it_was_and_a_wrong_one_begins_anew() {
+    let (far, near) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let upstream = Server::start(options(far.path()));
+    let content: Vec<u8> = (0..3_000_000_u32)
+        .map(|number| (number >> 7) as u8)
+        .collect();
+    let digest = upstream.push_blob("x", &content);
+    let sent = || {
+        let text = String::from_utf8(upstream.get("/metrics").body).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("gantry_registry_sent_bytes_total "));
+        line.unwrap()
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse::<usize>()
+            .unwrap()
+    };
+    let partial = sha256(format!("up/x@{digest}").as_bytes()).replace("sha256:", "cache-");
+    let partial = near.path().join("content/partial").join(partial);
+    let server = Server::start(cache(near.path(), &upstream));
+    // What another life of the registry had, and what only looks so.
+    for (left, is_right) in [(&content[..2_900_000], true), (&[7; 2_900_000][..], false)] {
+        std::fs::write(&partial, left).unwrap();
+        let before = sent();
+        let answer = layer(&server, "/v2/up/x", &content);
+        assert!(
+            sent() - before < 200_000,
+            "{} bytes were sent",
+            sent() - before
+        );
+        assert_eq!(answer.body == content, is_right);
+        assert!(
+            is_right || answer.body.len() < content.len(),
+            "the wrong one is never whole"
+        );
+        assert!(!partial.exists());
+        let path = format!("/v2/up/x/blobs/{digest}");
+        if is_right {
+            std::fs::remove_file(near.path().join("content/sha256").join(&digest[7..])).unwrap();
+        } else {
+            assert!(
+                server.get(&path).body == content,
+                "and the next one is right"
+            );
+        }
+    }
 }
