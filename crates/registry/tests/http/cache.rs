@@ -188,6 +188,36 @@ fn caches_lose_what_is_old_or_too_much() {
 }
 
 #[test]
+fn what_nobody_asks_a_cache_for_goes_by_age_with_its_tags() {
+    let (far, near) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let upstream = Server::start(options(far.path()));
+    upstream.push_image("x", "t", b"layer");
+    let mut options = cache(near.path(), &upstream);
+    options.policy.grace = Duration::ZERO;
+    options.policy.cache_age = Some(Duration::ZERO);
+    let server = Server::start(options);
+    assert_eq!(server.get("/v2/up/x/manifests/t").status, 200);
+    assert_eq!(layer(&server, "/v2/up/x", b"layer").status, 200);
+    server.push_image("own", "t", b"layer");
+    let collected = server
+        .send("POST", "/v2/_gantry/garbage/collect", &[], b"")
+        .json();
+    // The layer is an image's of our own too, and stays.
+    assert_eq!(
+        (&collected["manifests"], &collected["links"]),
+        (&1.into(), &1.into()),
+        "{collected}"
+    );
+    assert!(!near.path().join("repositories/up").exists());
+    assert_eq!(layer(&server, "/v2/own", b"layer").body, b"layer");
+    assert_eq!(
+        server.get("/v2/up/x/manifests/t").status,
+        200,
+        "and comes back"
+    );
+}
+
+#[test]
 fn a_broken_fetch_goes_on_where_it_was_and_a_wrong_one_begins_anew() {
     let (far, near) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let upstream = Server::start(options(far.path()));
