@@ -92,6 +92,8 @@ fn serve(global: &Matches, matches: &Matches) -> Outcome {
             ));
         }
     };
+    let _ = gantry_sys::process::set_name(c"gantry-registry");
+    crate::boot::raise_descriptor_limit();
     gantry_daemon::log::start(gantry_daemon::LogSettings { level, json });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("gantry-registry")

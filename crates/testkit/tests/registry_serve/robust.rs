@@ -113,6 +113,24 @@ fn a_full_disk_refuses_and_loses_nothing() {
         &place.path("root"),
     ]);
     let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, place.port()));
+    // No link leads to another file system, so an engine there is refused at once.
+    let (root, engine) = (place.path("root"), place.path("engine"));
+    std::fs::create_dir_all(format!("{engine}/content")).expect("make a directory");
+    let binary = gantry_testkit::engine::binary().display().to_string();
+    let words = [
+        "registry",
+        "serve",
+        "--addr",
+        "127.0.0.1:0",
+        "--root",
+        &root,
+        "--engine-root",
+        &engine,
+    ];
+    let refused = place.output(&[&[binary.as_str()], &words[..]].concat());
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.ends_with("are on different file systems\n"), "{said}");
     let registry = place.serve(&["--metrics-addr", &metrics.to_string()]);
     let octets = "application/octet-stream";
     let blob = |byte: u8, size: usize| vec![byte; size];
