@@ -160,6 +160,7 @@ fn options(matches: &Matches) -> Outcome<Options> {
         is_sparse: matches.on("sparse"),
         public_url: matches.get("public-url").map(str::to_owned),
         limits,
+        upstream_certs: path("upstream-certs"),
         mirror: matches.get("mirror").map(str::to_owned),
         tag_ttl: duration(matches, "tag-ttl").unwrap_or(TAG_TTL),
         collect_interval: Some(duration(matches, "collect-interval").unwrap_or(HOUR))

@@ -89,7 +89,8 @@ impl Cache {
         let registries = Registries::new(Config {
             hub_mirrors: Vec::new(),
             insecure,
-            certs_dirs: vec!["/etc/docker/certs.d".into()],
+            // Not the engine's: its mirrors may well be this registry.
+            certs_dirs: options.upstream_certs.iter().cloned().collect(),
             proxies: Proxies {
                 http: variable("HTTP_PROXY"),
                 https: variable("HTTPS_PROXY"),

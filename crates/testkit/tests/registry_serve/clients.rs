@@ -379,6 +379,26 @@ fn users_come_with_passwords_and_tokens_over_tls() {
         );
         let refused = pull("private/x");
         assert!(!refused.status.success());
+        // A cache logs in at its upstream, whose certificate it was told of.
+        let (accounts, certs) = (place.path("accounts"), place.path("upstream-certs"));
+        std::fs::write(&accounts, format!("up:{USER}:{PASSWORD}\n")).expect("write");
+        std::fs::create_dir_all(format!("{certs}/{host}")).expect("make a directory");
+        std::fs::copy(&certificate, format!("{certs}/{host}/ca.crt")).expect("copy");
+        let cache = place.serve(&[
+            "--root",
+            &place.path(&format!("cache{}", scheme.len())),
+            "--upstream",
+            &format!("up=https://{host}"),
+            "--upstream-certs",
+            &certs,
+            "--upstream-passwords",
+            &accounts,
+        ]);
+        copy(
+            &place,
+            &format!("docker://{}/up/private/x:v1", cache.host()),
+            &format!("dir:{}", place.path(&format!("copy{}", scheme.len()))),
+        );
         // A certificate that nobody vouches for is not taken.
         assert!(
             !place

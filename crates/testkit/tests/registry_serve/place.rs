@@ -24,6 +24,7 @@ pub struct Registry<'a> {
     place: &'a Place,
     pub child: Child,
     address: SocketAddr,
+    log: String,
 }
 
 impl Place {
@@ -102,7 +103,7 @@ impl Place {
 
     pub fn serve_at(&self, text: &str, flags: &[&str]) -> Registry<'_> {
         let (binary, root) = (binary().display().to_string(), self.path("root"));
-        let address = text.parse().expect("an address");
+        let address: SocketAddr = text.parse().expect("an address");
         let mut words = vec![
             "setpriv",
             "--pdeathsig",
@@ -116,26 +117,32 @@ impl Place {
             text,
         ];
         words.extend_from_slice(flags);
-        let log = std::fs::File::create(self.path("log")).expect("make the log");
+        let log = self.path(&format!("log-{}", address.port()));
+        let stderr = std::fs::File::create(&log).expect("make the log");
         let child = self
             .command(&words)
-            .stderr(log)
+            .stderr(stderr)
             .spawn()
             .expect("start nsenter");
         let registry = Registry {
             place: self,
             child,
             address,
+            log,
         };
         eventually_within(Duration::from_secs(20), "the registry listens", || {
-            let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            log.contains("registry listens on").then_some(())
+            registry.log().contains("registry listens on").then_some(())
         });
         registry
     }
 }
 
 impl Registry<'_> {
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     pub fn host(&self) -> String {
         self.address.to_string()
     }

@@ -62,6 +62,7 @@ fn push_on(
 fn what_was_acknowledged_is_there_after_kills_at_any_moment() {
     let place = Place::new();
     let (seed, acknowledged) = (AtomicU64::new(1), Mutex::new(Vec::new()));
+    let mut has_collected = false;
     for round in 0..15_u64 {
         let registry = place.serve(&["--collect-interval", "20ms", "--collect-grace", "200ms"]);
         let stop = AtomicBool::new(false);
@@ -78,11 +79,11 @@ fn what_was_acknowledged_is_there_after_kills_at_any_moment() {
             .expect("kill the registry");
             stop.store(true, Ordering::Relaxed);
         });
+        has_collected |= registry.log().contains("collected garbage");
         drop(registry);
         faultless(&place.root());
     }
-    let log = std::fs::read_to_string(place.path("log")).expect("the log");
-    assert!(log.contains("collected garbage"), "no collection ran");
+    assert!(has_collected, "no collection ran");
     let registry = place.serve(&[]);
     let acknowledged = acknowledged.into_inner().expect("no panic");
     assert!(
