@@ -109,12 +109,15 @@ async fn answer(
         Ok(None) => Err(Error::new(Code::NameUnknown, serde_json::Value::Null)),
         Err(error) => Err(error),
     };
+    let is_silent = result
+        .as_ref()
+        .is_err_and(|error| error.code == Code::Interrupted);
     let mut response =
         result.unwrap_or_else(|error| refuse(&call, &error, scope.as_deref(), &path));
     // One that waits for `100 Continue` sends nothing unless it is asked to.
     let is_waiting = call.headers.contains_key(hyper::header::EXPECT)
         && !call.is_body_read.load(Ordering::Relaxed);
-    if !is_waiting && !hyper::body::Body::is_end_stream(&body) {
+    if !is_waiting && !is_silent && !hyper::body::Body::is_end_stream(&body) {
         discard(&mut body).await;
     }
     response.headers_mut().insert(
