@@ -3,6 +3,7 @@
 //! ```text
 //! content/ALGORITHM/HEX   complete and verified
 //! content/ingest/N        being written in one go; swept at open
+//! content/ingest/ALG-HEX  complete, waiting for the record that will know it; see [`Content::stage`]
 //! content/partial/NAME    being written by pieces; kept over restarts, so that a download or an upload goes on
 //! content/quarantine/HEX  without a record; kept until a person decides
 //! ```
@@ -71,7 +72,10 @@ impl Content {
         }
         let failed = |error| Error::io("sweep `content/ingest`", error);
         for entry in fs::read_dir(path.join("ingest")).map_err(failed)? {
-            fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+            let entry = entry.map_err(failed)?;
+            if staged_digest(&entry.file_name()).is_none() {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
         }
         Ok(Self(Arc::new(Inner {
             path,
@@ -118,6 +122,70 @@ impl Content {
                 }
             }
         }
+    }
+
+    /// Writes bytes to the disk under a digest that the caller has checked, without giving them their place: that is
+    /// [`Content::place`], to be called when a record knows them. Whatever is staged at the next open is placed or removed
+    /// by whether there is a record then ([`Content::settle`]), so that a crash leaves nothing that nobody knows.
+    ///
+    /// # Errors
+    /// As [`Content::put`].
+    pub fn stage(&self, digest: &Digest, bytes: &[u8], make_space: MakeSpace<'_>) -> Result<()> {
+        let staged = self.staged(digest);
+        let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.0.path.join("ingest").join(number.to_string());
+        loop {
+            let written = (|| -> io::Result<()> {
+                let mut file = File::create(&temporary)?;
+                file.write_all(bytes)?;
+                file.sync_all()?;
+                self.name(&temporary, &staged)
+            })();
+            match written {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    let _ = fs::remove_file(&temporary);
+                    if !(gantry_snapshot::is_no_space(&error) && make_space()) {
+                        return Err(Error::io(format!("write content `{digest}`"), error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives staged content its place.
+    ///
+    /// # Errors
+    /// Fails where the file system does, or where it is neither staged nor there.
+    pub fn place(&self, digest: &Digest) -> Result<()> {
+        let target = self.file(digest);
+        match fs::rename(self.staged(digest), &target) {
+            // Another one had staged the same and placed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && target.exists() => Ok(()),
+            placed => placed.map_err(|error| Error::io(format!("place content `{digest}`"), error)),
+        }
+    }
+
+    /// Takes staged content back; a missing one is no error.
+    pub fn unstage(&self, digest: &Digest) {
+        // What stays is removed at the next open.
+        let _ = fs::remove_file(self.staged(digest));
+    }
+
+    /// Finishes what an earlier process had staged: what `is_known` knows gets its place, the rest goes.
+    ///
+    /// # Errors
+    /// Fails where the file system does.
+    pub fn settle(&self, is_known: impl Fn(&Digest) -> bool) -> Result<()> {
+        let failed = |error| Error::io("settle `content/ingest`", error);
+        for entry in fs::read_dir(self.0.path.join("ingest")).map_err(failed)? {
+            match staged_digest(&entry.map_err(failed)?.file_name()) {
+                Some(digest) if is_known(&digest) => self.place(&digest)?,
+                Some(digest) => self.unstage(&digest),
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Reads content whole.
@@ -334,6 +402,11 @@ impl Content {
         File::open(directory)?.sync_all()
     }
 
+    fn staged(&self, digest: &Digest) -> PathBuf {
+        let name = format!("{}-{}", digest.algorithm(), digest.hex());
+        self.0.path.join("ingest").join(name)
+    }
+
     fn file(&self, digest: &Digest) -> PathBuf {
         self.0.path.join(digest.algorithm()).join(digest.hex())
     }
@@ -423,6 +496,11 @@ impl Drop for Partial {
     }
 }
 
+/// Reads a digest out of the name of staged content.
+fn staged_digest(name: &std::ffi::OsStr) -> Option<Digest> {
+    name.to_str()?.replacen('-', ":", 1).parse().ok()
+}
+
 fn missing(digest: &Digest, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::NotFound(format!("content {digest} not found")),
@@ -456,6 +534,25 @@ mod tests {
         assert_eq!(content.size(&digest).unwrap(), Some(11));
         assert!(content.idle_partials().unwrap().is_empty());
         assert_eq!(content.list().unwrap()[0].digest, digest);
+    }
+
+    #[test]
+    fn staged_content_is_placed_or_removed_by_the_records() {
+        let root = tempfile::tempdir().unwrap();
+        let content = Content::open(root.path()).unwrap();
+        let (known, unknown) = (sha256(b"known"), sha256(b"unknown"));
+        content.stage(&known, b"known", &|| false).unwrap();
+        content.stage(&unknown, b"unknown", &|| false).unwrap();
+        assert!(content.list().unwrap().is_empty());
+        drop(content);
+        let content = Content::open(root.path()).unwrap();
+        content.settle(|digest| *digest == known).unwrap();
+        assert_eq!(content.get(&known).unwrap(), b"known");
+        assert_eq!(content.list().unwrap().len(), 1);
+        content.stage(&known, b"known", &|| false).unwrap();
+        content.place(&known).unwrap();
+        content.place(&known).unwrap();
+        assert!(content.place(&unknown).is_err());
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl Images {
         let known: HashSet<u64> = mirror.layers.values().map(|layer| layer.snapshot).collect();
         let mut set_aside = snapshots.recover(&|number| known.contains(&number))?;
         set_aside.extend(drop_damaged(&index, &mut mirror, &snapshots)?);
+        content.settle(|digest| mirror.knows_content(digest))?;
         set_aside.extend(content.quarantine_unknown(|digest| mirror.knows_content(digest))?);
         let inner = Inner {
             snapshots,
@@ -353,17 +354,22 @@ impl Images {
         for (record, raw) in &manifests {
             content.push((record.digest.clone(), raw));
         }
+        let is_here = |digest: &Digest| Ok::<_, Error>(self.0.content.size(digest)?.is_some());
+        let mut staged: Vec<(Digest, &[u8])> = Vec::new();
         for (digest, raw) in &content {
-            self.0.content.put_as(digest, raw, &make_space)?;
+            if !is_here(digest)? {
+                self.0.content.stage(digest, raw, &make_space)?;
+                staged.push((digest.clone(), raw));
+            }
         }
         let mut mirror = self.lock();
         for (digest, raw) in &content {
             // It was there, and a removal took it since; from here on none can.
-            if self.0.content.size(digest)?.is_none() {
-                self.0.content.put_as(digest, raw, &make_space)?;
+            if !is_here(digest)? && !staged.iter().any(|(other, _)| other == digest) {
+                self.0.content.stage(digest, raw, &make_space)?;
+                staged.push((digest.clone(), raw));
             }
         }
-        let content: Vec<Digest> = content.into_iter().map(|(digest, _)| digest).collect();
         for (record, ingest) in layers {
             // Another load may have brought the same layer meanwhile.
             if !mirror.layers.contains_key(&record.diff_id) {
@@ -372,7 +378,7 @@ impl Images {
             }
         }
         let stamp = now();
-        for (record, _) in manifests {
+        for record in manifests.iter().map(|(record, _)| record.clone()) {
             let old = mirror.manifests.get(&record.digest);
             change.manifests.push(record.with(old));
         }
@@ -380,7 +386,7 @@ impl Images {
             let old = mirror.blobs.get(&record.digest);
             change.blobs.push(record.with(old));
         }
-        for (mut record, _) in images {
+        for mut record in images.iter().map(|(record, _)| record.clone()) {
             record.last_used = Some(stamp);
             if let Some(old) = mirror.images.get(&record.id) {
                 record.loaded = old.loaded;
@@ -419,12 +425,16 @@ impl Images {
             change.images.push(record);
         }
         if let Err(error) = self.write(&change, &mut mirror) {
-            for digest in content {
-                if !mirror.knows_content(&digest) {
-                    self.0.content.remove(&digest)?;
-                }
+            for (digest, _) in &staged {
+                self.0.content.unstage(digest);
             }
             return Err(error);
+        }
+        for (digest, raw) in &staged {
+            // Another commit of the same may have placed it, and a removal taken it, before this one had the lock.
+            if self.0.content.place(digest).is_err() {
+                self.0.content.put_as(digest, raw, &make_space)?;
+            }
         }
         let unsynced = change.layers.iter().filter(|layer| !layer.synced);
         let unsynced: Vec<Digest> = unsynced.map(|layer| layer.diff_id.clone()).collect();
