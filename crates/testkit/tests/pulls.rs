@@ -2,6 +2,8 @@
 //!
 //! Only for Gantry: the reference engine's daemon is not ours to kill, and it throws away what came.
 
+mod layers;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use gantry_testkit::engine::{Engine, ORACLE_SOCKET};
 use gantry_testkit::registry::{Fault, Image, Registry, Times};
 use gantry_testkit::wait::eventually;
+use layers::{assert_sound, layer, pull_path};
 use rustix::process::Signal;
 
 const MIB: usize = 1 << 20;
@@ -21,41 +24,8 @@ fn is_reference() -> bool {
     reference
 }
 
-/// An archive with one file of bytes that do not compress.
-fn layer(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let bytes: Vec<u8> = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 24) as u8
-    })
-    .take(length)
-    .collect();
-    let directory = tempfile::tempdir().expect("a directory");
-    let name = format!("file-{seed}");
-    std::fs::write(directory.path().join(&name), bytes).expect("write a file");
-    let output = Command::new("tar")
-        .args([
-            "-c",
-            "--format=ustar",
-            "--owner=0",
-            "--group=0",
-            "--mtime=@0",
-            "-C",
-        ])
-        .arg(directory.path())
-        .arg(&name)
-        .output()
-        .expect("start tar");
-    assert!(output.status.success());
-    output.stdout
-}
-
 fn pull(engine: &Engine, name: &str) -> String {
-    let (name, tag) = name.rsplit_once(':').expect("a tag");
-    let path = format!("/images/create?fromImage={name}&tag={tag}");
-    engine.api("POST", &path, None).text()
+    engine.api("POST", &pull_path(name), None).text()
 }
 
 fn sent(registry: &Registry, digest: &str) -> usize {
@@ -70,27 +40,6 @@ fn partial(engine: &Engine, digest: &str) -> PathBuf {
 
 fn length(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-/// Asks the daemon to check its own store.
-#[track_caller]
-fn assert_sound(engine: &Engine) {
-    let checked = engine.api("POST", "/system/check", None);
-    assert_eq!(checked.status, 200, "{}", checked.text());
-    let report = checked.json().expect("JSON");
-    let problems = report
-        .as_object()
-        .and_then(|report| {
-            report
-                .iter()
-                .find(|(key, _)| key.eq_ignore_ascii_case("problems"))
-        })
-        .map(|(_, problems)| problems.clone());
-    let problems = problems.unwrap_or_else(|| panic!("{}", checked.text()));
-    assert!(
-        problems.is_null() || problems.as_array().is_some_and(Vec::is_empty),
-        "{problems}"
-    );
 }
 
 /// A registry in the engine's network with an image of a small layer and one that stalls once at its middle.
@@ -136,13 +85,8 @@ fn a_pull_goes_on_after_the_daemon_was_killed() {
     let (registry, image, name) = stalling(&engine);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let (name, tag) = name.rsplit_once(':').expect("a tag");
             // Its connection ends with the daemon.
-            engine.try_api(
-                "POST",
-                &format!("/images/create?fromImage={name}&tag={tag}"),
-                None,
-            )
+            engine.try_api("POST", &pull_path(&name), None)
         });
         eventually("the layer has come to its middle", || {
             length(&partial(&engine, &image.layers[1])) > 4 * MIB as u64
