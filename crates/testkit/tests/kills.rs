@@ -87,11 +87,9 @@ impl Worker {
         }
         let tag = format!("t{}", self.operations);
         let path = format!("/images/{}/tag?repo={}&tag={tag}", self.name, self.target);
-        if !engine
-            .try_api("POST", &path, None)
-            .is_some_and(|answer| answer.status == 201)
-        {
-            return;
+        match engine.try_api("POST", &path, None) {
+            Some(answer) if answer.status == 201 => {}
+            _ => return,
         }
         let path = format!("/images/{}/push?tag={tag}", self.target);
         let answer = engine.try_api("POST", &path, None);
