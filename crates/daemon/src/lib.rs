@@ -15,7 +15,7 @@ mod boot;
 mod config;
 mod convert;
 mod listen;
-mod log;
+pub mod log;
 mod notify;
 mod routes;
 mod server;
@@ -26,7 +26,9 @@ use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
 
 use anyhow::Context as _;
+pub use config::LogSettings;
 use gantry_engine::Engine;
+use gantry_engine::image::SignaturePolicy;
 
 /// What every request can get at.
 pub(crate) struct Daemon {
@@ -57,11 +59,10 @@ impl Daemon {
     /// Tells the engine of registries, at the start and after a change.
     fn configure(&self, registries: config::Registries) -> anyhow::Result<()> {
         let (config, concurrency) = convert::registry::config(&registries);
-        if let Some(path) = &registries.signature_policy {
-            anyhow::bail!("--signature-policy {}: not supported", path.display());
-        }
+        let signatures = registries.signature_policy.as_deref();
+        let signatures = signatures.map(SignaturePolicy::load).transpose()?;
         self.engine
-            .configure_registries(config, concurrency, None)
+            .configure_registries(config, concurrency, signatures)
             .context("configure registries")?;
         self.engine.set_image_gc_policy(registries.image_gc.clone());
         *self

@@ -36,10 +36,12 @@ pub(crate) struct Call {
     accepts: Accepts,
     /// For error texts: Docker asks with HEAD first, so that a refusal is one of this method.
     first_by_head: bool,
-    /// For error texts: where authorization is refused, Docker does not tell of which request.
-    pub(crate) is_untold: bool,
+    /// The body is for one host alone: it holds a password.
+    pub(crate) is_secret: bool,
     /// How long the answer may take where that is longer than a stall.
     pub(crate) patience: Duration,
+    /// For error texts: where authorization is refused, Docker does not tell of which request.
+    pub(crate) is_untold: bool,
 }
 
 /// Which statuses from 400 on are an answer and no error.
@@ -63,8 +65,9 @@ impl Call {
             scopes,
             accepts: Accepts::These(&[]),
             first_by_head: false,
-            is_untold: false,
+            is_secret: false,
             patience: Duration::ZERO,
+            is_untold: false,
         }
     }
 
@@ -99,15 +102,21 @@ impl Call {
         self
     }
 
-    /// Has a refusal of authorization told without the request.
-    pub(crate) fn untold(mut self) -> Self {
-        self.is_untold = true;
+    /// Keeps the body at its host: a redirect elsewhere is refused.
+    pub(crate) fn secret(mut self) -> Self {
+        self.is_secret = true;
         self
     }
 
     /// Lets the answer take long: the registry may have to read all of a blob again.
     pub(crate) fn patient(mut self) -> Self {
         self.patience = PATIENCE;
+        self
+    }
+
+    /// Has a refusal of authorization told without the request.
+    pub(crate) fn untold(mut self) -> Self {
+        self.is_untold = true;
         self
     }
 
@@ -130,21 +139,34 @@ impl Call {
     }
 }
 
-/// Tells when a request last moved.
+/// Tells when a request last moved, and whether all of it is on its way.
 #[derive(Clone)]
-pub(crate) struct Pulse(Arc<Mutex<Instant>>);
+pub(crate) struct Pulse(Arc<Mutex<Beat>>);
+
+#[derive(Clone, Copy)]
+pub(crate) struct Beat {
+    pub(crate) last: Instant,
+    pub(crate) is_sent: bool,
+}
 
 impl Pulse {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
+        let beat = Beat {
+            last: Instant::now(),
+            is_sent: true,
+        };
+        Self(Arc::new(Mutex::new(beat)))
     }
 
-    pub(crate) fn last(&self) -> Instant {
+    pub(crate) fn beat(&self) -> Beat {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn set(&self, is_sent: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Beat {
+            last: Instant::now(),
+            is_sent,
+        };
     }
 }
 
@@ -156,6 +178,7 @@ pub(crate) struct Paced {
 
 impl Paced {
     pub(crate) fn new(body: Bytes, pulse: Pulse) -> Self {
+        pulse.set(body.is_empty());
         Self { rest: body, pulse }
     }
 }
@@ -173,7 +196,7 @@ impl Body for Paced {
         }
         let length = self.rest.len().min(SLICE);
         let piece = self.rest.split_to(length);
-        self.pulse.beat();
+        self.pulse.set(self.rest.is_empty());
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

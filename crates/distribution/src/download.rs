@@ -1,8 +1,8 @@
 //! One file from anywhere by HTTP, as `docker import URL` fetches it: no registry, no credentials, one try.
 
 use crate::client::Registries;
-use crate::session::{location_of, next_piece, reason};
 use crate::tls::TlsSettings;
+use crate::wire::{location_of, next_piece, reason};
 use crate::{Credentials, Error, Result, network};
 use bytes::Bytes;
 use reqwest::{Response, StatusCode, Url, header};

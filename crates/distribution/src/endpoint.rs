@@ -87,7 +87,8 @@ pub(crate) async fn of(
 /// The registry itself, without a word of it in a file.
 async fn itself(state: &State, domain: &str) -> Result<Endpoint> {
     let host = if domain == HUB { HUB_HOST } else { domain };
-    let is_insecure = is_insecure(state, domain).await;
+    // Docker Hub is what it is; nobody has to look up its name for that, least of all where only mirrors are reached.
+    let is_insecure = domain != HUB && is_insecure(state, domain).await;
     let schemes: &[&str] = if is_insecure {
         &["https", "http"]
     } else {

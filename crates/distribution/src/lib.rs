@@ -7,12 +7,17 @@
 //!        ├─ blob ──▶ BlobReader             a stream that goes on where a connection broke
 //!        └─ upload ◀── BlobUpload           pieces in, one digest at the end
 //! ```
+//! ```text
+//! manifest · list · blob · upload · login · search      what is asked, and what the answers mean
+//! session ─▶ endpoint (hosts, dns) · authorize (token, challenge) · wire (tls, proxy, network) · retry · answer
+//! ```
 //! Requests that may be repeated are repeated with back-off; what is told meanwhile goes to an [`Observer`]. Digests
 //! and lengths of what is read are checked here, so a caller sees a right blob or an error.
 //! Not known here: where content is kept, what an image is, the engine's API.
 //! Sources: OCI distribution-spec 1.1; Docker's token authentication specification.
 
 mod answer;
+mod authorize;
 mod blob;
 mod call;
 mod challenge;
@@ -37,6 +42,7 @@ mod state;
 mod tls;
 mod token;
 mod upload;
+mod wire;
 
 pub use blob::BlobReader;
 pub use client::{FetchedManifest, Observer, RateLimit, Registries, Repository, SearchResult};

@@ -1,9 +1,11 @@
 //! Login: whether a registry takes a user's credentials.
 
+use crate::authorize::token_key;
 use crate::call::{Call, Target};
 use crate::credentials::Login;
-use crate::session::{ANY, Session, reason, token_key};
+use crate::session::{ANY, Session};
 use crate::token::Offline;
+use crate::wire::reason;
 use crate::{Error, Result};
 use reqwest::Method;
 

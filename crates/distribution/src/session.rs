@@ -1,27 +1,24 @@
 //! How a request is made: ping, authorization, redirects, one renewal of a token, retries, the next mirror.
 //!
 //! ```text
-//! fetch ─▶ for each endpoint: persist ─▶ up to attempts_max: once ─▶ reach, authorize, follow, judge
+//! fetch ─▶ for each endpoint: persist ─▶ up to attempts_max: once ─▶ reach, authorize.rs, wire.rs, judge
 //! ```
 
-use crate::answer::{BODY_SIZE_MAX, Refusal};
-use crate::call::{Call, Paced, Pulse, Target};
-use crate::challenge::{self, Challenge};
+use crate::answer::BODY_SIZE_MAX;
+use crate::authorize::wrapped;
+use crate::call::{Call, Target};
 use crate::client::Observer;
 use crate::endpoint::{self, Endpoint, Purpose};
-use crate::network;
 use crate::retry::{self, Again, Failure};
 use crate::state::{Reached, State};
-use crate::token::{self, Ask, Granted, Offline, TokenKey};
+use crate::wire::{broken, challenges, header_text, is_same_host, reason, refusal};
 use crate::{Credentials, Error, Result};
-use bytes::{Bytes, BytesMut};
-use reqwest::header::{self, HeaderMap, HeaderValue};
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
 use reqwest::{Method, Response, StatusCode, Url};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
-
-const REDIRECTS_MAX: usize = 10;
 
 /// Makes requests at one registry for one user.
 #[derive(Clone)]
@@ -30,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) domain: String,
     pub(crate) credentials: Credentials,
     pub(crate) observer: Option<Observer>,
+    /// How often a request is tried, the first time included.
+    pub(crate) attempts_max: u32,
     /// Where the registry is, by purpose; found out once, so that a pull does not change its way in the midst.
     hosts: Arc<[OnceCell<Vec<Arc<Endpoint>>>; 3]>,
 }
@@ -65,14 +64,6 @@ impl Reply {
     }
 }
 
-/// Gives a header as text, or an empty one.
-pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-}
-
 /// Accepts any body.
 pub(crate) const ANY: Reading<'static> = Reading::Whole {
     size_max: BODY_SIZE_MAX,
@@ -82,6 +73,7 @@ pub(crate) const ANY: Reading<'static> = Reading::Whole {
 impl Session {
     pub(crate) fn new(state: Arc<State>, domain: &str, credentials: Credentials) -> Self {
         Self {
+            attempts_max: state.config.attempts_max,
             state,
             domain: domain.to_owned(),
             credentials,
@@ -161,8 +153,8 @@ impl Session {
 
     /// Waits before another try, or gives the error where there is to be none.
     pub(crate) async fn rest(&self, tried: u32, failure: Failure) -> Result<()> {
-        let attempts_max = self.state.config.attempts_max;
-        let Some(wait) = retry::wait(tried, attempts_max, failure.again, retry::chance()) else {
+        let Some(wait) = retry::wait(tried, self.attempts_max, failure.again, retry::chance())
+        else {
             return Err(failure.error);
         };
         self.tell(wait, &failure.error.to_string());
@@ -170,7 +162,8 @@ impl Session {
         Ok(())
     }
 
-    fn tell(&self, wait: Duration, text: &str) {
+    /// Tells the observer, if there is one.
+    pub(crate) fn tell(&self, wait: Duration, text: &str) {
         if let Some(observer) = &self.observer {
             observer(wait, text);
         }
@@ -313,272 +306,6 @@ impl Session {
         Err(failure)
     }
 
-    /// Gives the value of `Authorization`. `refused` is the token that was just not taken.
-    async fn authorization(
-        &self,
-        endpoint: &Endpoint,
-        reached: &Reached,
-        call: &Call,
-        refused: Option<&str>,
-    ) -> std::result::Result<Option<String>, Failure> {
-        let nobody = Credentials::default();
-        let credentials = if endpoint.is_registry {
-            &self.credentials
-        } else {
-            &nobody
-        };
-        if !credentials.registry_token.is_empty() {
-            return Ok(Some(format!("Bearer {}", credentials.registry_token)));
-        }
-        let of = |scheme: &str| {
-            reached
-                .challenges
-                .iter()
-                .find(|challenge| challenge.scheme == scheme)
-        };
-        if let Some(challenge) = of("bearer") {
-            let key = token_key(challenge, &call.scopes, credentials);
-            let fetch = async {
-                self.grant(endpoint, &key, Offline::No)
-                    .await
-                    .map_err(|failure| failure.error)
-            };
-            let token = self.state.tokens.get(&key, refused, fetch).await;
-            return match token {
-                Ok(token) => Ok(Some(format!("Bearer {token}"))),
-                Err(error) => Err(match &error {
-                    Error::Network(_) => Failure::passing(error),
-                    Error::Registry { status, .. } if retry::is_passing(*status) => {
-                        Failure::passing(error)
-                    }
-                    Error::RateLimited(_) => Failure::passing(error),
-                    _ => Failure::last(error),
-                }),
-            };
-        }
-        if of("basic").is_some() {
-            if credentials.username.is_empty() && credentials.password.is_empty() {
-                return Err(Failure::last(Error::Registry {
-                    status: 401,
-                    codes: Vec::new(),
-                    text: "no basic auth credentials".to_owned(),
-                }));
-            }
-            return Ok(Some(token::basic(
-                &credentials.username,
-                &credentials.password,
-            )));
-        }
-        Ok(None)
-    }
-
-    /// Asks a token server.
-    pub(crate) async fn grant(
-        &self,
-        endpoint: &Endpoint,
-        key: &TokenKey,
-        offline: Offline,
-    ) -> std::result::Result<Granted, Failure> {
-        let realm = Url::parse(&key.realm).map_err(|error| {
-            Error::Invalid(format!(
-                "address of the token server `{}` of `{}`: {error}",
-                key.realm, endpoint.host
-            ))
-        })?;
-        let has_secret = key.credentials != Credentials::default();
-        if has_secret && realm.scheme() != "https" && !endpoint.is_insecure {
-            return Err(Failure::last(Error::Invalid(format!(
-                "token server `{}` of `{}` would get the password without TLS",
-                key.realm, endpoint.host
-            ))));
-        }
-        let (status, granted) = self
-            .ask(endpoint, &realm, key, token::ask(key, offline, false))
-            .await?;
-        // A server that knows only the form with the password says so by one of these.
-        if matches!(status, 404 | 405) && has_secret {
-            let (_, granted) = self
-                .ask(endpoint, &realm, key, token::ask(key, offline, true))
-                .await?;
-            return Ok(granted?);
-        }
-        Ok(granted?)
-    }
-
-    async fn ask(
-        &self,
-        endpoint: &Endpoint,
-        realm: &Url,
-        key: &TokenKey,
-        ask: Ask,
-    ) -> std::result::Result<(u16, Result<Granted>), Failure> {
-        let reached = Reached {
-            base: realm.clone(),
-            challenges: Vec::new(),
-        };
-        let mut url = realm.clone();
-        let (call, authorization) = match ask {
-            Ask::Get {
-                query,
-                authorization,
-            } => {
-                url.query_pairs_mut().extend_pairs(query);
-                if url.query() == Some("") {
-                    url.set_query(None);
-                }
-                let call = Call::to(Method::GET, Target::Url(url.clone()), Vec::new());
-                (call, authorization)
-            }
-            Ask::Post { form } => {
-                let mut body = Url::parse("form:").map_err(|error| {
-                    Error::Invalid(format!("encode a form for `{}`: {error}", key.realm))
-                })?;
-                body.query_pairs_mut().extend_pairs(form);
-                let body = Bytes::from(body.query().unwrap_or_default().to_owned());
-                let call = Call::to(Method::POST, Target::Url(url.clone()), Vec::new())
-                    .body("application/x-www-form-urlencoded", body);
-                (call, None)
-            }
-        };
-        let (response, _) = self
-            .follow(endpoint, &reached, url.clone(), &call, authorization)
-            .await?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = self.body(response, BODY_SIZE_MAX).await.map_err(broken)?;
-        let granted = if status.as_u16() < 400 {
-            token::read_answer(&body)
-        } else {
-            Err(refusal(status, &headers, &body).into_error(status.as_u16()))
-        };
-        Ok((status.as_u16(), granted))
-    }
-
-    /// Sends a request and goes where redirects lead. Credentials, client certificates and a mirror's own headers go to
-    /// the host of `reached` alone. Tells besides whether that host gave the answer.
-    async fn follow(
-        &self,
-        endpoint: &Endpoint,
-        reached: &Reached,
-        mut url: Url,
-        call: &Call,
-        authorization: Option<String>,
-    ) -> std::result::Result<(Response, bool), Failure> {
-        let mut method = call.method.clone();
-        for _ in 0..=REDIRECTS_MAX {
-            let at_home = is_same_host(&url, &reached.base);
-            let is_endpoint = endpoint.bases.iter().any(|base| is_same_host(&url, base));
-            let settings = if is_endpoint {
-                endpoint.tls.clone()
-            } else {
-                endpoint.tls.for_stranger()
-            };
-            let client = self.state.client(&settings)?;
-            let mut request = client.request(method.clone(), url.clone());
-            if is_endpoint {
-                request = request.headers(endpoint.headers.clone());
-            }
-            request = request.headers(call.headers.clone());
-            if let (true, Some(authorization)) = (at_home, &authorization) {
-                let mut value = HeaderValue::from_str(authorization).map_err(|_| {
-                    Error::Invalid(format!(
-                        "the credentials for `{}` cannot be sent",
-                        endpoint.host
-                    ))
-                })?;
-                value.set_sensitive(true);
-                request = request.header(header::AUTHORIZATION, value);
-            }
-            let pulse = Pulse::new();
-            if method != Method::GET && method != Method::HEAD {
-                let body = Paced::new(call.body.clone(), pulse.clone());
-                request = request.body(reqwest::Body::wrap(body));
-            }
-            let response = self.send(request, call, &url, &pulse).await?;
-            let Some(next) = redirect(&response, &method, &url) else {
-                for warning in response.headers().get_all(header::WARNING) {
-                    if let Some(text) = warning.to_str().ok().and_then(warning_text) {
-                        self.tell(Duration::ZERO, text);
-                    }
-                }
-                return Ok((response, at_home));
-            };
-            let next = next.map_err(|text| {
-                Failure::last(Error::Network(format!("{} \"{url}\": {text}", call.verb())))
-            })?;
-            if url.scheme() == "https" && next.scheme() != "https" && !endpoint.is_insecure {
-                return Err(Failure::last(Error::Network(format!(
-                    "{} \"{url}\": redirect to `{next}` refused: it would leave TLS",
-                    call.verb()
-                ))));
-            }
-            if response.status() == StatusCode::SEE_OTHER && method != Method::HEAD {
-                method = Method::GET;
-            }
-            url = next;
-        }
-        Err(Failure::last(Error::Network(format!(
-            "{} \"{url}\": stopped after {REDIRECTS_MAX} redirects",
-            call.verb()
-        ))))
-    }
-
-    /// Sends, and gives up when nothing moves any more.
-    async fn send(
-        &self,
-        request: reqwest::RequestBuilder,
-        call: &Call,
-        url: &Url,
-        pulse: &Pulse,
-    ) -> std::result::Result<Response, Failure> {
-        let stall = self.state.config.stall_timeout.max(call.patience);
-        let mut sending = std::pin::pin!(request.send());
-        let sent = loop {
-            let deadline = tokio::time::Instant::from_std(pulse.last() + stall);
-            tokio::select! {
-                sent = &mut sending => break sent,
-                () = tokio::time::sleep_until(deadline) => {
-                    if pulse.last().elapsed() >= stall {
-                        let text = format!(
-                            "{} \"{url}\": net/http: timeout awaiting response headers",
-                            call.verb()
-                        );
-                        return Err(Failure::passing(Error::Network(text)));
-                    }
-                }
-            }
-        };
-        match sent {
-            Ok(response) => Ok(response),
-            Err(error) => {
-                let (dialled, via_proxy) = self.state.dialled(url).await;
-                let cause = network::cause(&error, &dialled, via_proxy);
-                let text = format!("{} \"{url}\": {}", call.verb(), cause.text);
-                let error = Error::Network(text);
-                Err(if cause.is_final {
-                    Failure::last(error)
-                } else {
-                    Failure::passing(error)
-                })
-            }
-        }
-    }
-
-    /// Reads a body up to a size, and gives up when nothing comes any more.
-    async fn body(
-        &self,
-        mut response: Response,
-        size_max: usize,
-    ) -> std::result::Result<Bytes, String> {
-        let mut body = BytesMut::new();
-        while let Some(piece) = next_piece(&mut response, self.state.config.stall_timeout).await? {
-            if body.len() + piece.len() > size_max {
-                return Err(format!("the answer is larger than {size_max} bytes"));
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(body.freeze())
-    }
-
     /// Turns a response into a reply, or into the failure that it tells of.
     async fn judge(
         &self,
@@ -623,130 +350,4 @@ impl Session {
         }
         Ok(reply)
     }
-}
-
-/// Gives the next piece of a body; the error is a cause in Go's words.
-pub(crate) async fn next_piece(
-    response: &mut Response,
-    stall: Duration,
-) -> std::result::Result<Option<Bytes>, String> {
-    match tokio::time::timeout(stall, response.chunk()).await {
-        Err(_) => Err(format!("no data for {} s", stall.as_secs_f32())),
-        Ok(Ok(piece)) => Ok(piece),
-        Ok(Err(error)) => {
-            let host = endpoint::authority(response.url());
-            Err(network::cause(&error, &host, false).text)
-        }
-    }
-}
-
-/// A body that breaks off is told without its request, as Docker does.
-fn broken(cause: String) -> Failure {
-    Failure::passing(Error::Network(cause))
-}
-
-fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
-    Refusal::read(
-        status.as_u16(),
-        &reason(status),
-        &challenges(headers),
-        header_text(headers, "content-type"),
-        body,
-    )
-}
-
-/// Says which request failed for lack of authorization, as Go does.
-fn wrapped(failure: Failure, call: &Call, url: &Url) -> Failure {
-    if call.is_untold {
-        return failure;
-    }
-    let wrap = |text: &str| format!("{} \"{url}\": {text}", call.verb());
-    let error = match failure.error {
-        Error::Registry {
-            status,
-            codes,
-            text,
-        } => Error::Registry {
-            status,
-            codes,
-            text: wrap(&text),
-        },
-        Error::RateLimited(text) => Error::RateLimited(wrap(&text)),
-        Error::Network(text) => Error::Network(wrap(&text)),
-        other => other,
-    };
-    Failure { error, ..failure }
-}
-
-pub(crate) fn token_key(
-    challenge: &Challenge,
-    scopes: &[String],
-    credentials: &Credentials,
-) -> TokenKey {
-    TokenKey {
-        realm: challenge.parameter_or_empty("realm").to_owned(),
-        service: challenge.parameter_or_empty("service").to_owned(),
-        scopes: scopes.to_vec(),
-        credentials: credentials.clone(),
-    }
-}
-
-fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
-    headers
-        .get_all(header::WWW_AUTHENTICATE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(challenge::parse)
-        .collect()
-}
-
-/// Gives a status as its line has it: `404 Not Found`.
-pub(crate) fn reason(status: StatusCode) -> String {
-    match status.canonical_reason() {
-        Some(words) => format!("{} {words}", status.as_u16()),
-        None => status.as_u16().to_string(),
-    }
-}
-
-fn is_same_host(one: &Url, other: &Url) -> bool {
-    one.scheme() == other.scheme()
-        && one.host() == other.host()
-        && one.port_or_known_default() == other.port_or_known_default()
-}
-
-/// Tells where a response leads to, if it does.
-fn redirect(
-    response: &Response,
-    method: &Method,
-    url: &Url,
-) -> Option<std::result::Result<Url, String>> {
-    let reads = *method == Method::GET || *method == Method::HEAD;
-    let leads = match response.status().as_u16() {
-        301..=303 => reads,
-        307 | 308 => true,
-        _ => false,
-    };
-    if !leads {
-        return None;
-    }
-    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
-    Some(location_of(url, location))
-}
-
-/// Resolves a `Location` against the address that gave it.
-pub(crate) fn location_of(url: &Url, location: &str) -> std::result::Result<Url, String> {
-    let next = url
-        .join(location)
-        .map_err(|error| format!("failed to parse Location header \"{location}\": {error}"))?;
-    if matches!(next.scheme(), "http" | "https") {
-        Ok(next)
-    } else {
-        Err(format!("unsupported protocol scheme \"{}\"", next.scheme()))
-    }
-}
-
-/// Reads `299 - "text"`.
-fn warning_text(header: &str) -> Option<&str> {
-    let text = header.strip_prefix("299 - ")?.trim();
-    text.strip_prefix('"')?.strip_suffix('"')
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! content/ALGORITHM/HEX   complete and verified
 //! content/ingest/N        being written in one go; swept at open
-//! content/ingest/ALG-HEX  complete, waiting for the record that will know it; see [`Content::stage`]
+//! content/ingest/DIGEST.N complete, waiting for its record; placed or swept by `recover`
 //! content/partial/NAME    being written by pieces; kept over restarts, so that a download or an upload goes on
 //! content/quarantine/HEX  without a record; kept until a person decides
 //! ```
@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::hash::sha256;
 use gantry_api::digest::Digest;
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -45,6 +46,14 @@ pub struct Stored {
     pub digest: Digest,
     pub bytes: u64,
     pub modified: SystemTime,
+}
+
+/// Is complete content that waits for its record to be written. Dropped, it is removed.
+pub(crate) struct Staged {
+    content: Content,
+    digest: Digest,
+    /// `None` once it has its place.
+    path: Option<PathBuf>,
 }
 
 /// Is content that is being written by pieces. Dropped, it stays on the disk and can be opened again.
@@ -104,85 +113,75 @@ impl Content {
             return Ok(());
         }
         let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.0.path.join("ingest").join(number.to_string());
-        loop {
-            let written = (|| -> io::Result<()> {
-                let mut file = File::create(&temporary)?;
-                file.write_all(bytes)?;
-                file.sync_all()?;
-                self.name(&temporary, &target)
-            })();
-            match written {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    let _ = fs::remove_file(&temporary);
-                    if !(gantry_snapshot::is_no_space(&error) && make_space()) {
-                        return Err(Error::io(format!("write content `{digest}`"), error));
-                    }
-                }
-            }
-        }
+        self.write(&number.to_string(), bytes, make_space, |path| {
+            self.name(path, &target)
+        })
+        .map(drop)
+        .map_err(|error| Error::io(format!("write content `{digest}`"), error))
     }
 
-    /// Writes bytes to the disk under a digest that the caller has checked, without giving them their place: that is
-    /// [`Content::place`], to be called when a record knows them. Whatever is staged at the next open is placed or removed
-    /// by whether there is a record then ([`Content::settle`]), so that a crash leaves nothing that nobody knows.
-    ///
-    /// # Errors
-    /// As [`Content::put`].
-    pub fn stage(&self, digest: &Digest, bytes: &[u8], make_space: MakeSpace<'_>) -> Result<()> {
-        let staged = self.staged(digest);
+    /// Writes bytes whose record is written next: [`Staged::place`] gives them their name after it. A crash in between
+    /// is made good by [`Content::recover`].
+    pub(crate) fn stage(
+        &self,
+        digest: &Digest,
+        bytes: &[u8],
+        make_space: MakeSpace<'_>,
+    ) -> Result<Staged> {
         let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.0.path.join("ingest").join(number.to_string());
+        let path = self
+            .write(&format!("{digest}.{number}"), bytes, make_space, |_| {
+                File::open(self.0.path.join("ingest"))?.sync_all()
+            })
+            .map_err(|error| Error::io(format!("write content `{digest}`"), error))?;
+        Ok(Staged {
+            content: self.clone(),
+            digest: digest.clone(),
+            path: Some(path),
+        })
+    }
+
+    /// Writes and syncs a file in `ingest`, then does the rest; on an error nothing is left.
+    fn write(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        make_space: MakeSpace<'_>,
+        finish: impl Fn(&Path) -> io::Result<()>,
+    ) -> io::Result<PathBuf> {
+        let path = self.0.path.join("ingest").join(name);
         loop {
             let written = (|| -> io::Result<()> {
-                let mut file = File::create(&temporary)?;
+                let mut file = File::create(&path)?;
                 file.write_all(bytes)?;
                 file.sync_all()?;
-                self.name(&temporary, &staged)
+                finish(&path)
             })();
             match written {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(path),
                 Err(error) => {
-                    let _ = fs::remove_file(&temporary);
+                    let _ = fs::remove_file(&path);
                     if !(gantry_snapshot::is_no_space(&error) && make_space()) {
-                        return Err(Error::io(format!("write content `{digest}`"), error));
+                        return Err(error);
                     }
                 }
             }
         }
     }
 
-    /// Gives staged content its place.
-    ///
-    /// # Errors
-    /// Fails where the file system does, or where it is neither staged nor there.
-    pub fn place(&self, digest: &Digest) -> Result<()> {
-        let target = self.file(digest);
-        match fs::rename(self.staged(digest), &target) {
-            // Another one had staged the same and placed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && target.exists() => Ok(()),
-            placed => placed.map_err(|error| Error::io(format!("place content `{digest}`"), error)),
-        }
-    }
-
-    /// Takes staged content back; a missing one is no error.
-    pub fn unstage(&self, digest: &Digest) {
-        // What stays is removed at the next open.
-        let _ = fs::remove_file(self.staged(digest));
-    }
-
-    /// Finishes what an earlier process had staged: what `is_known` knows gets its place, the rest goes.
-    ///
-    /// # Errors
-    /// Fails where the file system does.
-    pub fn settle(&self, is_known: impl Fn(&Digest) -> bool) -> Result<()> {
-        let failed = |error| Error::io("settle `content/ingest`", error);
+    /// Brings what was staged in line with the records after a crash: what `is_known` knows gets its name, the rest goes.
+    pub(crate) fn recover(&self, is_known: impl Fn(&Digest) -> bool) -> Result<()> {
+        let failed = |error| Error::io("recover `content/ingest`", error);
         for entry in fs::read_dir(self.0.path.join("ingest")).map_err(failed)? {
-            match staged_digest(&entry.map_err(failed)?.file_name()) {
-                Some(digest) if is_known(&digest) => self.place(&digest)?,
-                Some(digest) => self.unstage(&digest),
-                None => {}
+            let entry = entry.map_err(failed)?;
+            let Some(digest) = staged_digest(&entry.file_name()) else {
+                continue;
+            };
+            let target = self.file(&digest);
+            if is_known(&digest) && !target.exists() {
+                self.name(&entry.path(), &target).map_err(failed)?;
+            } else {
+                fs::remove_file(entry.path()).map_err(failed)?;
             }
         }
         Ok(())
@@ -402,11 +401,6 @@ impl Content {
         File::open(directory)?.sync_all()
     }
 
-    fn staged(&self, digest: &Digest) -> PathBuf {
-        let name = format!("{}-{}", digest.algorithm(), digest.hex());
-        self.0.path.join("ingest").join(name)
-    }
-
     fn file(&self, digest: &Digest) -> PathBuf {
         self.0.path.join(digest.algorithm()).join(digest.hex())
     }
@@ -496,9 +490,31 @@ impl Drop for Partial {
     }
 }
 
-/// Reads a digest out of the name of staged content.
-fn staged_digest(name: &std::ffi::OsStr) -> Option<Digest> {
-    name.to_str()?.replacen('-', ":", 1).parse().ok()
+impl Staged {
+    /// Gives the content its name. Its record must have been written before.
+    pub fn place(mut self) -> Result<()> {
+        if let Some(path) = self.path.take() {
+            let target = self.content.file(&self.digest);
+            self.content
+                .name(&path, &target)
+                .map_err(|error| Error::io(format!("write content `{}`", self.digest), error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // A failure is made good by `recover`.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Reads the digest out of the name of something staged.
+fn staged_digest(name: &OsStr) -> Option<Digest> {
+    name.to_str()?.rsplit_once('.')?.0.parse().ok()
 }
 
 fn missing(digest: &Digest, error: io::Error) -> Error {
@@ -537,22 +553,28 @@ mod tests {
     }
 
     #[test]
-    fn staged_content_is_placed_or_removed_by_the_records() {
+    fn what_was_staged_is_placed_if_a_record_names_it() {
         let root = tempfile::tempdir().unwrap();
         let content = Content::open(root.path()).unwrap();
-        let (known, unknown) = (sha256(b"known"), sha256(b"unknown"));
-        content.stage(&known, b"known", &|| false).unwrap();
-        content.stage(&unknown, b"unknown", &|| false).unwrap();
-        assert!(content.list().unwrap().is_empty());
+        let [kept, lost, dropped, placed] = [b"kept", b"lost", b"drop", b"here"];
+        for bytes in [kept, lost] {
+            // As a crash leaves it.
+            std::mem::forget(content.stage(&sha256(bytes), bytes, &|| false).unwrap());
+        }
+        drop(content.stage(&sha256(dropped), dropped, &|| false).unwrap());
+        content
+            .stage(&sha256(placed), placed, &|| false)
+            .unwrap()
+            .place()
+            .unwrap();
         drop(content);
         let content = Content::open(root.path()).unwrap();
-        content.settle(|digest| *digest == known).unwrap();
-        assert_eq!(content.get(&known).unwrap(), b"known");
-        assert_eq!(content.list().unwrap().len(), 1);
-        content.stage(&known, b"known", &|| false).unwrap();
-        content.place(&known).unwrap();
-        content.place(&known).unwrap();
-        assert!(content.place(&unknown).is_err());
+        content.recover(|digest| *digest == sha256(kept)).unwrap();
+        assert_eq!(content.get(&sha256(kept)).unwrap(), kept);
+        assert_eq!(content.get(&sha256(placed)).unwrap(), placed);
+        assert_eq!(content.list().unwrap().len(), 2);
+        let ingest = fs::read_dir(root.path().join("content/ingest")).unwrap();
+        assert_eq!(ingest.count(), 0);
     }
 
     #[test]

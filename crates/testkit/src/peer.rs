@@ -39,6 +39,23 @@ impl DockerRegistry {
 
     /// Starts a registry at a free port of the engine's host.
     pub fn start(engine: &Engine, port: u16, protected: bool) -> DockerRegistry {
+        let registry = DockerRegistry::spawn(engine.host_words(), port, protected);
+        registry.wait(|address| engine.on_host(|| http::get(address, "/v2/")));
+        registry
+    }
+
+    /// Starts a registry where this process is, without an engine.
+    pub fn here(protected: bool) -> DockerRegistry {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let registry = DockerRegistry::spawn(Vec::new(), port, protected);
+        registry.wait(|address| http::get(address, "/v2/"));
+        registry
+    }
+
+    /// Starts the process, behind the words that put it into its place.
+    fn spawn(mut words: Vec<String>, port: u16, protected: bool) -> DockerRegistry {
         let directory = tempfile::Builder::new()
             .prefix("gantry-registry-")
             .tempdir_in("/var/tmp")
@@ -59,7 +76,6 @@ impl DockerRegistry {
         }
         let file = directory.path().join("config.yml");
         std::fs::write(&file, config).expect("write the configuration");
-        let mut words = engine.host_words();
         words.extend(["docker-registry".to_owned(), "serve".to_owned()]);
         words.push(file.display().to_string());
         let child = Command::new(&words[0])
@@ -69,19 +85,20 @@ impl DockerRegistry {
             .stderr(std::fs::File::create(directory.path().join("log")).expect("make the log"))
             .spawn()
             .expect("start docker-registry (the package of that name is needed)");
-        let registry = DockerRegistry {
+        DockerRegistry {
             child,
             port,
             directory,
-        };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        }
+    }
+
+    fn wait(&self, ask: impl Fn(SocketAddr) -> anyhow::Result<http::Response>) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         eventually_within(Duration::from_secs(20), "the registry answers", || {
-            engine
-                .on_host(|| http::get(address, "/v2/"))
+            ask(address)
                 .is_ok_and(|answer| matches!(answer.status, 200 | 401))
                 .then_some(())
         });
-        registry
     }
 
     /// `host:port` as images name it.

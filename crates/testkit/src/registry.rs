@@ -118,6 +118,8 @@ pub enum Fault {
     Slow(usize),
     /// The connection ends after so many bytes of the request's body were read; what came is kept if it is an upload.
     DieAfter(usize),
+    /// No more is read after so many bytes of the request's body, and nothing is answered.
+    HangAfter(usize),
     /// The request is served, and the connection ends before the answer.
     Mute,
 }

@@ -286,7 +286,7 @@ fn the_store_is_checked() {
     s.d("system check")
         .ok()
         .shows("Checked 1 images, 1 layers and ")
-        .shows(": 0 problems\n");
+        .shows(": no problem\n");
     // A file of a layer is changed behind the engine's back.
     let places = engine.places();
     let find = format!(
@@ -299,5 +299,46 @@ fn the_store_is_checked() {
     s.d("system check")
         .exits(1)
         .shows("problem: ")
-        .shows(": 1 problems\n");
+        .shows(": 1 problem\n");
+}
+
+#[test]
+fn a_policy_of_signatures_is_obeyed() {
+    if is_reference() {
+        return;
+    }
+    let directory = directory();
+    let file = directory.path().join("daemon.json");
+    let policy = directory.path().join("policy.json");
+    let rules = json!({
+        "default": {"action": "accept"},
+        "rules": [{"prefix": format!("127.0.0.1:{PORT}/closed"), "action": "reject"}],
+    });
+    std::fs::write(&policy, rules.to_string()).expect("write the policy");
+    let engine = configured(&file, &json!({"signature-policy": policy}), &[]);
+    let registry = DockerRegistry::start(&engine, PORT, false);
+    let s = Session::new(&engine, Client::Docker);
+    for repository in ["open", "closed"] {
+        let name = format!("{}/{repository}/{}:1", registry.host(), s.x("@i"));
+        s.d(&format!("tag @bb {name}")).ok();
+        s.d(&format!("push -q {name}")).ok();
+        s.d(&format!("rmi {name}")).ok();
+        let pulled = s.d(&format!("pull {name}"));
+        match repository {
+            "open" => drop(pulled.ok()),
+            _ => drop(pulled.exits(1).warns("policy")),
+        }
+    }
+    // A policy that is not understood lets the daemon go on with the one it has.
+    std::fs::write(&policy, "{}").expect("write the policy");
+    hang_up(&engine);
+    eventually_within(SOON, "the daemon complains", || {
+        engine
+            .daemon_log_tail()
+            .contains("signature policy `")
+            .then_some(())
+    });
+    s.d(&format!("pull {}/closed/@i:1", registry.host()))
+        .exits(1)
+        .warns("policy");
 }

@@ -37,13 +37,17 @@ pub async fn check(cli: &Cli, matches: &Matches) -> Outcome {
     for repair in &report.repaired {
         output::line(&format!("repaired: {repair}"));
     }
+    let found = match report.problems.len() {
+        0 => "no problem".to_owned(),
+        1 => "1 problem".to_owned(),
+        count => format!("{count} problems"),
+    };
     output::line(&format!(
-        "Checked {} images, {} layers and {} blobs ({}): {} problems",
+        "Checked {} images, {} layers and {} blobs ({}): {found}",
         report.images,
         report.layers,
         report.blobs,
         units::size(report.bytes as f64, 4),
-        report.problems.len()
     ));
     match report.problems.is_empty() || !report.repaired.is_empty() {
         true => Ok(()),

@@ -1,6 +1,7 @@
 //! The client against a registry that misbehaves on command.
 
 mod access;
+mod debian;
 mod lists;
 mod network;
 mod proxies;

@@ -276,3 +276,28 @@ async fn a_mirror_that_does_not_answer_is_left_alone_for_a_while() {
     let paths: Vec<_> = mirror.requests().iter().map(|it| it.path.clone()).collect();
     assert_eq!(paths.len(), 2, "{paths:?}");
 }
+
+#[tokio::test]
+async fn headers_of_a_mirror_stay_with_it() {
+    let (mirror, storage) = (Registry::start(), Registry::start());
+    let descriptor = blob(&mirror, b"x");
+    storage.push_blob(b"x");
+    let target = format!("{}/v2/s/blobs/{}", storage.url(), descriptor.digest);
+    mirror.misbehave("GET", "/blobs/", Times::Always, Fault::redirect(&target));
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "[host.\"{0}\"]\n[host.\"{0}\".header]\nx-key = \"secret\"",
+        mirror.url()
+    );
+    let registries = with_hosts(directory.path(), "a.example", &text);
+    let repository = at(&registries, "a.example", "x", Credentials::default());
+    assert_eq!(
+        read(&repository, &descriptor, 0).await.expect("a blob"),
+        b"x"
+    );
+    assert_eq!(
+        mirror.requests_of("GET", "/blobs/")[0].header("x-key"),
+        Some("secret")
+    );
+    assert_eq!(storage.requests()[0].header("x-key"), None);
+}

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use gantry_distribution::{Error, Mounted};
-use gantry_testkit::registry::{Fault, Registry, Times, digest_of};
+use gantry_testkit::registry::{Access, Fault, Registry, Times, digest_of};
 
-use crate::{content, digest, repository};
+use crate::{content, digest, repository, repository_for, user};
 
 const MIB: usize = 1 << 20;
 const CHUNK: usize = 8 * MIB;
@@ -236,4 +236,77 @@ async fn manifests_and_blobs_are_deleted() {
     assert!(registry.blob(&image.layers[0]).is_none());
     let error = repository.delete_manifest("1").await.expect_err("gone");
     assert_eq!(error.to_string(), "manifest unknown: manifest unknown");
+}
+
+#[tokio::test]
+async fn a_chunk_out_of_order_goes_on_where_the_registry_is() {
+    let registry = Registry::start();
+    let bytes = content(2 * CHUNK);
+    registry.misbehave("PATCH", "", Times::Only(2), Fault::status(416, ""));
+    upload(&registry, &bytes).await.expect("an upload");
+    assert!(is_there(&registry, &bytes));
+    // One that never fits is given up.
+    registry.behave();
+    registry.misbehave("PATCH", "", Times::Always, Fault::status(416, ""));
+    let before = registry.requests_of("PATCH", "").len();
+    upload(&registry, &bytes)
+        .await
+        .expect_err("it does not fit");
+    assert_eq!(registry.requests_of("PATCH", "").len(), before + 2);
+}
+
+#[tokio::test]
+async fn an_upload_at_another_host_gets_no_password() {
+    let (registry, storage) = (Registry::start(), Registry::start());
+    registry.set_access(Access::Basic {
+        user: "user".to_owned(),
+        password: "secret".to_owned(),
+    });
+    let elsewhere = format!("{}/v2/s/blobs/uploads/upload-1?key=k", storage.url());
+    // The upload is opened there, too, so that it can be gone on with.
+    repository(&storage.host(), "s")
+        .upload()
+        .await
+        .expect("open");
+    let location = vec![("Location".to_owned(), elsewhere)];
+    registry.misbehave("POST", "", Times::Always, Fault::Headers(location));
+    let bytes = content(CHUNK + 1);
+    let mut upload = repository_for(&registry.host(), "a", user())
+        .upload()
+        .await
+        .expect("open");
+    upload.send(Bytes::from(bytes.clone())).await.expect("sent");
+    upload
+        .commit(&digest(&digest_of(&bytes)))
+        .await
+        .expect("an upload");
+    assert!(is_there(&storage, &bytes));
+    assert!(
+        storage
+            .requests()
+            .iter()
+            .all(|it| it.header("authorization").is_none())
+    );
+    assert!(
+        registry.requests_of("POST", "")[0]
+            .header("authorization")
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn a_registry_that_stops_reading_is_left_and_asked_again() {
+    let registry = Registry::start();
+    let bytes = content(2 * CHUNK);
+    registry.misbehave("PATCH", "", Times::Only(2), Fault::HangAfter(MIB));
+    let start = std::time::Instant::now();
+    upload(&registry, &bytes).await.expect("an upload");
+    assert!(is_there(&registry, &bytes));
+    assert_eq!(registry.requests_of("PATCH", "").len(), 3);
+    // Also where the answer itself may take long.
+    registry.misbehave("PUT", "", Times::First(1), Fault::HangAfter(1));
+    let bytes = content(CHUNK - 1);
+    upload(&registry, &bytes).await.expect("an upload");
+    assert!(is_there(&registry, &bytes));
+    assert!(start.elapsed() < std::time::Duration::from_secs(30));
 }

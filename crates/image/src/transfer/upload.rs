@@ -367,6 +367,11 @@ impl Uploads {
         let Some(repository) = self.source(source) else {
             return Ok(false);
         };
+        // A registry that is gone must not hold the push up: what it had can be made anew.
+        let asked = repository.clone().impatient();
+        if !matches!(asked.head_blob(&descriptor.digest).await, Ok(Some(_))) {
+            return Ok(false);
+        }
         let Ok(mut reader) = repository.blob(descriptor, 0).await else {
             return Ok(false);
         };

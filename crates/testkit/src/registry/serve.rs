@@ -41,10 +41,15 @@ fn exchange(
 ) -> Result<bool> {
     let fault = shared.state().fault(&request);
     let limit = match fault {
-        Some(Fault::DieAfter(limit)) => limit,
+        Some(Fault::DieAfter(limit) | Fault::HangAfter(limit)) => limit,
         _ => usize::MAX,
     };
     let is_complete = read_body(stream, &mut request, limit)?;
+    if let Some(Fault::HangAfter(_)) = fault {
+        shared.state().requests.push(request);
+        std::thread::sleep(STALL);
+        return Ok(false);
+    }
     if let Some(Fault::DieAfter(_)) = fault {
         let mut state = shared.state();
         if request.method == "PATCH" || request.method == "PUT" {
