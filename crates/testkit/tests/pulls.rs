@@ -2,8 +2,6 @@
 //!
 //! Only for Gantry: the reference engine's daemon is not ours to kill, and it throws away what came.
 
-mod layers;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,7 +9,6 @@ use std::time::Duration;
 use gantry_testkit::engine::{Engine, ORACLE_SOCKET};
 use gantry_testkit::registry::{Fault, Image, Registry, Times};
 use gantry_testkit::wait::eventually;
-use layers::{assert_sound, layer, pull_path};
 use rustix::process::Signal;
 
 const MIB: usize = 1 << 20;
@@ -22,6 +19,64 @@ fn is_reference() -> bool {
         println!("skipped: the reference engine is not ours to break");
     }
     reference
+}
+
+/// An archive with one file of bytes that do not compress.
+fn layer(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    })
+    .take(length)
+    .collect();
+    let directory = tempfile::tempdir().expect("a directory");
+    let name = format!("file-{seed}");
+    std::fs::write(directory.path().join(&name), bytes).expect("write a file");
+    let output = Command::new("tar")
+        .args([
+            "-c",
+            "--format=ustar",
+            "--owner=0",
+            "--group=0",
+            "--mtime=@0",
+            "-C",
+        ])
+        .arg(directory.path())
+        .arg(&name)
+        .output()
+        .expect("start tar");
+    assert!(output.status.success());
+    output.stdout
+}
+
+/// The request that pulls an image.
+fn pull_path(name: &str) -> String {
+    let (name, tag) = name.rsplit_once(':').expect("a tag");
+    format!("/images/create?fromImage={name}&tag={tag}")
+}
+
+/// Asks the daemon to check its own store.
+#[track_caller]
+fn assert_sound(engine: &Engine) {
+    let checked = engine.api("POST", "/system/check", None);
+    assert_eq!(checked.status, 200, "{}", checked.text());
+    let report = checked.json().expect("JSON");
+    let problems = report
+        .as_object()
+        .and_then(|report| {
+            report
+                .iter()
+                .find(|(key, _)| key.eq_ignore_ascii_case("problems"))
+        })
+        .map(|(_, problems)| problems.clone());
+    let problems = problems.unwrap_or_else(|| panic!("{}", checked.text()));
+    assert!(
+        problems.is_null() || problems.as_array().is_some_and(Vec::is_empty),
+        "{problems}"
+    );
 }
 
 fn pull(engine: &Engine, name: &str) -> String {
