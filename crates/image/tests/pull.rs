@@ -5,7 +5,7 @@ mod common;
 use common::transfers::*;
 use common::{Store, count, image, load, store};
 use gantry_image::{Images, PullOptions, TransferEvent};
-use gantry_testkit::registry::{Fault, Registry, Times, digest_of};
+use gantry_testkit::registry::{Access, Fault, Registry, Times, TokenServer, digest_of};
 use serde_json::json;
 use std::time::Duration;
 
@@ -455,4 +455,36 @@ async fn a_foreign_layer_comes_from_its_address_where_the_registry_lacks_it() {
     let name = format!("{}/a:1", registry.host());
     pull(&transfers, &name).await.unwrap();
     assert_eq!(content_of(&store, &name, 1), noise(1, MIB));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_expires_in_the_middle_is_renewed_and_the_layer_goes_on() {
+    let (registry, store) = (Registry::start(), store());
+    let published = publish(&registry, "a", "1", &image(&[], vec![layer(1, 4 * MIB)]));
+    let blob = &published.blobs[0];
+    registry.set_access(Access::Bearer(TokenServer::default()));
+    registry.misbehave("GET", blob, Times::First(1), Fault::StallAfter(3 * MIB));
+    let name = format!("{}/a:1", registry.host());
+    let events = transfers(&store)
+        .pull(pull_options(&name), Box::new(|_| ()))
+        .await
+        .unwrap();
+    let partial = store
+        .root
+        .path()
+        .join("content/partial")
+        .join(blob.replace(':', "-"));
+    // While nothing comes any more, and before the client asks for the rest.
+    while std::fs::metadata(&partial).map_or(0, |metadata| metadata.len()) < 2 * MIB as u64 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    registry.expire_tokens();
+    lines(events).await.unwrap();
+    assert_eq!(content_of(&store, &name, 1), noise(1, 4 * MIB));
+    let requests = registry.requests_of("GET", blob);
+    let statuses: Vec<u16> = requests.iter().map(|request| request.status).collect();
+    assert!(statuses.contains(&401), "{statuses:?}");
+    let last = requests.last().unwrap();
+    assert!(last.status == 206 && last.header("range").is_some());
+    assert!(sent(&registry, blob) < published.sizes[0] + MIB);
 }
