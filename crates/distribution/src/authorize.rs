@@ -137,7 +137,8 @@ impl Session {
                 body.query_pairs_mut().extend_pairs(form);
                 let body = Bytes::from(body.query().unwrap_or_default().to_owned());
                 let call = Call::to(Method::POST, Target::Url(url.clone()), Vec::new())
-                    .body("application/x-www-form-urlencoded", body);
+                    .body("application/x-www-form-urlencoded", body)
+                    .secret();
                 (call, None)
             }
         };

@@ -36,6 +36,8 @@ pub(crate) struct Call {
     accepts: Accepts,
     /// For error texts: Docker asks with HEAD first, so that a refusal is one of this method.
     first_by_head: bool,
+    /// The body is for one host alone: it holds a password.
+    pub(crate) is_secret: bool,
     /// How long the answer may take where that is longer than a stall.
     pub(crate) patience: Duration,
     /// For error texts: where authorization is refused, Docker does not tell of which request.
@@ -63,6 +65,7 @@ impl Call {
             scopes,
             accepts: Accepts::These(&[]),
             first_by_head: false,
+            is_secret: false,
             patience: Duration::ZERO,
             is_untold: false,
         }
@@ -96,6 +99,12 @@ impl Call {
     /// Has errors before an answer told as those of a HEAD.
     pub(crate) fn told_as_head(mut self) -> Self {
         self.first_by_head = true;
+        self
+    }
+
+    /// Keeps the body at its host: a redirect elsewhere is refused.
+    pub(crate) fn secret(mut self) -> Self {
+        self.is_secret = true;
         self
     }
 

@@ -206,6 +206,14 @@ impl Repository {
     /// Checks that a manifest is what was asked for and what the registry calls it.
     fn check(&self, reply: &Reply, shown: &str, asked: Option<&Digest>) -> Result<()> {
         let shown = || self.shown(shown);
+        // Its digest is that of its bytes without the signatures, so it is not compared first.
+        let kind = media_type_of(reply);
+        if SCHEMA_1.contains(&kind.as_str()) {
+            return Err(Error::Invalid(format!(
+                "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. Suggest the author of {} to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2. More information at https://docs.docker.com/go/deprecated-image-specs/",
+                shown()
+            )));
+        }
         let told = reply.header(DIGEST_HEADER);
         let told: Option<Digest> = match told {
             "" => None,
@@ -225,13 +233,6 @@ impl Repository {
                     "manifest verification failed for digest {expected}"
                 )));
             }
-        }
-        let kind = media_type_of(reply);
-        if SCHEMA_1.contains(&kind.as_str()) {
-            return Err(Error::Invalid(format!(
-                "[DEPRECATION NOTICE] Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. Suggest the author of {} to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2. More information at https://docs.docker.com/go/deprecated-image-specs/",
-                shown()
-            )));
         }
         Ok(())
     }

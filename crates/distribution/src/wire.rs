@@ -69,9 +69,17 @@ impl Session {
             let next = next.map_err(|text| {
                 Failure::last(Error::Network(format!("{} \"{url}\": {text}", call.verb())))
             })?;
-            if url.scheme() == "https" && next.scheme() != "https" && !endpoint.is_insecure {
+            let leaves_tls = url.scheme() == "https" && next.scheme() != "https";
+            let refused = if leaves_tls && !endpoint.is_insecure {
+                Some("it would leave TLS")
+            } else if call.is_secret && !is_same_host(&url, &next) {
+                Some("the password is not for that host")
+            } else {
+                None
+            };
+            if let Some(why) = refused {
                 return Err(Failure::last(Error::Network(format!(
-                    "{} \"{url}\": redirect to `{next}` refused: it would leave TLS",
+                    "{} \"{url}\": redirect to `{next}` refused: {why}",
                     call.verb()
                 ))));
             }

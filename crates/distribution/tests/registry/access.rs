@@ -357,3 +357,26 @@ async fn a_login_at_what_is_no_registry_fails() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_token_server_does_not_send_a_password_elsewhere() {
+    let (registry, elsewhere) = (Registry::start(), Registry::start());
+    registry.push_image("a", "1", &[b"x"]);
+    for server in [&registry, &elsewhere] {
+        server.set_access(Access::Bearer(TokenServer {
+            methods: &["POST"],
+            ..closed()
+        }));
+    }
+    let target = format!("{}/token", elsewhere.url());
+    registry.misbehave("POST", "/token", Times::Always, Fault::redirect(&target));
+    let repository = repository_for(&registry.host(), "a", user());
+    let error = repository.manifest("1").await.expect_err("refused");
+    assert!(
+        error
+            .to_string()
+            .ends_with("refused: the password is not for that host"),
+        "{error}"
+    );
+    assert!(elsewhere.requests().is_empty());
+}

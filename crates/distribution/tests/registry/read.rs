@@ -312,13 +312,17 @@ async fn large_and_ancient_manifests_are_refused() {
             .ends_with("the answer is larger than 4194304 bytes"),
         "{error}"
     );
+    // Its digest leaves out its signatures.
+    let header = vec![("Docker-Content-Digest".to_owned(), digest_of(b"unsigned"))];
+    registry.misbehave("GET", "/old", Times::Always, Fault::Headers(header));
     let error = repository.manifest("old").await.expect_err("too old");
     assert_eq!(error.kind(), ErrorKind::InvalidParameter);
-    assert!(
-        error
-            .to_string()
-            .contains("schema 1 support has been removed"),
-        "{error}"
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. Suggest the author of {}/a:old to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2. More information at https://docs.docker.com/go/deprecated-image-specs/",
+            registry.host()
+        )
     );
 }
 
