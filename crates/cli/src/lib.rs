@@ -22,7 +22,8 @@ pub mod terminal;
 pub mod units;
 
 use cli::Cli;
-use grammar::Found;
+use failure::Outcome;
+use grammar::{Found, Matches};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ pub const GANTRY_VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Hooks {
     /// Starts a daemon that listens at this socket, and returns once it does.
     pub autostart: fn(&Path) -> std::io::Result<()>,
+    /// Runs a command of the registry that is not a client's, by its path and with the global flags; `None` if it is one.
+    pub registry: fn(&str, &Matches, &Matches) -> Option<Outcome>,
 }
 
 /// Runs one command line; `args` begins with the program's name.
@@ -90,6 +93,9 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
                 }
                 return ExitCode::SUCCESS;
             }
+            if let Some(outcome) = (hooks.registry)(command.path, &global, &matches) {
+                return finish(outcome);
+            }
             let runtime = match tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -106,15 +112,19 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
             });
             // Threads may sit in a read of standard input: they end with the process.
             runtime.shutdown_background();
-            match outcome {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(failure) => {
-                    if !failure.text.is_empty() {
-                        output::error_line(&failure.text);
-                    }
-                    ExitCode::from(failure.code)
-                }
+            finish(outcome)
+        }
+    }
+}
+
+fn finish(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                output::error_line(&failure.text);
             }
+            ExitCode::from(failure.code)
         }
     }
 }

@@ -145,7 +145,13 @@ fn main() -> ExitCode {
     if std::env::var_os("GANTRY_PARITY_CLIENT").is_some() {
         let args: Vec<OsString> = std::env::args_os().collect();
         let autostart = |_: &Path| Err(std::io::Error::other("no daemon in this test"));
-        return gantry_cli::run(&args, gantry_cli::Hooks { autostart });
+        return gantry_cli::run(
+            &args,
+            gantry_cli::Hooks {
+                autostart,
+                registry: |_, _, _| None,
+            },
+        );
     }
     let Some(docker) = docker() else {
         eprintln!(

@@ -15,7 +15,7 @@ mod boot;
 mod config;
 mod convert;
 mod listen;
-mod log;
+pub mod log;
 mod notify;
 mod routes;
 mod server;
@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
 
 use anyhow::Context as _;
+pub use config::LogSettings;
 use gantry_engine::Engine;
 use gantry_engine::image::SignaturePolicy;
 

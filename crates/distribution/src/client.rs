@@ -105,6 +105,16 @@ impl Registries {
         crate::list::catalog(&self.session(host, credentials.clone())).await
     }
 
+    /// Calls an extension of a registry (`POST /v2/_NAME/COMPONENT/MODULE`) and gives its answer.
+    pub async fn extension(
+        &self,
+        host: &str,
+        path: &str,
+        credentials: &Credentials,
+    ) -> Result<bytes::Bytes> {
+        crate::list::extension(&self.session(host, credentials.clone()), path).await
+    }
+
     pub(crate) fn session(&self, domain: &str, credentials: Credentials) -> Session {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         Session::new(Arc::clone(&state), domain, credentials)

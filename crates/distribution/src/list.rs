@@ -1,4 +1,4 @@
-//! Lists that come in pages: tags and repositories.
+//! Lists that come in pages: tags and repositories; and what a registry has beyond the protocol.
 
 use crate::answer;
 use crate::call::{Call, Target};
@@ -7,6 +7,7 @@ use crate::endpoint::Purpose;
 use crate::session::{ANY, Reply, Session};
 use crate::wire::location_of;
 use crate::{Error, Result};
+use bytes::Bytes;
 use reqwest::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -51,6 +52,13 @@ pub(crate) async fn catalog(session: &Session) -> Result<Vec<String>> {
         repositories.extend(catalog.repositories.unwrap_or_default());
     }
     Ok(repositories)
+}
+
+/// Calls an extension of the registry itself, of no mirror.
+pub(crate) async fn extension(session: &Session, path: &str) -> Result<Bytes> {
+    let scopes = vec!["registry:catalog:*".to_owned()];
+    let call = Call::new(Method::POST, path.to_owned(), scopes);
+    Ok(session.fetch(Purpose::Push, &call, ANY).await?.body)
 }
 
 fn read<T: DeserializeOwned>(page: &Reply, what: &str) -> Result<T> {

@@ -6,13 +6,14 @@
 //! | `runc` | the OCI runtime |
 //! | `docker-init`, `tini` | process 1 of a container |
 //! | anything else, first argument `daemon`, `shim`, `netd`, `runtime`, `init` | that role |
-//! | anything else | the command line |
+//! | anything else | the command line, `registry serve` too |
 //!
 //! A role that forks (shim, runtime, netd) is entered before any thread or runtime exists. The daemon first executes
 //! itself anew from a copy that nobody can write to, see [`boot`].
 
 mod autostart;
 mod boot;
+mod registry;
 mod role;
 
 use std::ffi::OsString;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
             &args,
             gantry_cli::Hooks {
                 autostart: autostart::ensure,
+                registry: registry::run,
             },
         ),
     }

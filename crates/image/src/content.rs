@@ -3,6 +3,7 @@
 //! ```text
 //! content/ALGORITHM/HEX   complete and verified
 //! content/ingest/N        being written in one go; swept at open
+//! content/ingest/DIGEST.N complete, waiting for its record; placed or swept by `recover`
 //! content/partial/NAME    being written by pieces; kept over restarts, so that a download or an upload goes on
 //! content/quarantine/HEX  without a record; kept until a person decides
 //! ```
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::hash::sha256;
 use gantry_api::digest::Digest;
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -46,6 +48,14 @@ pub struct Stored {
     pub modified: SystemTime,
 }
 
+/// Is complete content that waits for its record to be written. Dropped, it is removed.
+pub(crate) struct Staged {
+    content: Content,
+    digest: Digest,
+    /// `None` once it has its place.
+    path: Option<PathBuf>,
+}
+
 /// Is content that is being written by pieces. Dropped, it stays on the disk and can be opened again.
 pub struct Partial {
     content: Content,
@@ -71,7 +81,10 @@ impl Content {
         }
         let failed = |error| Error::io("sweep `content/ingest`", error);
         for entry in fs::read_dir(path.join("ingest")).map_err(failed)? {
-            fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+            let entry = entry.map_err(failed)?;
+            if staged_digest(&entry.file_name()).is_none() {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
         }
         Ok(Self(Arc::new(Inner {
             path,
@@ -100,24 +113,78 @@ impl Content {
             return Ok(());
         }
         let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.0.path.join("ingest").join(number.to_string());
+        self.write(&number.to_string(), bytes, make_space, |path| {
+            self.name(path, &target)
+        })
+        .map(drop)
+        .map_err(|error| Error::io(format!("write content `{digest}`"), error))
+    }
+
+    /// Writes bytes whose record is written next: [`Staged::place`] gives them their name after it. A crash in between
+    /// is made good by [`Content::recover`].
+    pub(crate) fn stage(
+        &self,
+        digest: &Digest,
+        bytes: &[u8],
+        make_space: MakeSpace<'_>,
+    ) -> Result<Staged> {
+        let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
+        let path = self
+            .write(&format!("{digest}.{number}"), bytes, make_space, |_| {
+                File::open(self.0.path.join("ingest"))?.sync_all()
+            })
+            .map_err(|error| Error::io(format!("write content `{digest}`"), error))?;
+        Ok(Staged {
+            content: self.clone(),
+            digest: digest.clone(),
+            path: Some(path),
+        })
+    }
+
+    /// Writes and syncs a file in `ingest`, then does the rest; on an error nothing is left.
+    fn write(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        make_space: MakeSpace<'_>,
+        finish: impl Fn(&Path) -> io::Result<()>,
+    ) -> io::Result<PathBuf> {
+        let path = self.0.path.join("ingest").join(name);
         loop {
             let written = (|| -> io::Result<()> {
-                let mut file = File::create(&temporary)?;
+                let mut file = File::create(&path)?;
                 file.write_all(bytes)?;
                 file.sync_all()?;
-                self.name(&temporary, &target)
+                finish(&path)
             })();
             match written {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(path),
                 Err(error) => {
-                    let _ = fs::remove_file(&temporary);
+                    let _ = fs::remove_file(&path);
                     if !(gantry_snapshot::is_no_space(&error) && make_space()) {
-                        return Err(Error::io(format!("write content `{digest}`"), error));
+                        return Err(error);
                     }
                 }
             }
         }
+    }
+
+    /// Brings what was staged in line with the records after a crash: what `is_known` knows gets its name, the rest goes.
+    pub(crate) fn recover(&self, is_known: impl Fn(&Digest) -> bool) -> Result<()> {
+        let failed = |error| Error::io("recover `content/ingest`", error);
+        for entry in fs::read_dir(self.0.path.join("ingest")).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Some(digest) = staged_digest(&entry.file_name()) else {
+                continue;
+            };
+            let target = self.file(&digest);
+            if is_known(&digest) && !target.exists() {
+                self.name(&entry.path(), &target).map_err(failed)?;
+            } else {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads content whole.
@@ -423,6 +490,33 @@ impl Drop for Partial {
     }
 }
 
+impl Staged {
+    /// Gives the content its name. Its record must have been written before.
+    pub fn place(mut self) -> Result<()> {
+        if let Some(path) = self.path.take() {
+            let target = self.content.file(&self.digest);
+            self.content
+                .name(&path, &target)
+                .map_err(|error| Error::io(format!("write content `{}`", self.digest), error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // A failure is made good by `recover`.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Reads the digest out of the name of something staged.
+fn staged_digest(name: &OsStr) -> Option<Digest> {
+    name.to_str()?.rsplit_once('.')?.0.parse().ok()
+}
+
 fn missing(digest: &Digest, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::NotFound(format!("content {digest} not found")),
@@ -456,6 +550,31 @@ mod tests {
         assert_eq!(content.size(&digest).unwrap(), Some(11));
         assert!(content.idle_partials().unwrap().is_empty());
         assert_eq!(content.list().unwrap()[0].digest, digest);
+    }
+
+    #[test]
+    fn what_was_staged_is_placed_if_a_record_names_it() {
+        let root = tempfile::tempdir().unwrap();
+        let content = Content::open(root.path()).unwrap();
+        let [kept, lost, dropped, placed] = [b"kept", b"lost", b"drop", b"here"];
+        for bytes in [kept, lost] {
+            // As a crash leaves it.
+            std::mem::forget(content.stage(&sha256(bytes), bytes, &|| false).unwrap());
+        }
+        drop(content.stage(&sha256(dropped), dropped, &|| false).unwrap());
+        content
+            .stage(&sha256(placed), placed, &|| false)
+            .unwrap()
+            .place()
+            .unwrap();
+        drop(content);
+        let content = Content::open(root.path()).unwrap();
+        content.recover(|digest| *digest == sha256(kept)).unwrap();
+        assert_eq!(content.get(&sha256(kept)).unwrap(), kept);
+        assert_eq!(content.get(&sha256(placed)).unwrap(), placed);
+        assert_eq!(content.list().unwrap().len(), 2);
+        let ingest = fs::read_dir(root.path().join("content/ingest")).unwrap();
+        assert_eq!(ingest.count(), 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! One lock guards the mirror of the index and is held over each change's transaction, so a change sees and leaves a
 //! whole state. A *lease* keeps a layer while an operation relies on it and no image names it yet.
 
-use crate::content::Content;
+use crate::content::{self, Content};
 use crate::durability::drop_damaged;
 use crate::error::{Error, Result};
 use crate::hash::chain_ids;
@@ -137,6 +137,7 @@ impl Images {
         let known: HashSet<u64> = mirror.layers.values().map(|layer| layer.snapshot).collect();
         let mut set_aside = snapshots.recover(&|number| known.contains(&number))?;
         set_aside.extend(drop_damaged(&index, &mut mirror, &snapshots)?);
+        content.recover(|digest| mirror.knows_content(digest))?;
         set_aside.extend(content.quarantine_unknown(|digest| mirror.knows_content(digest))?);
         let inner = Inner {
             snapshots,
@@ -346,24 +347,31 @@ impl Images {
         };
         let mut places: Vec<Ingest> = Vec::new();
         let make_space = || self.0.snapshots.make_space();
-        let mut content: Vec<(Digest, &[u8])> = Vec::new();
-        for (record, raw) in &images {
-            content.push((Digest::from(&record.id), raw));
-        }
-        for (record, raw) in &manifests {
-            content.push((record.digest.clone(), raw));
-        }
-        for (digest, raw) in &content {
-            self.0.content.put_as(digest, raw, &make_space)?;
-        }
-        let mut mirror = self.lock();
-        for (digest, raw) in &content {
-            // It was there, and a removal took it since; from here on none can.
-            if self.0.content.size(digest)?.is_none() {
-                self.0.content.put_as(digest, raw, &make_space)?;
+        let configs = images
+            .iter()
+            .map(|(record, raw)| (Digest::from(&record.id), raw));
+        let content: Vec<(Digest, &Vec<u8>)> = configs
+            .chain(
+                manifests
+                    .iter()
+                    .map(|(record, raw)| (record.digest.clone(), raw)),
+            )
+            .collect();
+        let is_missing = |digest: &Digest| Ok::<_, Error>(self.0.content.size(digest)?.is_none());
+        let mut staged: HashMap<Digest, content::Staged> = HashMap::new();
+        let stage = |staged: &mut HashMap<_, _>| {
+            for (digest, raw) in &content {
+                if is_missing(digest)? && !staged.contains_key(digest) {
+                    let new = self.0.content.stage(digest, raw, &make_space)?;
+                    staged.insert(digest.clone(), new);
+                }
             }
-        }
-        let content: Vec<Digest> = content.into_iter().map(|(digest, _)| digest).collect();
+            Ok::<_, Error>(())
+        };
+        stage(&mut staged)?;
+        let mut mirror = self.lock();
+        // What was there a removal may have taken since; from here on none can.
+        stage(&mut staged)?;
         for (record, ingest) in layers {
             // Another load may have brought the same layer meanwhile.
             if !mirror.layers.contains_key(&record.diff_id) {
@@ -418,14 +426,10 @@ impl Images {
             }
             change.images.push(record);
         }
-        if let Err(error) = self.write(&change, &mut mirror) {
-            for digest in content {
-                if !mirror.knows_content(&digest) {
-                    self.0.content.remove(&digest)?;
-                }
-            }
-            return Err(error);
-        }
+        // In this order a crash at any point is finished, or undone, by the next open.
+        self.write(&change, &mut mirror)?;
+        let placed: Vec<_> = staged.into_values().map(content::Staged::place).collect();
+        placed.into_iter().collect::<Result<()>>()?;
         let unsynced = change.layers.iter().filter(|layer| !layer.synced);
         let unsynced: Vec<Digest> = unsynced.map(|layer| layer.diff_id.clone()).collect();
         for ingest in places {

@@ -20,6 +20,7 @@ pub mod leak;
 pub mod outcome;
 pub mod peer;
 pub mod pty;
+pub mod random;
 pub mod registry;
 pub mod runner;
 pub mod session;

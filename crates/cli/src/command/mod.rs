@@ -18,6 +18,7 @@ pub mod network;
 pub mod prune;
 pub mod pull;
 pub mod push;
+pub mod registry;
 pub mod search;
 pub mod signals;
 pub mod start;
@@ -85,6 +86,9 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         "system info" => Box::pin(info::info(cli, matches)).await,
         "system dial-stdio" => Box::pin(system::dial_stdio(cli)).await,
         "version" => Box::pin(version::version(cli, matches)).await,
+        path if path.starts_with("registry ") => {
+            Box::pin(registry::dispatch(cli, path, matches)).await
+        }
         path if path.starts_with("context ") => context::dispatch(cli, path, matches),
         path => Err(Failure::new(format!(
             "{}: '{} {path}' is not supported yet",

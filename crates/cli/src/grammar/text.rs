@@ -1,4 +1,5 @@
-//! Reads `commands.txt`, the table of all commands: a block for each, found when it is asked for.
+//! Reads `commands.txt`, the table of all commands: a block for each, found when it is asked for. `registry.txt` has those
+//! that docker has not.
 //!
 //! ```text
 //! # docker container run                     the command's path
@@ -13,14 +14,14 @@
 //!       --net network       (hidden) …        works, and no help shows it
 //!       --time int          (deprecated: use --timeout instead) …
 //! ```
-//! It is one constant, so that a process that asks for no command (every shim is one) has nothing of it in its memory.
+//! They are constants, so that a process that asks for no command (every shim is one) has nothing of it in its memory.
 //! A table that breaks these rules is found by the tests, which read every block.
 
 use std::borrow::Cow;
 
 use super::{Args, Child, Command, Flag};
 
-const TEXT: &str = include_str!("commands.txt");
+const TEXTS: [&str; 2] = [include_str!("commands.txt"), include_str!("registry.txt")];
 
 /// The program's name in the paths of the table.
 const PROGRAM: &str = "docker";
@@ -70,14 +71,18 @@ impl Command {
 
 /// Returns the path as it stands in the table, and the lines below it.
 fn block(path: &str) -> Option<(&'static str, &'static str)> {
+    TEXTS.into_iter().find_map(|text| block_of(text, path))
+}
+
+fn block_of(text: &'static str, path: &str) -> Option<(&'static str, &'static str)> {
     let head = format!("\n# {}", [PROGRAM, path].join(" ").trim_end());
     let mut from = 0;
     loop {
-        let begin = from + TEXT[from..].find(&head)?;
+        let begin = from + text[from..].find(&head)?;
         let line_end = begin + head.len();
-        if TEXT[line_end..].starts_with('\n') {
-            let path = TEXT[begin + "\n# ".len() + PROGRAM.len()..line_end].trim_start();
-            let lines = &TEXT[line_end + 1..];
+        if text[line_end..].starts_with('\n') {
+            let path = text[begin + "\n# ".len() + PROGRAM.len()..line_end].trim_start();
+            let lines = &text[line_end + 1..];
             return Some((path, lines.split("\n\n").next()?.trim_end_matches('\n')));
         }
         from = line_end;
@@ -152,7 +157,9 @@ mod tests {
 
     /// Reads every block that the table has.
     fn all() -> Vec<Command> {
-        TEXT.lines()
+        TEXTS
+            .into_iter()
+            .flat_map(str::lines)
             .filter_map(|line| line.strip_prefix("# docker"))
             .map(|path| {
                 let path = path.trim_start();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use gantry_testkit::engine::{Engine, images_directory};
 use gantry_testkit::http::{self, Response};
+use gantry_testkit::random::{Random, number};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -22,23 +23,6 @@ const KEPT_MAX: usize = 20;
 const LINES: usize = 20;
 /// How long what follows from a kill may take.
 const SOON: Duration = Duration::from_secs(15);
-
-/// A small generator, so that a seed gives the same kills again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-
-    fn choose<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
-        let count = u64::try_from(all.len()).expect("small");
-        (count > 0).then(|| &all[usize::try_from(self.below(count)).expect("small")])
-    }
-}
 
 /// What a container was made for, and what was acknowledged of it.
 #[derive(Clone, Debug, Default)]
@@ -82,19 +66,9 @@ struct Count {
     in_flight: u64,
 }
 
-fn number_of(variable: &str, default: u64) -> u64 {
-    std::env::var(variable)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
-
 pub fn random_kills(engine: &Engine) {
-    let kills = number_of("GANTRY_CRASH_KILLS", 12);
-    let clock = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
-    let seed = number_of("GANTRY_CRASH_SEED", clock.as_secs());
+    let kills = number("GANTRY_CRASH_KILLS", 12);
+    let seed = gantry_testkit::random::seed("GANTRY_CRASH_SEED");
     println!("GANTRY_CRASH_SEED={seed}, {kills} kills");
     if !engine.daemon_runs() {
         engine.start_daemon(&[]);
@@ -103,7 +77,7 @@ pub fn random_kills(engine: &Engine) {
     let mut stories = Stories::begin();
     let clients = Clients::default();
     let steady = Steady::start(engine);
-    let mut random = Random(seed.max(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random::new(seed);
     let mut count = Count::default();
     for kill in 0..kills {
         let begin = Instant::now();
@@ -272,7 +246,7 @@ fn round(
     std::thread::scope(|scope| {
         let workers: Vec<_> = seeds
             .into_iter()
-            .map(|seed| scope.spawn(move || clients.work(engine, Random(seed))))
+            .map(|seed| scope.spawn(move || clients.work(engine, Random::new(seed))))
             .collect();
         std::thread::sleep(pause);
         let killed = match choice {

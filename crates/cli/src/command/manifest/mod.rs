@@ -7,7 +7,7 @@
 //! | `document` | the JSON of lists and manifests, in Docker's order of members |
 
 mod document;
-mod remote;
+pub mod remote;
 mod store;
 
 use crate::cli::Cli;

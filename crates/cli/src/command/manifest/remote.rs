@@ -66,16 +66,27 @@ impl Remote {
         Ok(Remote { registries })
     }
 
-    fn repository(&self, cli: &Cli, reference: &Reference) -> Repository {
-        let server = credentials::server_key(reference.domain());
+    /// Gives the client itself.
+    pub fn registries(&self) -> &Registries {
+        &self.registries
+    }
+
+    /// Gives the repository of a name, for the user who is logged in there.
+    pub fn repository(&self, cli: &Cli, reference: &Reference) -> Repository {
+        let credentials = Remote::credentials(cli, reference.domain());
+        self.registries.repository(reference, credentials)
+    }
+
+    /// Gives who the user is for a registry.
+    pub fn credentials(cli: &Cli, domain: &str) -> Credentials {
+        let server = credentials::server_key(domain);
         let auth = cli.credentials(server).unwrap_or_default();
-        let credentials = Credentials {
+        Credentials {
             username: auth.username,
             password: auth.password,
             identity_token: auth.identitytoken,
             registry_token: auth.registrytoken,
-        };
-        self.registries.repository(reference, credentials)
+        }
     }
 
     /// Asks what a name stands for.

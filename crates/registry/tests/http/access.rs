@@ -1,0 +1,265 @@
+//! Who may what: htpasswd, tokens of the built-in service, the access file.
+
+use super::client::{Answer, MANIFEST, Server, options};
+use base64::Engine as _;
+use gantry_registry::auth::htpasswd;
+use gantry_registry::{Options, Tokens};
+use std::path::Path;
+
+const ACCESS: &str =
+    "anonymous public/* pull\n* team/** pull,push\nroot ** pull,push,delete,admin\n";
+
+fn basic(user: &str, password: &str) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    format!("Basic {text}")
+}
+
+fn with_users(root: &Path) -> Options {
+    let users: Vec<String> = ["alice", "root"]
+        .iter()
+        .map(|user| htpasswd::line(user, "secret").unwrap())
+        .collect();
+    let (file, access) = (root.join("htpasswd"), root.join("access"));
+    std::fs::write(&file, users.join("\n")).unwrap();
+    std::fs::write(&access, ACCESS).unwrap();
+    Options {
+        htpasswd: Some(file),
+        access: Some(access),
+        ..options(&root.join("registry"))
+    }
+}
+
+fn with(server: &Server, authorization: &str, method: &str, path: &str, body: &[u8]) -> Answer {
+    let headers = [("Authorization", authorization), ("Content-Type", MANIFEST)];
+    server.send(method, path, &headers, body)
+}
+
+#[test]
+fn users_come_by_password_and_have_the_rights_of_their_lines() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(with_users(root.path()));
+    let challenge = server.get("/v2/");
+    assert_eq!(challenge.refusal(), (401, "UNAUTHORIZED".into()));
+    assert_eq!(
+        challenge.header("www-authenticate"),
+        Some("Basic realm=\"gantry registry\"")
+    );
+    let (alice, admin) = (basic("alice", "secret"), basic("root", "secret"));
+    assert_eq!(with(&server, &alice, "GET", "/v2/", b"").status, 200);
+    for wrong in [
+        basic("alice", "wrong"),
+        basic("bob", "secret"),
+        "Basic !".into(),
+        "Bearer x".into(),
+    ] {
+        assert_eq!(
+            with(&server, &wrong, "GET", "/v2/", b"").status,
+            401,
+            "{wrong}"
+        );
+    }
+    // Alice writes to the team's, not to what is public, and deletes nothing.
+    let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let put = |who: &str, name: &str| {
+        let headers = [("Authorization", who), ("Content-Type", kind)];
+        server
+            .send("PUT", &format!("/v2/{name}/manifests/t"), &headers, index)
+            .status
+    };
+    assert_eq!(
+        (put(&alice, "team/a/b"), put(&alice, "public/a")),
+        (201, 403)
+    );
+    assert_eq!((put(&admin, "public/a"), put(&admin, "other")), (201, 201));
+    assert_eq!(
+        with(&server, &alice, "DELETE", "/v2/team/a/b/manifests/t", b"").refusal(),
+        (403, "DENIED".into())
+    );
+    assert_eq!(
+        server.get("/v2/public/a/manifests/t").status,
+        200,
+        "anonymous may pull"
+    );
+    let refused = server.get("/v2/team/a/b/manifests/t");
+    assert_eq!(refused.status, 401);
+    assert!(refused.header("www-authenticate").is_some());
+    assert_eq!(
+        server
+            .send("DELETE", "/v2/public/a/manifests/t", &[], b"")
+            .status,
+        401
+    );
+    let seen = with(&server, &alice, "GET", "/v2/_catalog", b"").json();
+    assert_eq!(seen["repositories"], serde_json::json!(["team/a/b"]));
+    assert_eq!(with(&server, &alice, "GET", "/metrics", b"").status, 403);
+    assert_eq!(with(&server, &admin, "GET", "/metrics", b"").status, 200);
+    assert_eq!(
+        with(&server, &admin, "POST", "/v2/_gantry/garbage/collect", b"").status,
+        200
+    );
+    assert_eq!(
+        server
+            .send("POST", "/v2/_gantry/garbage/collect", &[], b"")
+            .status,
+        401
+    );
+}
+
+#[test]
+fn a_mount_needs_the_right_to_read_its_source() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(with_users(root.path()));
+    let admin = basic("root", "secret");
+    let digest = super::client::sha256(b"private");
+    let path = format!("/v2/private/blobs/uploads/?digest={digest}");
+    assert_eq!(with(&server, &admin, "POST", &path, b"private").status, 201);
+    for from in ["&from=private", ""] {
+        let path = format!("/v2/team/x/blobs/uploads/?mount={digest}{from}");
+        let answer = with(&server, &basic("alice", "secret"), "POST", &path, b"");
+        assert_eq!(answer.status, 202, "{from}");
+        assert_eq!(
+            with(&server, &admin, "POST", &path, b"").status,
+            201,
+            "{from}"
+        );
+        let blob = format!("/v2/team/x/blobs/{digest}");
+        assert_eq!(with(&server, &admin, "DELETE", &blob, b"").status, 202);
+    }
+}
+
+#[test]
+fn changed_files_are_read_again_and_broken_ones_are_not_taken() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(with_users(root.path()));
+    let bob = basic("bob", "new");
+    let mut users = std::fs::read_to_string(root.path().join("htpasswd")).unwrap();
+    users.push_str(&format!("\n{}", htpasswd::line("bob", "new").unwrap()));
+    std::fs::write(root.path().join("htpasswd"), users).unwrap();
+    let wait = |want: u16| {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while with(&server, &bob, "GET", "/v2/", b"").status != want {
+            assert!(std::time::Instant::now() < until, "no {want}");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    };
+    wait(200);
+    std::fs::write(root.path().join("htpasswd"), "broken").unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(with(&server, &bob, "GET", "/v2/", b"").status, 200);
+    std::fs::write(
+        root.path().join("htpasswd"),
+        htpasswd::line("root", "x").unwrap(),
+    )
+    .unwrap();
+    // Also for a password that was right a moment ago.
+    wait(401);
+}
+
+#[test]
+fn tokens_are_fetched_cut_to_the_rights_and_refreshed() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(Options {
+        tokens: Tokens::BuiltIn {
+            service: "test-registry".into(),
+        },
+        ..with_users(root.path())
+    });
+    let alice = basic("alice", "secret");
+    let challenge = server.send("POST", "/v2/team/a/blobs/uploads/", &[], b"");
+    assert_eq!(
+        challenge.header("www-authenticate"),
+        Some(
+            "Bearer realm=\"http://registry.test/token\",service=\"test-registry\",scope=\"repository:team/a:pull,push\""
+        )
+    );
+    assert_eq!(
+        with(&server, &alice, "GET", "/v2/", b"").status,
+        401,
+        "a password is no token"
+    );
+    let scope = "scope=repository:team/a:pull,push,delete&scope=repository:secret:pull";
+    let answer = with(
+        &server,
+        &alice,
+        "GET",
+        &format!("/token?service=test-registry&{scope}&offline_token=true"),
+        b"",
+    )
+    .json();
+    let token = format!("Bearer {}", answer["token"].as_str().unwrap());
+    assert_eq!(answer["token"], answer["access_token"]);
+    assert_eq!(with(&server, &token, "GET", "/v2/", b"").status, 200);
+    assert_eq!(
+        with(&server, &token, "POST", "/v2/team/a/blobs/uploads/", b"").status,
+        202
+    );
+    let more = with(&server, &token, "DELETE", "/v2/team/a/manifests/t", b"");
+    assert_eq!(more.status, 401, "the right to delete was not given");
+    assert!(
+        more.header("www-authenticate")
+            .unwrap()
+            .ends_with("error=\"insufficient_scope\"")
+    );
+    assert_eq!(
+        with(&server, &token, "GET", "/v2/team/b/tags/list", b"").status,
+        401,
+        "another repository"
+    );
+    assert_eq!(
+        with(&server, &token, "GET", "/v2/secret/tags/list", b"").status,
+        401,
+        "never allowed"
+    );
+
+    let refresh = answer["refresh_token"].as_str().unwrap();
+    let form = |body: &str| {
+        server.send(
+            "POST",
+            "/token",
+            &[("Content-Type", "application/x-www-form-urlencoded")],
+            body.as_bytes(),
+        )
+    };
+    let answer = form(&format!(
+        "grant_type=refresh_token&refresh_token={refresh}&scope=repository:team/a:pull"
+    ));
+    assert_eq!(answer.status, 200);
+    let token = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
+    assert_eq!(
+        with(&server, &token, "GET", "/v2/team/a/tags/list", b"").status,
+        404
+    );
+    assert_eq!(
+        with(&server, &token, "POST", "/v2/team/a/blobs/uploads/", b"").status,
+        401,
+        "pull alone"
+    );
+    let answer = form(
+        "grant_type=password&username=alice&password=secret&access_type=offline&scope=repository:team/a:pull%20repository:team/b:push",
+    );
+    assert!(answer.json()["refresh_token"].is_string());
+    for (body, status) in [
+        ("grant_type=password&username=alice&password=wrong", 401),
+        ("grant_type=refresh_token&refresh_token=x", 401),
+        ("grant_type=other", 405),
+    ] {
+        assert_eq!(form(body).status, status, "{body}");
+    }
+    assert_eq!(
+        with(&server, &basic("alice", "wrong"), "GET", "/token", b"").status,
+        401
+    );
+    let anonymous = server
+        .get("/token?scope=repository:public/a:pull,push")
+        .json();
+    let token = format!("Bearer {}", anonymous["token"].as_str().unwrap());
+    assert_eq!(
+        with(&server, &token, "GET", "/v2/public/a/tags/list", b"").status,
+        404
+    );
+    assert_eq!(
+        with(&server, &token, "POST", "/v2/public/a/blobs/uploads/", b"").status,
+        401
+    );
+}

@@ -1,0 +1,9 @@
+//! The registry over HTTP, on a loopback port: every endpoint, and every way in which it refuses.
+
+mod access;
+mod cache;
+mod client;
+mod collect;
+mod lists;
+mod manifests;
+mod uploads;
