@@ -20,7 +20,7 @@ use bytes::Bytes;
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::Descriptor;
 use gantry_api::time::Timestamp;
-use gantry_distribution::Repository;
+use gantry_distribution::{BlobReader, Download, Repository};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
@@ -176,9 +176,14 @@ async fn download(
                 .observed(Arc::new(move |wait: Duration, _: &str| {
                     told.send_replace(Stage::Retrying(Instant::now() + wait));
                 }));
-        let mut reader = repository.blob(&wanted.descriptor, offset).await?;
+        let mut reader = Source::open(wanted, &repository, offset).await?;
         while let Some(bytes) = reader.next().await? {
             current += bytes.len() as u64;
+            if current > wanted.descriptor.size {
+                let digest = &wanted.descriptor.digest;
+                let text = format!("layer {digest} is longer than its descriptor says");
+                return Err(gantry_distribution::Error::Corrupt(text).into());
+            }
             if sender.send(Feed::Bytes(bytes)).await.is_err() {
                 // The thread has failed and says why.
                 return Ok(());
@@ -189,6 +194,69 @@ async fn download(
     stage.send_replace(Stage::Downloaded);
     let _ = sender.send(Feed::End).await;
     Ok(())
+}
+
+/// Is where a layer's bytes come from.
+enum Source {
+    Registry(Box<BlobReader>),
+    /// One of the addresses that a layer bears which may not be distributed, and what is left to skip of it.
+    Elsewhere(Download, u64),
+}
+
+impl Source {
+    /// Opens the registry's blob; where it lacks one that it may not distribute, the first address that answers.
+    async fn open(wanted: &Wanted, repository: &Repository, offset: u64) -> Result<Self> {
+        let descriptor = &wanted.descriptor;
+        let missing = match repository.blob(descriptor, offset).await {
+            Ok(reader) => return Ok(Self::Registry(Box::new(reader))),
+            Err(error) if is_missing(&error) => error,
+            Err(error) => return Err(error.into()),
+        };
+        let mut error = missing;
+        for address in addresses(descriptor) {
+            match wanted.setup.registries.download(address).await {
+                Ok(download) => return Ok(Self::Elsewhere(download, offset)),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error.into())
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        match self {
+            Self::Registry(reader) => Ok(reader.next().await?),
+            Self::Elsewhere(download, skip) => loop {
+                let Some(mut bytes) = download.next().await? else {
+                    return Ok(None);
+                };
+                let skipped = bytes
+                    .len()
+                    .min(usize::try_from(*skip).unwrap_or(usize::MAX));
+                *skip -= skipped as u64;
+                let _ = bytes.split_to(skipped);
+                if !bytes.is_empty() {
+                    return Ok(Some(bytes));
+                }
+            },
+        }
+    }
+}
+
+fn is_missing(error: &gantry_distribution::Error) -> bool {
+    use gantry_distribution::Error::{NotFound, Registry};
+    matches!(error, NotFound(_) | Registry { status: 404, .. })
+}
+
+/// Gives the addresses of a layer that its registry may not distribute; others' are not followed.
+fn addresses(descriptor: &Descriptor) -> impl Iterator<Item = &str> {
+    let kind = &descriptor.media_type;
+    let is_foreign = kind.contains(".foreign.") || kind.contains(".nondistributable.");
+    let urls = descriptor.extra.get("urls").filter(|_| is_foreign);
+    let urls = urls.and_then(serde_json::Value::as_array);
+    urls.into_iter()
+        .flatten()
+        .filter_map(serde_json::Value::as_str)
+        .filter(|url| url.starts_with("http://") || url.starts_with("https://"))
 }
 
 /// Gives the name of a blob's partial.
