@@ -5,7 +5,7 @@ use crate::call::Call;
 use crate::client::Repository;
 use crate::endpoint::Purpose;
 use crate::retry::Failure;
-use crate::session::{ANY, Reading, Reply};
+use crate::session::{Reading, Reply};
 use crate::wire::next_piece;
 use crate::{Error, Result};
 use bytes::Bytes;
@@ -51,14 +51,14 @@ impl Repository {
         Ok(reader)
     }
 
-    /// Asks for a blob's size, `None` where it is not there.
+    /// Asks for a blob's size where pushes go, `None` where it is not there.
     pub async fn head_blob(&self, digest: &Digest) -> Result<Option<u64>> {
         let path = format!("{}/blobs/{digest}", self.path);
         let call = Call::new(Method::HEAD, path, self.scopes(Purpose::Pull))
             .accepting(&[404])
             .untold();
-        // Whoever asks wants to know what the registry has, not its mirrors: a push depends on it.
-        let reply = self.session.fetch(Purpose::Push, &call, ANY).await?;
+        // Whoever asks wants to know what is where pushes go, and no mirror's word for it.
+        let reply = self.session.change(&call).await?;
         if reply.status.as_u16() == 404 {
             return Ok(None);
         }
@@ -149,7 +149,10 @@ impl BlobReader {
         if let Some(length) = response.content_length()
             && length != self.size - start
         {
-            return Err(self.corrupt(&format!("the registry has {}", start + length)));
+            return Err(self.corrupt(&format!(
+                "the registry has {}",
+                start.saturating_add(length)
+            )));
         }
         self.open = Some((response, self.position - start));
         Ok(())

@@ -44,7 +44,7 @@ pub(crate) struct Call {
     pub(crate) is_untold: bool,
 }
 
-/// Which statuses from 400 on are an answer and no error.
+/// Which statuses other than a success are an answer and no error.
 #[derive(Clone, Copy)]
 enum Accepts {
     These(&'static [u16]),
@@ -84,7 +84,7 @@ impl Call {
         self
     }
 
-    /// Takes some statuses from 400 on for answers.
+    /// Takes some statuses other than a success for answers.
     pub(crate) fn accepting(mut self, statuses: &'static [u16]) -> Self {
         self.accepts = Accepts::These(statuses);
         self

@@ -11,7 +11,7 @@ use crate::client::Observer;
 use crate::endpoint::{self, Endpoint, Purpose};
 use crate::retry::{self, Again, Failure};
 use crate::state::{Reached, State};
-use crate::wire::{broken, challenges, header_text, is_same_host, reason, refusal};
+use crate::wire::{broken, challenges, header_text, is_same_host, reason, refused};
 use crate::{Credentials, Error, Result};
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
@@ -101,7 +101,21 @@ impl Session {
         })
     }
 
-    /// Asks one host after the other; the last one's error is the answer where none serves.
+    /// Makes a change, at the one host that takes this registry's pushes: the first that may be pushed to, as for
+    /// containerd. What a push finds, sends and ends is all there.
+    pub(crate) async fn change(&self, call: &Call) -> Result<Reply> {
+        self.persist(self.target().await?, call, ANY).await
+    }
+
+    /// Gives the host that pushes go to.
+    pub(crate) async fn target(&self) -> Result<&Arc<Endpoint>> {
+        match self.endpoints(Purpose::Push).await?.first() {
+            Some(endpoint) => Ok(endpoint),
+            None => self.registry().await,
+        }
+    }
+
+    /// Asks one host after the other for what is to be read; the last one's error is the answer where none serves.
     pub(crate) async fn fetch(
         &self,
         purpose: Purpose,
@@ -317,19 +331,11 @@ impl Session {
         let status = response.status();
         let url = response.url().clone();
         let headers = response.headers().clone();
-        let is_answer = status.as_u16() < 400 || call.accepts(status.as_u16());
+        // Where a redirect leads nowhere its body is not what was asked for, whatever its headers say.
+        let is_answer = status.is_success() || call.accepts(status.as_u16());
         if !is_answer {
             let body = self.body(response, BODY_SIZE_MAX).await.unwrap_or_default();
-            let refusal = refusal(status, &headers, &body);
-            let again = match retry::retry_after(header_text(&headers, "retry-after")) {
-                _ if !retry::is_passing(status.as_u16()) => Again::Never,
-                Some(wait) => Again::After(wait),
-                None => Again::Later,
-            };
-            return Err(Failure {
-                error: refusal.into_error(status.as_u16()),
-                again,
-            });
+            return Err(refused(status, &headers, &body));
         }
         let mut reply = Reply {
             status,
@@ -343,9 +349,7 @@ impl Session {
             Reading::Stream => reply.stream = Some(response),
             Reading::Whole { size_max, check } => {
                 reply.body = self.body(response, size_max).await.map_err(broken)?;
-                if status.is_success() {
-                    check(&reply)?;
-                }
+                check(&reply)?;
             }
         }
         Ok(reply)
