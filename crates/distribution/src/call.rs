@@ -1,6 +1,7 @@
 //! One request as it is meant, before it is known who answers it.
 
 use bytes::Bytes;
+use gantry_api::digest::Digest;
 use hyper::body::{Body, Frame, SizeHint};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     /// `repository:a/b:pull` and the like.
     pub(crate) scopes: Vec<String>,
     accepts: Accepts,
+    /// The blob that is asked for: mirrors that gave wrong bytes of it are passed over.
+    pub(crate) blob: Option<Digest>,
     /// For error texts: Docker asks with HEAD first, so that a refusal is one of this method.
     first_by_head: bool,
     /// The body is for one host alone: it holds a password.
@@ -64,6 +67,7 @@ impl Call {
             body: Bytes::new(),
             scopes,
             accepts: Accepts::These(&[]),
+            blob: None,
             first_by_head: false,
             is_secret: false,
             patience: Duration::ZERO,
@@ -81,6 +85,12 @@ impl Call {
             self.headers.insert(reqwest::header::CONTENT_TYPE, value);
         }
         self.body = body;
+        self
+    }
+
+    /// Asks for this blob.
+    pub(crate) fn of_blob(mut self, digest: &Digest) -> Self {
+        self.blob = Some(digest.clone());
         self
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Reply {
     /// The address that answered, after all redirects.
     pub(crate) url: Url,
     pub(crate) host: String,
+    /// The mirror that answered, by its first base; none where it was the registry itself.
+    pub(crate) mirror: Option<Url>,
 }
 
 impl Reply {
@@ -126,17 +128,22 @@ impl Session {
             if mirror.is_registry {
                 break;
             }
-            if self.state.is_down(&mirror.bases[0]) {
+            let key = &mirror.bases[0];
+            let is_distrusted = |digest| self.state.is_distrusted(key, digest);
+            if self.state.is_down(key) || call.blob.as_ref().is_some_and(is_distrusted) {
                 continue;
             }
             // The next host is a mirror's second try.
             let cause = match self.once(mirror, call, reading).await {
                 // That a mirror has it not does not mean that the registry has it not.
-                Ok(reply) if reply.status.is_success() => return Ok(reply),
+                Ok(reply) if reply.status.is_success() => {
+                    let mirror = Some(key.clone());
+                    return Ok(Reply { mirror, ..reply });
+                }
                 Ok(reply) => reason(reply.status),
                 Err(failure) => {
                     if matches!(failure.error, Error::Network(_)) {
-                        self.state.set_down(&mirror.bases[0]);
+                        self.state.set_down(key);
                     }
                     failure.error.to_string()
                 }
@@ -344,6 +351,7 @@ impl Session {
             stream: None,
             url,
             host: endpoint.host.clone(),
+            mirror: None,
         };
         match reading {
             Reading::Stream => reply.stream = Some(response),

@@ -346,3 +346,74 @@ async fn a_push_stays_with_one_host() {
     let called = registries.extension("a.example", "_x/y", &nobody).await;
     assert_eq!(called.expect("an answer"), "{}");
 }
+
+/// A client for `a.example`, with one mirror before it.
+fn mirrored(directory: &Path, mirror: &Registry, registry: &Registry) -> Repository {
+    let text = format!(
+        "server = \"{}\"\n[host.\"{}\"]\n",
+        registry.url(),
+        mirror.url()
+    );
+    let registries = with_hosts(directory, "a.example", &text);
+    at(&registries, "a.example", "x", Credentials::default())
+}
+
+#[tokio::test]
+async fn a_mirror_that_gives_wrong_bytes_is_not_asked_for_them_again() {
+    let (mirror, registry) = (Registry::start(), Registry::start());
+    let bytes = content(1000);
+    let descriptor = blob(&mirror, &bytes);
+    let other = blob(&mirror, b"other");
+    blob(&registry, &bytes);
+    mirror.misbehave("GET", "/blobs/", Times::First(2), Fault::WrongBytes);
+    let directory = tempfile::tempdir().expect("a directory");
+    let repository = mirrored(directory.path(), &mirror, &registry);
+    let mut reader = repository.blob(&descriptor, 0).await.expect("a blob");
+    while reader.next().await.expect("a piece").is_some() {}
+    assert!(reader.blame(), "a mirror gave it");
+    let again = read(&repository, &descriptor, 0).await.expect("a blob");
+    assert_eq!(again, bytes);
+    assert_eq!(mirror.requests_of("GET", "/blobs/").len(), 1);
+    // Only for this one.
+    assert_eq!(read(&repository, &other, 0).await.expect("it").len(), 5);
+    assert_eq!(mirror.requests_of("GET", "/blobs/").len(), 2);
+    // The registry itself is nobody to be passed over.
+    let reader = repository.blob(&descriptor, 0).await.expect("a blob");
+    assert!(!reader.blame());
+}
+
+#[tokio::test]
+async fn a_blob_that_is_read_whole_comes_from_who_has_it_right() {
+    let bytes = content(1000);
+    let chunked = |body: &str| Fault::Answer {
+        status: 200,
+        headers: vec![("Transfer-Encoding".to_owned(), "chunked".to_owned())],
+        body: format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
+    };
+    for fault in [
+        Fault::WrongBytes,
+        Fault::ContentLength(999),
+        Fault::ContentLength(1001),
+        chunked(&"y".repeat(1000)),
+        chunked(&"y".repeat(1001)),
+    ] {
+        let (mirror, registry) = (Registry::start(), Registry::start());
+        let descriptor = blob(&mirror, &bytes);
+        blob(&registry, &bytes);
+        mirror.misbehave("GET", "/blobs/", Times::Always, fault.clone());
+        let directory = tempfile::tempdir().expect("a directory");
+        let repository = mirrored(directory.path(), &mirror, &registry);
+        for _ in 0..2 {
+            let whole = repository.whole_blob(&descriptor).await;
+            assert!(whole.expect("a blob") == bytes, "{fault:?}");
+        }
+        assert_eq!(mirror.requests_of("GET", "/blobs/").len(), 1, "{fault:?}");
+        // Where nobody has it right it is refused.
+        registry.misbehave("GET", "/blobs/", Times::Always, Fault::WrongBytes);
+        let error = repository
+            .whole_blob(&descriptor)
+            .await
+            .expect_err("wrong everywhere");
+        assert!(matches!(error, Error::Corrupt(_)), "{error}");
+    }
+}
