@@ -188,22 +188,7 @@ pub(crate) async fn tell_limit(lines: &Lines, top: &FetchedManifest) -> Result<(
     let Some(limit) = top.rate_limit else {
         return Ok(());
     };
-    let text = format!(
-        "Rate limit: {} of {} pulls left in {}",
-        limit.remaining,
-        limit.limit,
-        window(limit.window_seconds)
-    );
-    lines.status("", text).await
-}
-
-fn window(seconds: u64) -> String {
-    match seconds {
-        3600 => "1 hour".to_owned(),
-        _ if seconds != 0 && seconds.is_multiple_of(3600) => format!("{} hours", seconds / 3600),
-        _ if seconds != 0 && seconds.is_multiple_of(60) => format!("{} minutes", seconds / 60),
-        _ => format!("{seconds} seconds"),
-    }
+    lines.status("", format!("Rate limit: {limit}")).await
 }
 
 #[cfg(test)]

@@ -22,9 +22,9 @@ use bytes::Bytes;
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::Descriptor;
 use gantry_api::reference::Reference;
-use gantry_distribution::{BlobUpload, Credentials, Mounted, Repository};
+use gantry_distribution::{BlobReader, BlobUpload, Credentials, Mounted, Repository};
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -372,41 +372,17 @@ impl Uploads {
         if !matches!(asked.head_blob(&descriptor.digest).await, Ok(Some(_))) {
             return Ok(false);
         }
-        let Ok(mut reader) = repository.blob(descriptor, 0).await else {
-            return Ok(false);
-        };
-        let (sender, pieces) = mpsc::channel(QUEUE_MAX);
-        let (ended, end) = oneshot::channel();
-        let progress = Arc::new(AtomicU64::new(0));
-        let done = Arc::clone(&progress);
-        let (algorithm, size) = (descriptor.digest.algorithm().to_owned(), descriptor.size);
-        let total = blob.total;
-        tokio::spawn(async move {
-            let mut hasher = AnyHasher::new(&algorithm);
-            let mut read = 0;
-            let result = loop {
-                match reader.next().await {
-                    Ok(Some(piece)) => {
-                        hasher.update(&piece);
-                        read += piece.len() as u64;
-                        done.store(scaled(read, size, total), Ordering::Relaxed);
-                        if sender.send(piece).await.is_err() {
-                            break Err(Error::Cancelled);
-                        }
-                    }
-                    Ok(None) => break Ok((hasher.finish(), read)),
-                    Err(error) => break Err(error.into()),
-                }
+        loop {
+            let Ok(reader) = repository.blob(descriptor, 0).await else {
+                return Ok(false);
             };
-            drop(sender);
-            let _ = ended.send(result);
-        });
-        let stream = Stream {
-            pieces,
-            progress,
-            end,
-        };
-        self.stream(blob, descriptor, stream, upload).await
+            let is_mendable = Arc::new(AtomicBool::new(false));
+            let stream = copied(reader, blob, descriptor, Arc::clone(&is_mendable));
+            let sent = self.stream(blob, descriptor, stream, upload).await?;
+            if sent || !is_mendable.load(Ordering::Relaxed) {
+                return Ok(sent);
+            }
+        }
     }
 
     /// Gives a repository that a blob is known to be in; the user's credentials are for the target's registry alone.
@@ -489,6 +465,48 @@ impl Uploads {
 
     fn lines(&self) -> &Lines {
         &self.push.lines
+    }
+}
+
+/// Streams what a registry gives. `is_mendable` tells in the end whether the bytes were wrong by a mirror's fault.
+fn copied(
+    mut reader: BlobReader,
+    blob: &Blob,
+    descriptor: &Descriptor,
+    is_mendable: Arc<AtomicBool>,
+) -> Stream {
+    let (sender, pieces) = mpsc::channel(QUEUE_MAX);
+    let (ended, end) = oneshot::channel();
+    let progress = Arc::new(AtomicU64::new(0));
+    let done = Arc::clone(&progress);
+    let (expected, size, total) = (descriptor.digest.clone(), descriptor.size, blob.total);
+    tokio::spawn(async move {
+        let mut hasher = AnyHasher::new(expected.algorithm());
+        let mut read = 0;
+        let result = loop {
+            match reader.next().await {
+                Ok(Some(piece)) => {
+                    hasher.update(&piece);
+                    read += piece.len() as u64;
+                    done.store(scaled(read, size, total), Ordering::Relaxed);
+                    if sender.send(piece).await.is_err() {
+                        break Err(Error::Cancelled);
+                    }
+                }
+                Ok(None) => break Ok((hasher.finish(), read)),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        if matches!(&result, Ok((got, _)) if *got != expected) {
+            is_mendable.store(reader.blame(), Ordering::Relaxed);
+        }
+        drop(sender);
+        let _ = ended.send(result);
+    });
+    Stream {
+        pieces,
+        progress,
+        end,
     }
 }
 

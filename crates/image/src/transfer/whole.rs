@@ -129,7 +129,8 @@ impl Fetch {
             })
             .await?;
         } else {
-            self.download(&descriptor).await?;
+            // A mirror that gave wrong bytes is not asked again.
+            while !self.download(&descriptor).await? {}
         }
         self.lines.status(id, "Download complete").await
     }
@@ -171,7 +172,8 @@ impl Fetch {
         .await
     }
 
-    async fn download(&self, descriptor: &Descriptor) -> Result<()> {
+    /// Fetches a blob into the store; tells of wrong bytes that another host may have right.
+    async fn download(&self, descriptor: &Descriptor) -> Result<bool> {
         let Descriptor { digest, size, .. } = descriptor;
         let images = self.transfers.0.images.clone();
         let (content, name) = (images.0.content.clone(), partial_name(digest));
@@ -217,10 +219,15 @@ impl Fetch {
             }
         }
         let got = hasher.finish();
+        let is_mendable = got != *digest && reader.blame();
         let digest = digest.clone();
         blocking(move || {
             if got == digest {
-                partial.commit(&digest)
+                partial.commit(&digest)?;
+                Ok(true)
+            } else if is_mendable {
+                partial.discard()?;
+                Ok(false)
             } else {
                 partial.discard()?;
                 Err(Error::Registry(gantry_distribution::Error::Corrupt(
