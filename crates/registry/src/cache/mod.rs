@@ -14,7 +14,7 @@ use crate::name::{Name, Reference};
 use crate::options::Options;
 use crate::registry::Registry;
 use crate::server::{Source, blocking};
-use crate::store::{PutManifest, Store, StoredManifest};
+use crate::store::{Adopt, PutManifest, Store, StoredManifest};
 use fetch::Fetches;
 use gantry_api::digest::Digest;
 use gantry_api::reference::Reference as ImageReference;
@@ -284,6 +284,7 @@ impl Cache {
             },
             bytes: stored.bytes.clone(),
             is_checked: false,
+            adopt: Adopt::No,
         };
         let (store, name) = (Arc::clone(&self.store), name.clone());
         blocking(move || store.put_manifest(&name, &put)).await?;
