@@ -53,8 +53,8 @@ impl Repository {
         })
     }
 
-    /// Fetches a manifest; errors are the registry's own.
-    pub(crate) async fn raw_manifest(&self, tag_or_digest: &str) -> Result<FetchedManifest> {
+    /// Fetches a manifest; errors are the registry's own, with status and codes, and not Docker's words for a pull.
+    pub async fn raw_manifest(&self, tag_or_digest: &str) -> Result<FetchedManifest> {
         let asked: Option<Digest> = tag_or_digest.parse().ok();
         let check = |reply: &Reply| self.check(reply, tag_or_digest, asked.as_ref());
         let reading = Reading::Whole {
