@@ -39,5 +39,6 @@ wire! {
         bytes: u64,
         problems: Vec<String>,
         repaired: Vec<String>,
+        remaining: Vec<String>,
     }
 }

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 /// The keys of config.json that the commands use; the others survive a rewrite untouched.
@@ -139,31 +144,70 @@ pub(crate) fn read(directory: &Path) -> Result<ConfigFile, String> {
     serde_json::from_slice(&text).map_err(|error| unparsed(directory, &error.to_string()))
 }
 
-/// Writes the file in Docker's form: a new one beside it, then a rename. A link stays one, an old file keeps its mode.
-pub fn save(directory: &Path, config: &ConfigFile) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    std::fs::create_dir_all(directory)?;
+/// Changes the file by `change`, which says whether there is anything to write. Commands that change it at once wait
+/// for each other, so that none takes back what another wrote.
+///
+/// # Errors
+/// Fails, and leaves the file as it is, where it cannot be parsed, locked or written.
+pub fn update(
+    directory: &Path,
+    change: impl FnOnce(&mut ConfigFile) -> bool,
+) -> Result<(), String> {
+    let path = resolved(directory);
+    let failed = |what: &str, error: std::io::Error| format!("{what} {}: {error}", path.display());
+    let parent = path.parent().unwrap_or(directory);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(parent)
+        .map_err(|error| failed("write", error))?;
+    // The directory is locked, for the file is replaced. The lock goes with the descriptor.
+    let lock = File::open(parent).and_then(|lock| lock.lock().map(|()| lock));
+    let _lock = lock.map_err(|error| failed("lock the directory of", error))?;
+    let mut config = read(directory)?;
+    if change(&mut config) {
+        replace(&path, &config).map_err(|error| failed("write", error))?;
+    }
+    Ok(())
+}
+
+/// Returns where the file is: a link stays one, even if nothing is there yet.
+fn resolved(directory: &Path) -> PathBuf {
     let path = directory.join("config.json");
-    let path = std::fs::canonicalize(&path).unwrap_or(path);
-    let mode = std::fs::metadata(&path).map_or(0o600, |old| old.permissions().mode() & 0o777);
-    let fresh = path.with_extension(format!("json.{}", std::process::id()));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&fresh)?;
+    std::fs::canonicalize(&path)
+        .or_else(|_| std::fs::read_link(&path).map(|target| directory.join(target)))
+        .unwrap_or(path)
+}
+
+/// Writes a file in Docker's form: a new one beside it, with the mode and the owner of the old, then a rename. Called
+/// under the lock of [`update`].
+fn replace(path: &Path, config: &ConfigFile) -> std::io::Result<()> {
     let mut text = Vec::new();
     let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
     config.serialize(&mut serde_json::Serializer::with_formatter(&mut text, tabs))?;
-    let written = file.write_all(&text).and_then(|()| file.sync_all());
-    written
-        .and_then(|()| std::fs::rename(&fresh, path))
-        .inspect_err(|_| {
-            // Nothing half written stays behind.
-            let _ = std::fs::remove_file(&fresh);
-        })
+    let old = std::fs::metadata(path).ok();
+    let fresh = path.with_extension(format!("json.{}", std::process::id()));
+    // What a process of the same number left may be open to others.
+    let _ = std::fs::remove_file(&fresh);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    let written = (|| {
+        file.write_all(&text)?;
+        if let Some(old) = old {
+            // Only root can keep a foreign owner; others keep what they may.
+            let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
+            file.set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
+        }
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)
+    })();
+    written.inspect_err(|_| {
+        // Nothing half written stays behind.
+        let _ = std::fs::remove_file(&fresh);
+    })
 }
 
 #[cfg(test)]
@@ -187,15 +231,8 @@ mod tests {
         let real = directory.path().join("real.json");
         std::fs::write(&real, r#"{"HttpHeaders":{"X":"y"},"mine":1}"#).expect("write");
         std::os::unix::fs::symlink(&real, directory.path().join("config.json")).expect("link");
-        let mut config = load(directory.path()).expect("load");
-        config.auths.insert(
-            "r.example".to_owned(),
-            StoredAuth {
-                auth: "dTpw".to_owned(),
-                ..StoredAuth::default()
-            },
-        );
-        save(directory.path(), &config).expect("save");
+        std::fs::set_permissions(&real, Permissions::from_mode(0o664)).expect("mode");
+        insert(directory.path(), "r.example");
         assert_eq!(
             std::fs::read_to_string(&real).expect("read"),
             "{\n\t\"auths\": {\n\t\t\"r.example\": {\n\t\t\t\"auth\": \"dTpw\"\n\t\t}\n\t},\n\t\"HttpHeaders\": {\n\t\t\"X\": \"y\"\n\t},\n\t\"mine\": 1\n}"
@@ -204,6 +241,66 @@ mod tests {
             std::fs::read_dir(directory.path()).expect("list").count(),
             2
         );
+        assert_eq!(
+            std::fs::metadata(&real).expect("metadata").mode() & 0o777,
+            0o664
+        );
+    }
+
+    fn insert(directory: &Path, server: &str) {
+        let stored = StoredAuth {
+            auth: "dTpw".to_owned(),
+            ..StoredAuth::default()
+        };
+        let change = |config: &mut ConfigFile| {
+            config.auths.insert(server.to_owned(), stored);
+            true
+        };
+        update(directory, change).expect("update");
+    }
+
+    #[test]
+    fn a_new_file_is_its_owners_alone_and_so_is_its_directory() {
+        let place = tempfile::tempdir().expect("directory");
+        let directory = place.path().join("new");
+        insert(&directory, "r.example");
+        let mode = |path: &Path| std::fs::metadata(path).expect("metadata").mode() & 0o777;
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(mode(&directory.join("config.json")), 0o600);
+        // A link to nothing is written through.
+        let other = place.path().join("other");
+        std::fs::create_dir(&other).expect("directory");
+        std::os::unix::fs::symlink("real.json", other.join("config.json")).expect("link");
+        insert(&other, "r.example");
+        assert_eq!(mode(&other.join("real.json")), 0o600);
+    }
+
+    #[test]
+    fn changes_at_once_lose_none() {
+        let directory = tempfile::tempdir().expect("directory");
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let path = directory.path();
+                scope.spawn(move || {
+                    for round in 0..8 {
+                        insert(path, &format!("r{number}-{round}.example"));
+                    }
+                });
+            }
+        });
+        let config = load(directory.path()).expect("load");
+        assert_eq!(config.auths.len(), 64);
+    }
+
+    #[test]
+    fn what_cannot_be_parsed_is_left_as_it_is() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("config.json");
+        std::fs::write(&path, "{").expect("write");
+        let failure = update(directory.path(), |_| true).expect_err("broken");
+        let start = format!("parsing config file ({}): ", path.display());
+        assert!(failure.starts_with(&start), "{failure}");
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "{");
     }
 
     #[test]

@@ -187,7 +187,7 @@ pub fn get(
 /// # Errors
 /// Fails where a helper fails or the file cannot be written.
 pub fn store(directory: &Path, auth: &AuthConfig) -> Result<Option<PathBuf>, Error> {
-    let mut config = config::read(directory).map_err(Error::Invalid)?;
+    let config = config::read(directory).map_err(Error::Invalid)?;
     let server = auth.serveraddress.clone();
     if let Place::Helper(helper) = place(&config, &server) {
         let (username, secret) = if auth.identitytoken.is_empty() {
@@ -208,19 +208,11 @@ pub fn store(directory: &Path, auth: &AuthConfig) -> Result<Option<PathBuf>, Err
             email: auth.email.clone(),
             ..StoredAuth::default()
         };
-        if config.auths.get(&server) != Some(&mark) {
-            config.auths.insert(server, mark);
-            write(directory, &config)?;
-        }
+        put(directory, server, mark)?;
         return Ok(None);
     }
-    let fresh = encode(auth);
-    if config.auths.get(&server) == Some(&fresh) {
-        return Ok(None);
-    }
-    config.auths.insert(server, fresh);
-    write(directory, &config)?;
-    Ok(Some(directory.join("config.json")))
+    let is_new = put(directory, server, encode(auth))?;
+    Ok(is_new.then(|| directory.join("config.json")))
 }
 
 /// Forgets the credentials for a server; it is no error if there are none.
@@ -228,7 +220,8 @@ pub fn store(directory: &Path, auth: &AuthConfig) -> Result<Option<PathBuf>, Err
 /// # Errors
 /// Fails where a helper fails or the file cannot be written.
 pub fn erase(directory: &Path, server: &str) -> Result<(), Error> {
-    let mut config = config::read(directory).map_err(Error::Invalid)?;
+    let config = config::read(directory).map_err(Error::Invalid)?;
+    // Helpers are asked before the file is locked: one may wait for its user.
     if let Place::Helper(helper) = place(&config, server) {
         match ask(helper, "erase", server.as_bytes()) {
             Err(failure) if failure.output != NOT_FOUND => {
@@ -237,19 +230,23 @@ pub fn erase(directory: &Path, server: &str) -> Result<(), Error> {
             _ => {}
         }
     }
-    if config.auths.remove(server).is_some() {
-        write(directory, &config)?;
+    let remove = |config: &mut ConfigFile| config.auths.remove(server).is_some();
+    if config.auths.contains_key(server) {
+        config::update(directory, remove).map_err(Error::Invalid)?;
     }
     Ok(())
 }
 
-fn write(directory: &Path, config: &ConfigFile) -> Result<(), Error> {
-    config::save(directory, config).map_err(|error| {
-        Error::Invalid(format!(
-            "write {}: {error}",
-            directory.join("config.json").display()
-        ))
-    })
+/// Writes a server's entry; says whether it was not there, or another.
+fn put(directory: &Path, server: String, fresh: StoredAuth) -> Result<bool, Error> {
+    let mut is_new = false;
+    let change = |config: &mut ConfigFile| {
+        is_new = config.auths.get(&server) != Some(&fresh);
+        config.auths.insert(server, fresh);
+        is_new
+    };
+    config::update(directory, change).map_err(Error::Invalid)?;
+    Ok(is_new)
 }
 
 /// What a helper takes and gives.

@@ -31,6 +31,8 @@ pub struct CheckReport {
     pub problems: Vec<String>,
     /// What was done about it.
     pub repaired: Vec<String>,
+    /// What is still wrong after a repair; empty without one.
+    pub remaining: Vec<String>,
 }
 
 /// Is what a check goes by.
@@ -46,25 +48,51 @@ impl Images {
     /// Checks everything; with `repair` removes what is damaged. `kept_for` is how long the sound layers of an image that
     /// is removed for a damaged one wait for its next pull.
     pub fn check(&self, repair: bool, kept_for: Duration) -> Result<CheckReport> {
-        let mut check = Check {
-            images: self,
-            report: CheckReport::default(),
-            bad_content: HashSet::new(),
-            bad_layers: HashSet::new(),
-        };
-        let unknown = check.content()?;
-        check.layers()?;
-        let bad_images = check.images()?;
-        let astray = check.directories()?;
-        if repair {
-            check.remove_damaged(bad_images, kept_for)?;
-            check.set_aside(unknown, astray)?;
+        let mut check = Check::new(self);
+        let found = check.find()?;
+        if repair && !check.report.problems.is_empty() {
+            check.remove_damaged(found.images, kept_for)?;
+            check.set_aside(found.content, found.directories)?;
+            // What a repair could not reach is not guessed from what it did.
+            let mut again = Check::new(self);
+            again.find()?;
+            check.report.remaining = again.report.problems;
         }
         Ok(check.report)
     }
 }
 
-impl Check<'_> {
+/// Is what a repair removes or sets aside.
+struct Found {
+    /// Images that lack something.
+    images: Vec<ImageId>,
+    /// Content without a record.
+    content: Vec<Digest>,
+    /// Directories of layers without a record.
+    directories: Vec<u64>,
+}
+
+impl<'a> Check<'a> {
+    fn new(images: &'a Images) -> Check<'a> {
+        Check {
+            images,
+            report: CheckReport::default(),
+            bad_content: HashSet::new(),
+            bad_layers: HashSet::new(),
+        }
+    }
+
+    /// Looks at everything and changes nothing.
+    fn find(&mut self) -> Result<Found> {
+        let content = self.content()?;
+        self.layers()?;
+        Ok(Found {
+            images: self.images()?,
+            content,
+            directories: self.directories()?,
+        })
+    }
+
     /// Hashes all content; gives what no record knows.
     fn content(&mut self) -> Result<Vec<Digest>> {
         let content = &self.images.0.content;

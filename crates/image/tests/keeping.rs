@@ -105,6 +105,7 @@ async fn a_check_finds_damage_and_a_repair_makes_room_for_a_pull() {
     let hour = Duration::from_secs(3600);
     let repaired = store.images.check(true, hour).unwrap();
     assert!(!repaired.repaired.is_empty());
+    assert_eq!(repaired.remaining, Vec::<String>::new());
     assert!(store.images.get(&name).is_err());
     assert!(store.images.check(false, hour).unwrap().problems.is_empty());
     registry.forget_requests();
@@ -129,6 +130,9 @@ fn a_check_finds_bad_content_and_a_layer_that_containers_use_is_left_to_them() {
     std::fs::write(image.layers[0].path.join("file-1"), b"other").unwrap();
     let report = store.images.check(true, Duration::ZERO).unwrap();
     assert!(report.repaired[0].contains("remove its containers first"));
+    // Nothing was done, and the report says so.
+    assert_eq!(report.remaining, report.problems);
+    assert_eq!(report.remaining.len(), 1);
     assert!(image.layers[0].path.join("file-1").exists());
     assert!(store.images.overlay(number).unwrap().upper.exists());
     store.images.release(number).unwrap();

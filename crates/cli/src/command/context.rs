@@ -5,7 +5,7 @@ use crate::failure::{Failure, Outcome};
 use crate::format::{Format, Row};
 use crate::grammar::Matches;
 use crate::output;
-use gantry_client::config;
+use gantry_client::config::{self, ConfigFile};
 use gantry_client::context::{self, Context, ContextEndpoint};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -85,19 +85,21 @@ fn load(cli: &Cli, name: &str) -> Outcome<Context> {
 fn use_context(cli: &Cli, name: &str) -> Outcome {
     check_name(name, true)?;
     load(cli, name)?;
-    let mut config = cli.config().clone();
-    config.current_context = if name == "default" {
-        String::new()
-    } else {
-        name.to_owned()
-    };
-    config::save(&cli.directory, &config)?;
+    set_current(cli, if name == "default" { "" } else { name })?;
     output::line(name);
     output::error_line(&format!("Current context is now \"{name}\""));
     if name != "default" && environment_overrides() {
         output::error_line(OVERRIDDEN);
     }
     Ok(())
+}
+
+fn set_current(cli: &Cli, name: &str) -> Outcome {
+    let change = |config: &mut ConfigFile| {
+        config.current_context = name.to_owned();
+        true
+    };
+    config::update(&cli.directory, change).map_err(Failure::new)
 }
 
 fn check_name(name: &str, default_allowed: bool) -> Outcome {
@@ -338,9 +340,7 @@ fn remove(cli: &Cli, matches: &Matches) -> Outcome {
                         "context \"{name}\" is in use, set -f flag to force remove"
                     )));
                 }
-                let mut config = cli.config().clone();
-                config.current_context = String::new();
-                config::save(&cli.directory, &config)?;
+                set_current(cli, "")?;
             }
             Ok(context::remove(&cli.directory, &digest(name))?)
         })();

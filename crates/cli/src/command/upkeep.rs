@@ -28,31 +28,53 @@ pub async fn collect(cli: &Cli, matches: &Matches) -> Outcome {
 
 /// Runs `system check`.
 pub async fn check(cli: &Cli, matches: &Matches) -> Outcome {
-    let query = Query::new().when(matches.on("repair"), "repair", "1");
+    let repair = matches.on("repair");
+    let query = Query::new().when(repair, "repair", "1");
     let request = Request::post("/system/check").query(query);
     let report: CheckReport = cli.client()?.send(request).await?.json().await?;
-    for problem in &report.problems {
-        output::line(&format!("problem: {problem}"));
+    output::out(&check_text(&report, repair));
+    match left(&report, repair).is_empty() {
+        true => Ok(()),
+        false => Err(Failure::code(1)),
     }
-    for repair in &report.repaired {
-        output::line(&format!("repaired: {repair}"));
+}
+
+/// Returns what is wrong with the store now.
+fn left(report: &CheckReport, repair: bool) -> &[String] {
+    match repair {
+        true => &report.remaining,
+        false => &report.problems,
     }
-    let found = match report.problems.len() {
+}
+
+fn check_text(report: &CheckReport, repair: bool) -> String {
+    let mut out = String::new();
+    for (title, lines) in [
+        ("problem", &report.problems),
+        ("repair", &report.repaired),
+        ("left", &report.remaining),
+    ] {
+        for line in lines {
+            out.push_str(&format!("{title}: {line}\n"));
+        }
+    }
+    let count = |problems: &[String]| match problems.len() {
         0 => "no problem".to_owned(),
         1 => "1 problem".to_owned(),
         count => format!("{count} problems"),
     };
-    output::line(&format!(
-        "Checked {} images, {} layers and {} blobs ({}): {found}",
+    let mut found = count(&report.problems);
+    if repair && !report.problems.is_empty() {
+        found.push_str(&format!(", {} left", count(&report.remaining)));
+    }
+    out.push_str(&format!(
+        "Checked {} images, {} layers and {} blobs ({}): {found}\n",
         report.images,
         report.layers,
         report.blobs,
         units::size(report.bytes as f64, 4),
     ));
-    match report.problems.is_empty() || !report.repaired.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::code(1)),
-    }
+    out
 }
 
 fn policy_text(policy: &ImageGcPolicy) -> String {
@@ -108,6 +130,26 @@ fn report_text(report: &ImageGcReport) -> String {
 mod tests {
     use super::*;
     use gantry_api::upkeep::ImageGcItem;
+
+    #[test]
+    fn a_repair_is_whole_only_if_nothing_is_left() {
+        let text = |text: &str| vec![text.to_owned()];
+        let mut report = CheckReport {
+            problems: text("a"),
+            repaired: text("image b is left as it is: remove its containers first"),
+            remaining: text("a"),
+            ..CheckReport::default()
+        };
+        assert_eq!(left(&report, true), ["a"]);
+        assert_eq!(
+            check_text(&report, true),
+            "problem: a\nrepair: image b is left as it is: remove its containers first\nleft: a\nChecked 0 images, 0 layers and 0 blobs (0B): 1 problem, 1 problem left\n"
+        );
+        report.remaining.clear();
+        assert!(left(&report, true).is_empty());
+        // Without a repair what was found is what is left.
+        assert_eq!(left(&report, false), ["a"]);
+    }
 
     #[test]
     fn a_report_is_a_table_and_a_sum() {

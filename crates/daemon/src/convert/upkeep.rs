@@ -58,6 +58,7 @@ pub fn checked(report: CheckReport) -> wire::CheckReport {
         bytes,
         problems,
         repaired,
+        remaining,
     } = report;
     wire::CheckReport {
         blobs,
@@ -66,5 +67,6 @@ pub fn checked(report: CheckReport) -> wire::CheckReport {
         bytes,
         problems,
         repaired,
+        remaining,
     }
 }
