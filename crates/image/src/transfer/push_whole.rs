@@ -8,6 +8,7 @@ use crate::store::Image;
 use crate::transfer::inspect::parse;
 use crate::transfer::layer::blocking;
 use gantry_api::digest::Digest;
+use gantry_api::id::ImageId;
 use gantry_api::oci::image::{Manifest, media_type};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,7 +28,9 @@ impl Push {
                 std::cmp::Reverse((record.repositories.contains(&target), record.stored))
             });
             for index in indexes {
-                if let Some(parts) = images.beneath(&index)? {
+                if let Some(parts) = images.beneath(&index)?
+                    && images.is_proven_whole(&parts, &id)?
+                {
                     return Ok(Some(parts));
                 }
             }
@@ -82,6 +85,28 @@ impl Push {
 }
 
 impl crate::store::Images {
+    /// Tells whether an index holds an image's manifest, each of whose layers was seen to be the image's.
+    fn is_proven_whole(&self, parts: &[Part], id: &ImageId) -> Result<bool> {
+        let diff_ids = match self.lock().images.get(id) {
+            Some(image) => image.diff_ids.clone(),
+            None => return Ok(false),
+        };
+        let config = Digest::from(id);
+        let mut is_proven = false;
+        for (record, bytes) in parts {
+            if media_type::is_manifest(&record.media_type) {
+                let manifest: Manifest = parse("manifest", bytes)?;
+                if manifest.config.digest == config {
+                    if !self.is_proven(&manifest, id, &diff_ids) {
+                        return Ok(false);
+                    }
+                    is_proven = true;
+                }
+            }
+        }
+        Ok(is_proven)
+    }
+
     /// Gives everything beneath an index and at last itself, each behind what it names; nothing, if a part is not here.
     fn beneath(&self, index: &ManifestRecord) -> Result<Option<Vec<Part>>> {
         let mut order: Vec<ManifestRecord> = Vec::new();

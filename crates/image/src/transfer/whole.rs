@@ -157,10 +157,9 @@ impl Fetch {
             {
                 let mut mirror = images.lock();
                 lease.add(&mut mirror, &digest);
-                let diff_id = mirror
-                    .blobs
-                    .get(&digest)
-                    .and_then(|blob| blob.diff_id.as_ref());
+                // What a manifest merely claims to unpack to a layer of this machine is fetched all the same.
+                let blob = mirror.blobs.get(&digest).filter(|blob| blob.verified);
+                let diff_id = blob.and_then(|blob| blob.diff_id.as_ref());
                 if diff_id.is_some_and(|diff_id| mirror.layers.contains_key(diff_id)) {
                     return Ok(true);
                 }
