@@ -428,13 +428,15 @@ impl Images {
         }
         // In this order a crash at any point is finished, or undone, by the next open.
         self.write(&change, &mut mirror)?;
+        // All is recorded now: one failure must not take their places from the others.
         let placed: Vec<_> = staged.into_values().map(content::Staged::place).collect();
+        let committed: Vec<_> = places.into_iter().map(Ingest::commit).collect();
         placed.into_iter().collect::<Result<()>>()?;
+        for result in committed {
+            result?;
+        }
         let unsynced = change.layers.iter().filter(|layer| !layer.synced);
         let unsynced: Vec<Digest> = unsynced.map(|layer| layer.diff_id.clone()).collect();
-        for ingest in places {
-            ingest.commit()?;
-        }
         drop(mirror);
         if !unsynced.is_empty() {
             self.sync_later(unsynced);
