@@ -103,15 +103,16 @@ impl Content {
         Ok(digest)
     }
 
-    /// Stores bytes under a digest that the caller has checked.
+    /// Stores bytes under their digest.
     ///
     /// # Errors
-    /// As [`Content::put`].
+    /// As [`Content::put`], and where the bytes have another digest.
     pub fn put_as(&self, digest: &Digest, bytes: &[u8], make_space: MakeSpace<'_>) -> Result<()> {
         let target = self.file(digest);
         if target.exists() {
             return Ok(());
         }
+        check_digest(digest, bytes)?;
         let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
         self.write(&number.to_string(), bytes, make_space, |path| {
             self.name(path, &target)
@@ -128,6 +129,7 @@ impl Content {
         bytes: &[u8],
         make_space: MakeSpace<'_>,
     ) -> Result<Staged> {
+        check_digest(digest, bytes)?;
         let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
         let path = self
             .write(&format!("{digest}.{number}"), bytes, make_space, |_| {
@@ -512,6 +514,18 @@ impl Drop for Staged {
     }
 }
 
+/// Refuses bytes that are not what their digest says, whoever has checked them before: what is stored is trusted.
+fn check_digest(digest: &Digest, bytes: &[u8]) -> Result<()> {
+    let got = crate::hash::digest_of(digest.algorithm(), bytes);
+    if got == *digest {
+        return Ok(());
+    }
+    Err(Error::io(
+        format!("store content `{digest}`: its bytes have digest `{got}`"),
+        io::Error::from(io::ErrorKind::InvalidData),
+    ))
+}
+
 /// Reads the digest out of the name of something staged.
 fn staged_digest(name: &OsStr) -> Option<Digest> {
     name.to_str()?.rsplit_once('.')?.0.parse().ok()
@@ -550,6 +564,21 @@ mod tests {
         assert_eq!(content.size(&digest).unwrap(), Some(11));
         assert!(content.idle_partials().unwrap().is_empty());
         assert_eq!(content.list().unwrap()[0].digest, digest);
+    }
+
+    #[test]
+    fn bytes_of_another_digest_are_never_stored() {
+        let root = tempfile::tempdir().unwrap();
+        let content = Content::open(root.path()).unwrap();
+        let digest = sha256(b"right");
+        assert!(content.put_as(&digest, b"wrong", &|| false).is_err());
+        assert!(content.stage(&digest, b"wrong", &|| false).is_err());
+        assert_eq!(content.size(&digest).unwrap(), None);
+        let ingest = root.path().join("content/ingest");
+        assert_eq!(fs::read_dir(ingest).unwrap().count(), 0);
+        let long = crate::hash::digest_of("sha512", b"right");
+        content.put_as(&long, b"right", &|| false).unwrap();
+        assert_eq!(content.get(&long).unwrap(), b"right");
     }
 
     #[test]
