@@ -485,6 +485,13 @@ impl Default for Staged {
 }
 
 impl Mirror {
+    /// Gives when an image was last used, named or brought.
+    pub fn last_use_of(&self, image: &ImageRecord) -> Timestamp {
+        let noted = self.used.get(&image.id).copied();
+        let used = noted.max(image.last_used).unwrap_or_default();
+        used.max(image.loaded).max(image.last_tagged)
+    }
+
     /// Tells whether a record needs this content.
     pub fn knows_content(&self, digest: &Digest) -> bool {
         let is_image = || {
