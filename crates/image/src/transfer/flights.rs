@@ -158,8 +158,9 @@ mod tests {
         let transfers = Transfers::new(Images::open(root.path()).unwrap());
         let flights = &transfers.0.flights;
         let digest = crate::hash::sha256(b"layer");
-        let (mut stage, is_own) =
-            flights.join(&transfers, digest.clone(), |_, _| async { panic!("broken") });
+        let (mut stage, is_own) = flights.join(&transfers, digest.clone(), |_, _| async {
+            panic!("broken")
+        });
         assert!(is_own);
         // Who watches is told, and does not wait for ever.
         let told = tokio::time::timeout(std::time::Duration::from_secs(10), stage.changed());
