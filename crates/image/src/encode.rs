@@ -13,8 +13,8 @@ use flate2::{Compress, Crc, FlushCompress, Status};
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::media_type;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// Is how the layers that are made for a registry are compressed.
@@ -28,6 +28,10 @@ pub enum Compression {
 
 /// More threads than this would wait for the one that reads.
 const WORKERS_MAX: usize = 16;
+/// How many bytes of blocks the workers of all encoders may hold; beyond it each encoder still has one worker.
+const BLOCKS_BYTES_MAX: usize = 96 << 20;
+/// How many blocks a worker holds: one that waits, one in work, one that came out.
+const BLOCKS_EACH: usize = 3;
 /// How far deflate looks back.
 const WINDOW_BYTES: usize = 32 << 10;
 /// Within 1 % of the size that Docker gives on a root file system, 5 % on source code, at four times its speed on each
@@ -111,13 +115,59 @@ pub(crate) struct Encoder {
     hasher: Hasher,
     workers: Vec<JoinHandle<io::Result<()>>>,
     collector: JoinHandle<io::Result<(Digest, u64)>>,
+    /// Held until all threads have ended.
+    share: Option<Share>,
+}
+
+/// What the workers of all encoders hold now.
+static SHARED: Pool = Pool {
+    bytes: Mutex::new(0),
+};
+
+/// Counts what workers hold, over all encoders of the process.
+struct Pool {
+    bytes: Mutex<usize>,
+}
+
+/// Is an encoder's part of the pool, given back when it ends.
+struct Share {
+    pool: &'static Pool,
+    bytes: usize,
+    workers: usize,
+}
+
+impl Pool {
+    /// Takes what is free for up to `wanted` workers, and for one in any case, so that no encoder waits for another.
+    fn take(&'static self, compression: Compression, wanted: usize) -> Share {
+        let each = compression.block_bytes() * BLOCKS_EACH;
+        let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = BLOCKS_BYTES_MAX.saturating_sub(*held) / each;
+        let workers = wanted.min(free).max(1);
+        let bytes = workers * each;
+        *held += bytes;
+        Share {
+            pool: self,
+            bytes,
+            workers,
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let held = self.pool.bytes.lock();
+        *held.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+    }
 }
 
 impl Encoder {
     /// Starts the threads.
     pub fn start(compression: Compression, output: Output) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::with_workers(compression, cores.min(WORKERS_MAX), output)
+        let share = SHARED.take(compression, cores.min(WORKERS_MAX));
+        let mut encoder = Self::with_workers(compression, share.workers, output)?;
+        encoder.share = Some(share);
+        Ok(encoder)
     }
 
     fn with_workers(compression: Compression, count: usize, output: Output) -> Result<Self> {
@@ -144,6 +194,7 @@ impl Encoder {
             hasher: Hasher::default(),
             workers,
             collector,
+            share: None,
         })
     }
 
@@ -160,6 +211,7 @@ impl Encoder {
             workers,
             collector,
             hasher,
+            share,
             ..
         } = self;
         drop(inputs);
@@ -167,6 +219,7 @@ impl Encoder {
         for worker in workers {
             join(worker).map_err(failed)?;
         }
+        drop(share);
         // The collector's error is the cause of what the others met.
         let (digest, size_bytes) = collected.map_err(failed)?;
         ended.map_err(failed)?;
@@ -346,7 +399,6 @@ mod tests {
     use super::*;
     use crate::decompress;
     use std::io::Read;
-    use std::sync::Mutex;
 
     fn encode(compression: Compression, workers: usize, input: &[u8]) -> (Vec<u8>, Encoded) {
         let output = Arc::new(Mutex::new(Vec::new()));
@@ -403,6 +455,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn encodersshare_their_memory_and_none_waits() {
+        static POOL: Pool = Pool {
+            bytes: Mutex::new(0),
+        };
+        let shares: Vec<Share> = (0..5).map(|_| POOL.take(Compression::Zstd, 16)).collect();
+        let workers: Vec<usize> = shares.iter().map(|share| share.workers).collect();
+        assert_eq!(workers, [8, 1, 1, 1, 1]);
+        drop(shares);
+        assert_eq!(POOL.take(Compression::Gzip, 16).workers, 16);
+        assert_eq!(*POOL.bytes.lock().unwrap(), 0);
     }
 
     #[test]
