@@ -390,3 +390,57 @@ async fn a_manifest_that_claims_to_be_of_an_image_is_never_pushed_as_the_image()
         .await
         .unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_refuses_an_anonymous_reader_is_named_with_what_helps() {
+    let (source, target) = (Registry::start(), Registry::start());
+    publish(&source, "a", "1", &image(&[], vec![layer(1, MIB)]));
+    let store = store();
+    let transfers = transfers(&store);
+    let name = format!("{}/a:1", source.host());
+    pull(&transfers, &name).await.unwrap();
+    source.misbehave("*", "/blobs/", Times::Always, Fault::status(403, ""));
+    let other = format!("{}/b:1", target.host());
+    store.images.tag(&name, &other).unwrap();
+    let lines = push(&transfers, &other).await.unwrap();
+    let refused = format!("{}/a refused it", source.host());
+    let told = lines.iter().find(|line| line.contains(&refused));
+    let told = told.unwrap_or_else(|| panic!("{lines:?}"));
+    assert!(told.contains("without credentials") && told.contains("keep blobs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_pulled_by_sha512_is_pushed_where_sha256_is_answered() {
+    let (source, target) = (Registry::start(), Registry::start());
+    publish(&source, "a", "1", &image(&[], vec![layer(1, MIB)]));
+    let bytes = source.manifest("a", "1").unwrap();
+    let hash: [u8; 64] = sha2::Digest::finalize(sha2::Digest::chain_update(
+        <sha2::Sha512 as sha2::Digest>::new(),
+        &bytes,
+    ))
+    .into();
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = format!("sha512:{hex}");
+    let answer = Fault::Answer {
+        status: 200,
+        headers: vec![
+            ("Content-Type".to_owned(), MANIFEST.to_owned()),
+            ("Docker-Content-Digest".to_owned(), digest.clone()),
+        ],
+        body: String::from_utf8(bytes.clone()).unwrap(),
+    };
+    source.misbehave("GET", "/manifests/", Times::Always, answer);
+    let store = store();
+    let transfers = transfers(&store);
+    let name = format!("{}/a@{digest}", source.host());
+    pull(&transfers, &name).await.unwrap();
+    let other = format!("{}/b:1", target.host());
+    store.images.tag(&name, &other).unwrap();
+    push(&transfers, &other).await.unwrap();
+    assert_eq!(target.manifest("b", "1").unwrap(), bytes);
+    let report = store
+        .images
+        .check(false, std::time::Duration::ZERO)
+        .unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+}

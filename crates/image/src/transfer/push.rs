@@ -313,7 +313,8 @@ impl Push {
             .repository
             .put_manifest(&tag, &media_type, bytes.clone().into());
         let digest = put.await?;
-        if digest != record.digest {
+        // A registry names what it stored by an algorithm of its own, whatever the image was pulled by.
+        if digest != crate::hash::digest_of(digest.algorithm(), &bytes) {
             return Err(Error::Registry(gantry_distribution::Error::Corrupt(
                 format!(
                     "the registry stored {digest} where {} was pushed",
@@ -322,6 +323,7 @@ impl Push {
             )));
         }
         let size = bytes.len();
+        record.digest = digest.clone();
         record.image = Some(image.id.clone());
         record.repositories.insert(self.target.clone());
         let by_digest = reference.clone().name_only().with_digest(digest.clone());

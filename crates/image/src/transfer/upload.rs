@@ -76,6 +76,28 @@ pub(crate) struct Uploads {
     _lease: Lease,
 }
 
+/// Is what came of the try to copy a blob from a registry.
+enum Copied {
+    Yes,
+    /// It is not there, or not as it was, or the registry does not answer.
+    No,
+    /// The registry wants to know who asks.
+    Refused,
+}
+
+impl Copied {
+    fn not(error: &gantry_distribution::Error) -> Self {
+        use gantry_distribution::Error::{Registry, Unauthorized};
+        match error {
+            Unauthorized(_)
+            | Registry {
+                status: 401 | 403, ..
+            } => Self::Refused,
+            _ => Self::No,
+        }
+    }
+}
+
 /// Is a stream of a blob's bytes.
 struct Stream {
     pieces: mpsc::Receiver<Bytes>,
@@ -197,18 +219,27 @@ impl Uploads {
                 return Ok(sent(Way::Copied));
             }
         }
+        let mut refused = String::new();
         for source in known.iter().flat_map(|known| &known.sources) {
-            if *source != self.push.target
-                && self.copy(blob, descriptor, source, &mut upload).await?
-            {
-                return Ok(sent(Way::Copied));
+            if *source == self.push.target {
+                continue;
+            }
+            match self.copy(blob, descriptor, source, &mut upload).await? {
+                Copied::Yes => return Ok(sent(Way::Copied)),
+                Copied::No => {}
+                Copied::Refused => {
+                    refused = format!(
+                        " ({source} refused it: it is asked without credentials, for a push has those of its target alone; \
+                         let the policy keep blobs and pull again, or let anybody read it there)"
+                    );
+                }
             }
         }
         if let Some(upload) = upload {
             upload.cancel().await;
         }
         Err(Error::NotFound(format!(
-            "layer {} is at no registry any more as it was",
+            "layer {} can be had from no registry as it was{refused}",
             descriptor.digest
         )))
     }
@@ -355,7 +386,7 @@ impl Uploads {
         self.lines().status(&blob.id, "Pushed").await
     }
 
-    /// Streams a blob from a registry that has it; tells whether that went well. One that is gone, or whose bytes are
+    /// Streams a blob from a registry that has it; tells what came of it. One that is gone, or whose bytes are
     /// not the right ones, is no failure of the push.
     async fn copy(
         &self,
@@ -363,17 +394,20 @@ impl Uploads {
         descriptor: &Descriptor,
         source: &str,
         upload: &mut Option<BlobUpload>,
-    ) -> Result<bool> {
+    ) -> Result<Copied> {
         let Some(repository) = self.source(source) else {
-            return Ok(false);
+            return Ok(Copied::No);
         };
         // A registry that is gone must not hold the push up: what it had can be made anew.
         let asked = repository.clone().impatient();
-        if !matches!(asked.head_blob(&descriptor.digest).await, Ok(Some(_))) {
-            return Ok(false);
+        match asked.head_blob(&descriptor.digest).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(Copied::No),
+            Err(error) => return Ok(Copied::not(&error)),
         }
-        let Ok(mut reader) = repository.blob(descriptor, 0).await else {
-            return Ok(false);
+        let mut reader = match repository.blob(descriptor, 0).await {
+            Ok(reader) => reader,
+            Err(error) => return Ok(Copied::not(&error)),
         };
         let (sender, pieces) = mpsc::channel(QUEUE_MAX);
         let (ended, end) = oneshot::channel();
@@ -406,7 +440,10 @@ impl Uploads {
             progress,
             end,
         };
-        self.stream(blob, descriptor, stream, upload).await
+        Ok(match self.stream(blob, descriptor, stream, upload).await? {
+            true => Copied::Yes,
+            false => Copied::No,
+        })
     }
 
     /// Gives a repository that a blob is known to be in; the user's credentials are for the target's registry alone.
