@@ -114,7 +114,10 @@ impl Push {
                 format!("The push refers to repository [{}]", self.target),
             )
             .await?;
-        let references = self.references();
+        let references = {
+            let push = self.clone();
+            blocking(move || Ok(push.references())).await?
+        };
         if references.is_empty() {
             let reference = &self.options.reference;
             let of_repository = reference.clone().name_only();

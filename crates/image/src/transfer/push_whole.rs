@@ -9,7 +9,7 @@ use crate::transfer::inspect::parse;
 use crate::transfer::layer::blocking;
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
-use gantry_api::oci::image::{Manifest, media_type};
+use gantry_api::oci::image::{Descriptor, Manifest, media_type};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -53,19 +53,24 @@ impl Push {
                 continue;
             }
             let manifest: Manifest = parse("manifest", &bytes)?;
-            let descriptors = std::iter::once(&manifest.config).chain(&manifest.layers);
-            let new = descriptors.filter(|descriptor| sent.insert(descriptor.digest.clone()));
-            let blobs = new.map(|descriptor| {
-                let mirror = self.transfers.0.images.lock();
-                let known = mirror.blobs.get(&descriptor.digest);
-                Blob {
+            let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
+            let new = parts.filter(|part| sent.insert(part.digest.clone()));
+            let new: Vec<Descriptor> = new.cloned().collect();
+            let images = self.transfers.0.images.clone();
+            let blobs = blocking(move || {
+                let mirror = images.lock();
+                let blobs = new.into_iter().map(|descriptor| Blob {
                     id: descriptor.digest.short().to_owned(),
                     total: descriptor.size,
-                    diff_id: known.and_then(|known| known.diff_id.clone()),
-                    form: Form::Exactly(Box::new(descriptor.clone())),
-                }
+                    diff_id: mirror
+                        .blobs
+                        .get(&descriptor.digest)
+                        .and_then(|known| known.diff_id.clone()),
+                    form: Form::Exactly(Box::new(descriptor)),
+                });
+                Ok(blobs.collect())
             });
-            uploads.send(blobs.collect()).await?;
+            uploads.send(blobs.await?).await?;
             self.put_part(&record, bytes).await?;
         }
         Ok(Ready {

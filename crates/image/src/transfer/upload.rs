@@ -173,7 +173,7 @@ impl Uploads {
         };
         let sent = match &blob.form {
             Form::Exactly(descriptor) => {
-                let known = self.record(&descriptor.digest);
+                let known = self.record(&descriptor.digest).await?;
                 self.exactly(blob, descriptor, known).await?
             }
             Form::Any(compression) => self.any(blob, *compression).await?,
@@ -250,7 +250,7 @@ impl Uploads {
             return Err(Error::invalid("a layer has no diffID"));
         };
         let mut upload = None;
-        if let Some(known) = self.best_form(diff_id, compression) {
+        if let Some(known) = self.best_form(diff_id, compression).await? {
             let mut descriptor =
                 Descriptor::new(&known.media_type, known.digest.clone(), known.size_bytes);
             descriptor.annotations.clone_from(&known.annotations);
@@ -278,10 +278,16 @@ impl Uploads {
     }
 
     /// Chooses the form of a layer that the target most likely has. What nobody has checked is not built upon.
-    fn best_form(&self, diff_id: &Digest, compression: Compression) -> Option<BlobRecord> {
+    async fn best_form(
+        &self,
+        diff_id: &Digest,
+        compression: Compression,
+    ) -> Result<Option<BlobRecord>> {
         let domain = format!("{}/", self.push.options.reference.domain());
-        let forms = self.images().blobs_of(diff_id).into_iter();
-        forms
+        let (images, diff_id) = (self.images().clone(), diff_id.clone());
+        let forms = blocking(move || Ok(images.blobs_of(&diff_id))).await?;
+        let best = forms
+            .into_iter()
             .filter(|blob| blob.verified && compression.is_of(&blob.media_type))
             .max_by_key(|blob| {
                 (
@@ -289,7 +295,8 @@ impl Uploads {
                     blob.sources.iter().any(|name| name.starts_with(&domain)),
                     blob.made_by.is_some(),
                 )
-            })
+            });
+        Ok(best)
     }
 
     /// Finds out whether the target has a blob or can take it from a neighbour. A mount that fails leaves an upload.
@@ -516,8 +523,9 @@ impl Uploads {
         })
     }
 
-    fn record(&self, digest: &Digest) -> Option<BlobRecord> {
-        self.images().lock().blobs.get(digest).cloned()
+    async fn record(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
+        let (images, digest) = (self.images().clone(), digest.clone());
+        blocking(move || Ok(images.lock().blobs.get(&digest).cloned())).await
     }
 
     fn images(&self) -> &Images {
