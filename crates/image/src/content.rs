@@ -518,7 +518,7 @@ impl Drop for Staged {
     }
 }
 
-/// Reads the digest out of the name of something staged.
+/// Refuses bytes that are not what their digest says, whoever has checked them before: what is stored is trusted.
 fn verify(digest: &Digest, bytes: &[u8]) -> Result<()> {
     let computed = digest_of(digest.algorithm(), bytes);
     if computed == *digest {
@@ -529,6 +529,7 @@ fn verify(digest: &Digest, bytes: &[u8]) -> Result<()> {
     )))
 }
 
+/// Reads the digest out of the name of something staged.
 fn staged_digest(name: &OsStr) -> Option<Digest> {
     name.to_str()?.rsplit_once('.')?.0.parse().ok()
 }
@@ -590,6 +591,21 @@ mod tests {
         assert_eq!(content.size(&digest).unwrap(), Some(11));
         assert!(content.idle_partials().unwrap().is_empty());
         assert_eq!(content.list().unwrap()[0].digest, digest);
+    }
+
+    #[test]
+    fn bytes_of_another_digest_are_never_stored() {
+        let root = tempfile::tempdir().unwrap();
+        let content = Content::open(root.path()).unwrap();
+        let digest = sha256(b"right");
+        assert!(content.put_as(&digest, b"wrong", &|| false).is_err());
+        assert!(content.stage(&digest, b"wrong", &|| false).is_err());
+        assert_eq!(content.size(&digest).unwrap(), None);
+        let ingest = root.path().join("content/ingest");
+        assert_eq!(fs::read_dir(ingest).unwrap().count(), 0);
+        let long = crate::hash::digest_of("sha512", b"right");
+        content.put_as(&long, b"right", &|| false).unwrap();
+        assert_eq!(content.get(&long).unwrap(), b"right");
     }
 
     #[test]

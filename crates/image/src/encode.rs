@@ -13,6 +13,7 @@ use gantry_api::oci::image::media_type;
 use libdeflater::{CompressionLvl, Compressor};
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// Is how the layers that are made for a registry are compressed.
@@ -28,6 +29,10 @@ pub enum Compression {
 const WORKERS_MAX: usize = 16;
 /// Some 5 % larger than what Docker makes, at five times its speed on each core. See `docs/design/0011-blobs.md`.
 const GZIP_LEVEL: i32 = 1;
+/// How many bytes of blocks the workers of all encoders may hold; beyond it each encoder still has one worker.
+const BLOCKS_BYTES_MAX: usize = 96 << 20;
+/// How many blocks a worker holds: one that waits, one in work, one that came out.
+const BLOCKS_EACH: usize = 3;
 const ZSTD_LEVEL: i32 = 3;
 
 impl Compression {
@@ -101,13 +106,59 @@ pub(crate) struct Encoder {
     hasher: Hasher,
     workers: Vec<JoinHandle<io::Result<()>>>,
     collector: JoinHandle<io::Result<(Digest, u64)>>,
+    /// Held until all threads have ended.
+    share: Option<Share>,
+}
+
+/// What the workers of all encoders hold now.
+static SHARED: Pool = Pool {
+    bytes: Mutex::new(0),
+};
+
+/// Counts what workers hold, over all encoders of the process.
+struct Pool {
+    bytes: Mutex<usize>,
+}
+
+/// Is an encoder's part of the pool, given back when it ends.
+struct Share {
+    pool: &'static Pool,
+    bytes: usize,
+    workers: usize,
+}
+
+impl Pool {
+    /// Takes what is free for up to `wanted` workers, and for one in any case, so that no encoder waits for another.
+    fn take(&'static self, compression: Compression, wanted: usize) -> Share {
+        let each = compression.block_bytes() * BLOCKS_EACH;
+        let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = BLOCKS_BYTES_MAX.saturating_sub(*held) / each;
+        let workers = wanted.min(free).max(1);
+        let bytes = workers * each;
+        *held += bytes;
+        Share {
+            pool: self,
+            bytes,
+            workers,
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let held = self.pool.bytes.lock();
+        *held.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+    }
 }
 
 impl Encoder {
     /// Starts the threads.
     pub fn start(compression: Compression, output: Output) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::with_workers(compression, cores.min(WORKERS_MAX), output)
+        let share = SHARED.take(compression, cores.min(WORKERS_MAX));
+        let mut encoder = Self::with_workers(compression, share.workers, output)?;
+        encoder.share = Some(share);
+        Ok(encoder)
     }
 
     fn with_workers(compression: Compression, count: usize, output: Output) -> Result<Self> {
@@ -131,6 +182,7 @@ impl Encoder {
             hasher: Hasher::default(),
             workers,
             collector,
+            share: None,
         })
     }
 
@@ -147,6 +199,7 @@ impl Encoder {
             workers,
             collector,
             hasher,
+            share,
             ..
         } = self;
         drop(inputs);
@@ -154,6 +207,7 @@ impl Encoder {
         for worker in workers {
             join(worker).map_err(failed)?;
         }
+        drop(share);
         // The collector's error is the cause of what the others met.
         let (digest, size_bytes) = collected.map_err(failed)?;
         ended.map_err(failed)?;
@@ -275,7 +329,7 @@ mod tests {
     use super::*;
     use crate::decompress;
     use std::io::Read;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     fn encode(compression: Compression, workers: usize, input: &[u8]) -> (Vec<u8>, Encoded) {
         let output = Arc::new(Mutex::new(Vec::new()));
@@ -325,6 +379,19 @@ mod tests {
                 assert!(back == input, "{compression:?} {length}");
             }
         }
+    }
+
+    #[test]
+    fn encodersshare_their_memory_and_none_waits() {
+        static POOL: Pool = Pool {
+            bytes: Mutex::new(0),
+        };
+        let shares: Vec<Share> = (0..5).map(|_| POOL.take(Compression::Zstd, 16)).collect();
+        let workers: Vec<usize> = shares.iter().map(|share| share.workers).collect();
+        assert_eq!(workers, [8, 1, 1, 1, 1]);
+        drop(shares);
+        assert_eq!(POOL.take(Compression::Gzip, 16).workers, 16);
+        assert_eq!(*POOL.bytes.lock().unwrap(), 0);
     }
 
     #[test]

@@ -64,11 +64,11 @@ pub(crate) async fn fetch(
     let shared = &transfers.0;
     let busy = |_| Error::Cancelled;
     // Unpacking may lag behind the network; how many layers are in work bounds the memory.
-    let working = match Arc::clone(&shared.working).try_acquire_owned() {
+    let working = match Arc::clone(&wanted.setup.working).try_acquire_owned() {
         Ok(permit) => permit,
         Err(_) => {
             stage.send_replace(Stage::Waiting);
-            let working = Arc::clone(&shared.working).acquire_owned();
+            let working = Arc::clone(&wanted.setup.working).acquire_owned();
             working.await.map_err(busy)?
         }
     };

@@ -152,12 +152,16 @@ pub(crate) async fn local(
     digest: &Digest,
     repository: Option<&str>,
 ) -> Option<FetchedManifest> {
-    let record = images.manifest_record(digest)?;
+    let (images, digest) = (images.clone(), digest.clone());
+    let found = blocking(move || {
+        let record = images.manifest_record(&digest);
+        Ok((record, images.0.content.get(&digest)?))
+    });
+    let (record, bytes) = found.await.ok()?;
+    let record = record?;
     if repository.is_some_and(|repository| !record.repositories.contains(repository)) {
         return None;
     }
-    let (images, digest) = (images.clone(), digest.clone());
-    let bytes = blocking(move || images.0.content.get(&digest)).await.ok()?;
     Some(FetchedManifest {
         descriptor: Descriptor::new(&record.media_type, record.digest, record.size_bytes),
         bytes: bytes.into(),
