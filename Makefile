@@ -5,7 +5,7 @@ SHELL := /bin/bash
 TARGET := target/x86_64-unknown-linux-gnu
 IMAGES := target/test-images
 
-.PHONY: help build release demo test test-unprivileged scenarios vm crash oracle oracle-down bench images packages lint install clean
+.PHONY: help build release demo test test-unprivileged scenarios vm crash conformance oracle oracle-down bench images packages lint install clean
 
 help:
 	@echo 'make demo               see it work: installs what it needs, builds, runs containers, cleans up'
@@ -14,7 +14,8 @@ help:
 	@echo 'make test-unprivileged  the pure tests alone'
 	@echo 'make scenarios          what a user does, on Gantry       (T=name chooses)'
 	@echo 'make vm                 kernel tests and scenarios, emulated, control groups version 2 (V="..." chooses)'
-	@echo 'make crash              the long crash test, 300 kills    (KILLS=n SEED=n)'
+	@echo 'make crash              the long crash tests: 300 kills of containers, 200 of transfers  (KILLS=n SEED=n)'
+	@echo 'make conformance        the suite of the distribution specification on the registry  (SUITE=program)'
 	@echo 'make oracle             the scenarios and archives on the real Docker  (RECORD=1 records its answers anew)'
 	@echo 'make bench              Gantry beside Docker and podman   (B="..." chooses)'
 	@echo 'make install            /usr/local/bin/gantry, and docker if that is free'
@@ -55,6 +56,10 @@ vm: images
 
 crash: images build
 	GANTRY_CRASH_KILLS=$(or $(KILLS),300) $(if $(SEED),GANTRY_CRASH_SEED=$(SEED)) cargo test --package gantry-testkit --test crash
+	GANTRY_TRANSFER_KILLS=$(or $(KILLS),200) $(if $(SEED),GANTRY_TRANSFER_SEED=$(SEED)) cargo test --package gantry-testkit --test transfers -- --nocapture
+
+conformance: build
+	tests/conformance $(SUITE)
 
 oracle: images
 	bench/peers up

@@ -108,9 +108,23 @@ pub fn directory() -> PathBuf {
     }
 }
 
-/// Reads the file of a configuration directory. A missing file is an empty configuration; one that cannot be parsed
-/// is an error with Docker's text.
+/// Reads the file of a configuration directory. A missing file is an empty configuration; one that cannot be parsed,
+/// credentials included, is an error with Docker's text.
 pub fn load(directory: &Path) -> Result<ConfigFile, String> {
+    let config = read(directory)?;
+    for stored in config.auths.values() {
+        crate::credentials::decode(stored).map_err(|error| unparsed(directory, &error))?;
+    }
+    Ok(config)
+}
+
+fn unparsed(directory: &Path, error: &str) -> String {
+    let path = directory.join("config.json");
+    format!("parsing config file ({}): {error}", path.display())
+}
+
+/// As [`load`], with credentials as they stand: what rewrites the file must lose nothing of it.
+pub(crate) fn read(directory: &Path) -> Result<ConfigFile, String> {
     let path = directory.join("config.json");
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -122,13 +136,7 @@ pub fn load(directory: &Path) -> Result<ConfigFile, String> {
     if text.is_empty() {
         return Ok(ConfigFile::default());
     }
-    let parsing = |error: String| format!("parsing config file ({}): {error}", path.display());
-    let config: ConfigFile =
-        serde_json::from_slice(&text).map_err(|error| parsing(error.to_string()))?;
-    for stored in config.auths.values() {
-        crate::credentials::decode(stored).map_err(parsing)?;
-    }
-    Ok(config)
+    serde_json::from_slice(&text).map_err(|error| unparsed(directory, &error.to_string()))
 }
 
 /// Writes the file in Docker's form: a new one beside it, then a rename. A link stays one, an old file keeps its mode.

@@ -187,7 +187,7 @@ pub fn get(
 /// # Errors
 /// Fails where a helper fails or the file cannot be written.
 pub fn store(directory: &Path, auth: &AuthConfig) -> Result<Option<PathBuf>, Error> {
-    let mut config = config::load(directory).unwrap_or_default();
+    let mut config = config::read(directory).map_err(Error::Invalid)?;
     let server = auth.serveraddress.clone();
     if let Place::Helper(helper) = place(&config, &server) {
         let (username, secret) = if auth.identitytoken.is_empty() {
@@ -228,7 +228,7 @@ pub fn store(directory: &Path, auth: &AuthConfig) -> Result<Option<PathBuf>, Err
 /// # Errors
 /// Fails where a helper fails or the file cannot be written.
 pub fn erase(directory: &Path, server: &str) -> Result<(), Error> {
-    let mut config = config::load(directory).unwrap_or_default();
+    let mut config = config::read(directory).map_err(Error::Invalid)?;
     if let Place::Helper(helper) = place(&config, server) {
         match ask(helper, "erase", server.as_bytes()) {
             Err(failure) if failure.output != NOT_FOUND => {
@@ -406,6 +406,28 @@ mod tests {
         );
         erase(directory.path(), "r.example").expect("erase");
         assert_eq!(text(), "{\n\t\"auths\": {}\n}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_understood_is_not_overwritten() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("config.json");
+        let auth = AuthConfig {
+            username: "u".to_owned(),
+            serveraddress: "r.example".to_owned(),
+            ..AuthConfig::default()
+        };
+        std::fs::write(&path, "{").expect("write");
+        assert!(store(directory.path(), &auth).is_err());
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "{");
+        // A broken entry stays beside the others.
+        std::fs::write(&path, r#"{"auths":{"x":{"auth":"!"}},"mine":1}"#).expect("write");
+        store(directory.path(), &auth).expect("store");
+        let text = std::fs::read_to_string(&path).expect("read");
+        assert!(
+            text.contains("\"!\"") && text.contains("\"mine\": 1"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -34,8 +34,9 @@ pub fn daemon(args: &[OsString]) -> ExitCode {
 }
 
 /// Lets the daemon hold as many descriptors as it may: it has one for each running container, and a daemon that cannot
-/// open another one could not find its containers again. Containers inherit the limit, as Docker's do.
-fn raise_descriptor_limit() {
+/// open another one could not find its containers again. Containers inherit the limit, as Docker's do. A registry has one
+/// for each client.
+pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {

@@ -92,6 +92,8 @@ fn serve(global: &Matches, matches: &Matches) -> Outcome {
             ));
         }
     };
+    let _ = gantry_sys::process::set_name(c"gantry-registry");
+    crate::boot::raise_descriptor_limit();
     gantry_daemon::log::start(gantry_daemon::LogSettings { level, json });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("gantry-registry")
@@ -158,6 +160,7 @@ fn options(matches: &Matches) -> Outcome<Options> {
         is_sparse: matches.on("sparse"),
         public_url: matches.get("public-url").map(str::to_owned),
         limits,
+        upstream_certs: path("upstream-certs"),
         mirror: matches.get("mirror").map(str::to_owned),
         tag_ttl: duration(matches, "tag-ttl").unwrap_or(TAG_TTL),
         collect_interval: Some(duration(matches, "collect-interval").unwrap_or(HOUR))
@@ -193,6 +196,9 @@ fn tokens(matches: &Matches) -> Outcome<Tokens> {
     let service = matches.get("token-service").unwrap_or(SERVICE).to_owned();
     let outside = ["token-realm", "token-issuer", "token-key"].map(|name| matches.get(name));
     match outside {
+        [None, None, None] if matches.on("token") && !matches.given("htpasswd") => {
+            Err(Failure::new("--token needs users: --htpasswd"))
+        }
         [None, None, None] if matches.on("token") => Ok(Tokens::BuiltIn { service }),
         [None, None, None] => Ok(Tokens::None),
         [Some(realm), Some(issuer), Some(key)] if !matches.on("token") => Ok(Tokens::Outside {

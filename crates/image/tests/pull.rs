@@ -5,7 +5,7 @@ mod common;
 use common::transfers::*;
 use common::{Store, count, image, load, store};
 use gantry_image::{Images, PullOptions, TransferEvent};
-use gantry_testkit::registry::{Fault, Registry, Times, digest_of};
+use gantry_testkit::registry::{Access, Fault, Registry, Times, TokenServer, digest_of};
 use serde_json::json;
 use std::time::Duration;
 
@@ -336,13 +336,12 @@ async fn platforms_are_chosen_and_missing_ones_are_named() {
     assert_eq!(lines[0], format!("{by_digest}: Pulling from a"));
     assert!(lines[2].starts_with("Status: Image is up to date"));
     let options = PullOptions {
-        platform: Some("linux/arm64/v8".parse().unwrap()),
+        platform: Some("linux/arm64".parse().unwrap()),
         ..pull_options(&name)
     };
     assert_eq!(
         pull_with(&transfers, options).await.unwrap_err(),
-        "no matching manifest for linux/arm64/v8 in the manifest list entries: no match for platform in manifest: not \
-         found"
+        "no matching manifest for linux/arm64 in the manifest list entries"
     );
 }
 
@@ -423,4 +422,69 @@ async fn a_layer_that_its_configuration_does_not_mean_is_refused() {
         r#"encountered remote "application/vnd.cncf.helm.config.v1+json"(unknown) when fetching"#
     );
     common::assert_empty(&store);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_layer_comes_from_its_address_where_the_registry_lacks_it() {
+    let (registry, elsewhere, store) = (Registry::start(), Registry::start(), store());
+    let built = image(&[], vec![layer(1, MIB)]);
+    let blob = gzip(&built.layers[0]);
+    let digest = elsewhere.push_blob(&blob);
+    let part = |kind: &str| {
+        json!({"mediaType": kind, "size": blob.len(), "digest": digest,
+               "urls": [format!("{}/v2/x/blobs/{digest}", elsewhere.url())]})
+    };
+    let config = json!({
+        "mediaType": CONFIG, "digest": registry.push_blob(&built.config), "size": built.config.len(),
+    });
+    for (tag, kind) in [
+        (
+            "1",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        ),
+        ("2", LAYER_GZIP),
+    ] {
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [part(kind)], "config": config});
+        registry.push_manifest("a", tag, MANIFEST, manifest.to_string().as_bytes());
+    }
+    let transfers = transfers(&store);
+    // An address of any other layer is not followed.
+    let other = format!("{}/a:2", registry.host());
+    assert!(pull(&transfers, &other).await.is_err());
+    assert!(elsewhere.requests().is_empty());
+    let name = format!("{}/a:1", registry.host());
+    pull(&transfers, &name).await.unwrap();
+    assert_eq!(content_of(&store, &name, 1), noise(1, MIB));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_expires_in_the_middle_is_renewed_and_the_layer_goes_on() {
+    let (registry, store) = (Registry::start(), store());
+    let published = publish(&registry, "a", "1", &image(&[], vec![layer(1, 4 * MIB)]));
+    let blob = &published.blobs[0];
+    registry.set_access(Access::Bearer(TokenServer::default()));
+    registry.misbehave("GET", blob, Times::First(1), Fault::StallAfter(3 * MIB));
+    let name = format!("{}/a:1", registry.host());
+    let events = transfers(&store)
+        .pull(pull_options(&name), Box::new(|_| ()))
+        .await
+        .unwrap();
+    let partial = store
+        .root
+        .path()
+        .join("content/partial")
+        .join(blob.replace(':', "-"));
+    // While nothing comes any more, and before the client asks for the rest.
+    while std::fs::metadata(&partial).map_or(0, |metadata| metadata.len()) < 2 * MIB as u64 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    registry.expire_tokens();
+    lines(events).await.unwrap();
+    assert_eq!(content_of(&store, &name, 1), noise(1, 4 * MIB));
+    let requests = registry.requests_of("GET", blob);
+    let statuses: Vec<u16> = requests.iter().map(|request| request.status).collect();
+    assert!(statuses.contains(&401), "{statuses:?}");
+    let last = requests.last().unwrap();
+    assert!(last.status == 206 && last.header("range").is_some());
+    assert!(sent(&registry, blob) < published.sizes[0] + MIB);
 }

@@ -311,16 +311,18 @@ async fn what_cannot_be_pushed_is_told_as_docker_does() {
     let name = format!("{}/a:1", registry.host());
     let (store, _) = with_image(&name);
     let transfers = transfers(&store);
-    for missing in [
+    let (tag, repository) = (
         format!("{}/a:9", registry.host()),
         format!("{}/b", registry.host()),
-    ] {
-        let shown = missing.strip_suffix(":9").unwrap_or(&missing);
-        assert_eq!(
-            push(&transfers, &missing).await.unwrap_err(),
-            format!("An image does not exist locally with the tag: {shown}")
-        );
-    }
+    );
+    assert_eq!(
+        push(&transfers, &tag).await.unwrap_err(),
+        format!("tag does not exist: {tag}")
+    );
+    assert_eq!(
+        push(&transfers, &repository).await.unwrap_err(),
+        format!("An image does not exist locally with the tag: {repository}")
+    );
     let options = PushOptions {
         platform: Some("linux/arm64".parse().unwrap()),
         ..push_options(&name)

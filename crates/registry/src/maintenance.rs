@@ -8,6 +8,7 @@ use crate::tls::Tls;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often files are looked at.
 const REFRESH: Duration = Duration::from_secs(2);
@@ -41,12 +42,12 @@ pub(crate) async fn collect(registry: &Arc<Registry>, is_dry_run: bool) -> Resul
 
 /// Goes on until it is dropped.
 pub(crate) async fn run(registry: Arc<Registry>, tls: Option<Arc<Tls>>) {
-    let mut next = registry
-        .options
-        .collect_interval
-        .map(|interval| tokio::time::Instant::now() + interval);
+    let in_time = |interval: Option<Duration>| interval.map(|interval| Instant::now() + interval);
+    let interval = registry.options.collect_interval;
+    let mut next = in_time(interval);
     loop {
-        tokio::time::sleep(REFRESH).await;
+        let refresh = Instant::now() + REFRESH;
+        tokio::time::sleep_until(next.map_or(refresh, |next| next.min(refresh))).await;
         let (shared, tls) = (Arc::clone(&registry), tls.clone());
         blocking(move || {
             shared.auth.refresh();
@@ -55,14 +56,11 @@ pub(crate) async fn run(registry: Arc<Registry>, tls: Option<Arc<Tls>>) {
             }
         })
         .await;
-        if next.is_some_and(|next| next <= tokio::time::Instant::now()) {
+        if next.is_some_and(|next| next <= Instant::now()) {
             if let Err(error) = collect(&registry, false).await {
                 tracing::error!(error = crate::server::causes(&error), "collect garbage");
             }
-            next = registry
-                .options
-                .collect_interval
-                .map(|interval| tokio::time::Instant::now() + interval);
+            next = in_time(interval);
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct Options {
     pub public_url: Option<String>,
     pub limits: Limits,
     pub upstreams: Vec<Upstream>,
+    /// Certificates of upstreams: `DIR/HOST[:PORT]/ca.crt`, and `client.cert` with `client.key`.
+    pub upstream_certs: Option<PathBuf>,
     /// The upstream whose repositories are asked for by their plain names.
     pub mirror: Option<String>,
     /// How long a tag of an upstream is given out without asking there.

@@ -159,9 +159,19 @@ pub fn unix(
 
 /// One GET over TCP.
 pub fn get(address: SocketAddr, path: &str) -> Result<Response> {
+    tcp(address, "GET", path, None)
+}
+
+/// One request over TCP; a body is its type and its bytes.
+pub fn tcp(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: Option<(&str, &[u8])>,
+) -> Result<Response> {
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    exchange(stream, "GET", path, None)
+    exchange(stream, method, path, body)
 }
 
 #[cfg(test)]

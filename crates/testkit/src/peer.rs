@@ -119,6 +119,27 @@ impl Drop for DockerRegistry {
     }
 }
 
+/// Makes an image with a layer that is nowhere else.
+#[track_caller]
+pub fn fresh(s: &Session, name: &str) {
+    let script = "head -c 300000 /dev/urandom > fresh.bin; tar -cf fresh.tar fresh.bin";
+    let made = Command::new("sh")
+        .current_dir(s.dir())
+        .args(["-ec", script])
+        .status()
+        .expect("start sh");
+    assert!(made.success());
+    s.d(&format!("import -c 'CMD [\"/x\"]' fresh.tar {name}"))
+        .ok();
+}
+
+/// Takes out the digest that a push or a pull tells.
+#[track_caller]
+pub fn digest(text: &str) -> String {
+    let at = text.find("sha256:").expect("a digest");
+    text[at..at + "sha256:".len() + 64].to_owned()
+}
+
 /// Hashes a password as docker-registry wants it: bcrypt, which perl has from the C library.
 fn hashed(password: &str) -> String {
     let output = Command::new("perl")

@@ -52,24 +52,10 @@ fn layer(seed: u64, length: usize) -> Vec<u8> {
     output.stdout
 }
 
-fn pull(engine: &Engine, name: &str) -> String {
+/// The request that pulls an image.
+fn pull_path(name: &str) -> String {
     let (name, tag) = name.rsplit_once(':').expect("a tag");
-    let path = format!("/images/create?fromImage={name}&tag={tag}");
-    engine.api("POST", &path, None).text()
-}
-
-fn sent(registry: &Registry, digest: &str) -> usize {
-    let requests = registry.requests_of("GET", digest);
-    requests.iter().map(|request| request.sent).sum()
-}
-
-fn partial(engine: &Engine, digest: &str) -> PathBuf {
-    let partials = engine.places().data_root.join("content/partial");
-    partials.join(digest.replace(':', "-"))
-}
-
-fn length(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+    format!("/images/create?fromImage={name}&tag={tag}")
 }
 
 /// Asks the daemon to check its own store.
@@ -91,6 +77,24 @@ fn assert_sound(engine: &Engine) {
         problems.is_null() || problems.as_array().is_some_and(Vec::is_empty),
         "{problems}"
     );
+}
+
+fn pull(engine: &Engine, name: &str) -> String {
+    engine.api("POST", &pull_path(name), None).text()
+}
+
+fn sent(registry: &Registry, digest: &str) -> usize {
+    let requests = registry.requests_of("GET", digest);
+    requests.iter().map(|request| request.sent).sum()
+}
+
+fn partial(engine: &Engine, digest: &str) -> PathBuf {
+    let partials = engine.places().data_root.join("content/partial");
+    partials.join(digest.replace(':', "-"))
+}
+
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
 /// A registry in the engine's network with an image of a small layer and one that stalls once at its middle.
@@ -136,13 +140,8 @@ fn a_pull_goes_on_after_the_daemon_was_killed() {
     let (registry, image, name) = stalling(&engine);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let (name, tag) = name.rsplit_once(':').expect("a tag");
             // Its connection ends with the daemon.
-            engine.try_api(
-                "POST",
-                &format!("/images/create?fromImage={name}&tag={tag}"),
-                None,
-            )
+            engine.try_api("POST", &pull_path(&name), None)
         });
         eventually("the layer has come to its middle", || {
             length(&partial(&engine, &image.layers[1])) > 4 * MIB as u64

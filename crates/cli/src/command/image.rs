@@ -8,6 +8,7 @@ use crate::format::{Format, Row};
 use crate::grammar::Matches;
 use crate::{output, progress, stamp, terminal, units};
 use bytes::Bytes;
+use gantry_api::platform::{Platform, PlatformError};
 use gantry_api::reference::{self, AnyReference};
 use gantry_client::request::escape;
 use gantry_client::{Body, Client, Query, Request};
@@ -211,6 +212,8 @@ async fn remove(client: &Client, matches: &Matches) -> Outcome {
             .when(force, "force", "1")
             .when(matches.on("no-prune"), "noprune", "1");
     for platform in matches.all_split("platform") {
+        let parsed: Result<Platform, PlatformError> = platform.parse();
+        parsed.map_err(|error| Failure::new(error.to_string()))?;
         query = query.with("platforms", platform_json(&platform)?);
     }
     let (mut errors, mut fatal, mut out) = (Vec::new(), false, String::new());

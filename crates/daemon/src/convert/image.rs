@@ -227,16 +227,9 @@ pub fn removed(removed: &Removed) -> wire::ImageDeleteItem {
 /// Writes what a load tells.
 pub fn load_event(event: &LoadEvent) -> wire::JsonMessage {
     match event {
-        LoadEvent::Layer { id, current, total } => wire::JsonMessage {
-            status: "Loading layer".to_owned(),
-            progress_detail: Some(wire::ProgressDetail {
-                current: signed(*current),
-                total: signed(*total),
-                ..wire::ProgressDetail::default()
-            }),
-            id: id.clone(),
-            ..wire::JsonMessage::default()
-        },
+        LoadEvent::Layer { id, current, total } => {
+            super::transfer::progress("Loading layer", id.clone(), *current, *total)
+        }
         LoadEvent::Renamed { .. } | LoadEvent::Loaded(Loaded { .. }) => wire::JsonMessage {
             stream: event.text().unwrap_or_default(),
             ..wire::JsonMessage::default()

@@ -1,7 +1,7 @@
 //! Transfers: credentials in, the lines of Docker's progress streams out.
 
 use gantry_api::image::{AuthConfig, ImageSearchResult, JsonMessage, ProgressDetail};
-use gantry_api::progress;
+use gantry_api::progress::draw;
 use gantry_engine::image::{Credentials, SearchResult, TransferEvent};
 
 /// The terminal that a bar is drawn for when the client's is not known: Docker draws for this one.
@@ -44,26 +44,29 @@ pub fn message(event: TransferEvent) -> JsonMessage {
             text,
             current,
             total,
-        } => {
-            let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            let detail = ProgressDetail {
-                current: signed(current),
-                total: signed(total),
-                ..ProgressDetail::default()
-            };
-            JsonMessage {
-                status: text.to_owned(),
-                progress: progress::draw(&detail, COLUMNS),
-                progress_detail: Some(detail),
-                id,
-                ..JsonMessage::default()
-            }
-        }
+        } => progress(text, id, current, total),
         TransferEvent::Aux(value) => JsonMessage {
             progress_detail: Some(ProgressDetail::default()),
             aux: Some(value),
             ..JsonMessage::default()
         },
+    }
+}
+
+/// Writes how far one step has come.
+pub fn progress(status: &str, id: String, current: u64, total: u64) -> JsonMessage {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let detail = ProgressDetail {
+        current: signed(current),
+        total: signed(total),
+        ..ProgressDetail::default()
+    };
+    JsonMessage {
+        status: status.to_owned(),
+        progress: draw(&detail, COLUMNS),
+        progress_detail: Some(detail),
+        id,
+        ..JsonMessage::default()
     }
 }
 

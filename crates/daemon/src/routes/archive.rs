@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::image::{json_platform, text_platform};
+use super::image::{only_platform, text_platform};
 use crate::convert;
 use crate::server::body::Body;
 use crate::server::request::{DISCARD_MAX, Request, discard};
@@ -27,7 +27,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 pub async fn load(request: Request) -> Reply {
     let options = LoadOptions {
-        platform: json_platform(&request)?,
+        platform: only_platform(&request)?,
         quiet: request.query.flag_or("quiet", true),
     };
     let (archive, _) = BodyReader::new(request.body);
@@ -173,7 +173,7 @@ pub async fn save(request: Request, name: Option<String>) -> Reply {
     if names.is_empty() {
         return Err(ApiError::invalid("no image was named").into());
     }
-    let platform = json_platform(&request)?;
+    let platform = only_platform(&request)?;
     let (writer, mut chunks) = body_writer();
     let engine = request.daemon.engine.clone();
     let saving =

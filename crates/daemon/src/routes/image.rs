@@ -3,7 +3,7 @@
 use gantry_api::error::ApiError;
 use gantry_api::image::ImagesPruneReport;
 use gantry_api::platform::Platform;
-use gantry_engine::image::RemoveOptions;
+use gantry_engine::image::{Image, RemoveOptions};
 use hyper::StatusCode;
 
 use crate::convert;
@@ -60,11 +60,16 @@ pub async fn remove(request: Request, name: &str) -> Reply {
     if name.trim().is_empty() {
         return Err(ApiError::invalid("image name cannot be blank").into());
     }
-    if request.query.contains("platforms") {
-        return Err(ApiError::not_implemented(
-            "removal of one platform of an image is not supported by this engine",
-        )
-        .into());
+    if !request.version.is_before(50) {
+        // There is one platform here, and it goes with the image.
+        let mut platforms = request.query.all("platforms");
+        if let Some(text) = platforms.next() {
+            if platforms.next().is_some() {
+                return Err(ApiError::invalid("multiple platforms are not supported").into());
+            }
+            let wanted = parse_platform(text)?;
+            must_match(&*request.daemon.engine.image(name).await?, name, &wanted)?;
+        }
     }
     let options = RemoveOptions {
         force: request.query.flag("force"),
@@ -90,39 +95,43 @@ pub async fn prune(request: Request) -> Reply {
 }
 
 /// Finds an image, which must be of the parameter `platform` if that is given.
-async fn of_platform(
-    request: &Request,
-    name: &str,
-) -> Result<std::sync::Arc<gantry_engine::image::Image>, Failure> {
+async fn of_platform(request: &Request, name: &str) -> Result<std::sync::Arc<Image>, Failure> {
     let image = request.daemon.engine.image(name).await?;
     if let Some(wanted) = json_platform(request)? {
-        let own = image.config().platform();
-        if !wanted.matches(&own) {
-            return Err(ApiError::not_found(format!(
-                "image with reference {name} was found but its platform ({own}) does not match the specified platform ({wanted})"
-            ))
-            .into());
-        }
+        must_match(&image, name, &wanted)?;
     }
     Ok(image)
 }
 
-/// Reads the parameter `platform` where it is a JSON object; several of them are refused.
+fn must_match(image: &Image, name: &str, wanted: &Platform) -> Result<(), ApiError> {
+    let own = image.config().platform();
+    if wanted.matches(&own) {
+        return Ok(());
+    }
+    Err(ApiError::not_found(format!(
+        "image with reference {name} was found but its platform ({own}) does not match the specified platform ({wanted})"
+    )))
+}
+
+/// Reads the parameter `platform` where it is a JSON object; the first counts.
 pub fn json_platform(request: &Request) -> Result<Option<Platform>, ApiError> {
-    let mut platforms = request
-        .query
-        .all("platform")
-        .filter(|text| !text.is_empty());
-    let Some(text) = platforms.next() else {
-        return Ok(None);
-    };
-    if platforms.next().is_some() {
-        return Err(ApiError::not_implemented(
-            "more than one platform is not supported by this engine",
+    let platform = request.query.non_empty("platform");
+    platform.map(parse_platform).transpose()
+}
+
+/// As [`json_platform`]; several of them are refused.
+pub fn only_platform(request: &Request) -> Result<Option<Platform>, ApiError> {
+    let platforms = request.query.all("platform");
+    if platforms.filter(|text| !text.is_empty()).count() > 1 {
+        return Err(ApiError::invalid(
+            "multiple platform parameters not supported",
         ));
     }
-    serde_json::from_str(text)
-        .map(Some)
+    json_platform(request)
+}
+
+fn parse_platform(json: &str) -> Result<Platform, ApiError> {
+    serde_json::from_str(json)
         .map_err(|error| ApiError::invalid(format!("failed to parse platform: {error}")))
 }
 

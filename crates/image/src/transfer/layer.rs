@@ -20,7 +20,7 @@ use bytes::Bytes;
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::Descriptor;
 use gantry_api::time::Timestamp;
-use gantry_distribution::{BlobReader, Repository};
+use gantry_distribution::{BlobReader, Download, Repository};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
@@ -131,8 +131,8 @@ async fn attempt(
                 result_sender.send(line.run(offset, receiver, Timestamp::from_unix_nanos(until)));
         })
         .map_err(|error| plain(Error::io("start thread `layer-feed`", error)))?;
-    let mut reader = None;
-    let downloaded = download(wanted, offset, sender, stage, &mut reader).await;
+    let mut source = None;
+    let downloaded = download(wanted, offset, sender, stage, &mut source).await;
     drop(downloading);
     let fed = result.await.unwrap_or(Err(Error::Cancelled));
     let error = match (downloaded, fed) {
@@ -159,7 +159,7 @@ async fn attempt(
         error,
         Error::Registry(gantry_distribution::Error::Corrupt(_))
     );
-    let is_a_mirrors = is_wrong && reader.as_ref().is_some_and(BlobReader::blame);
+    let is_a_mirrors = is_wrong && source.as_ref().is_some_and(Source::blame);
     let is_resumed = offset > 0 && offset <= *size;
     Err(Failure {
         error,
@@ -167,13 +167,13 @@ async fn attempt(
     })
 }
 
-/// Reads the network into the queue; the reader is left to the caller, who knows later whether its bytes were right.
+/// Reads the network into the queue; the source is left to the caller, who knows later whether its bytes were right.
 async fn download(
     wanted: &Wanted,
     offset: u64,
     sender: mpsc::Sender<Feed>,
     stage: &watch::Sender<Stage>,
-    reader: &mut Option<BlobReader>,
+    source: &mut Option<Source>,
 ) -> Result<()> {
     let mut current = offset;
     if current < wanted.descriptor.size {
@@ -185,9 +185,14 @@ async fn download(
                 .observed(Arc::new(move |wait: Duration, _: &str| {
                     told.send_replace(Stage::Retrying(Instant::now() + wait));
                 }));
-        let reader = reader.insert(repository.blob(&wanted.descriptor, offset).await?);
-        while let Some(bytes) = reader.next().await? {
+        let source = source.insert(Source::open(wanted, &repository, offset).await?);
+        while let Some(bytes) = source.next().await? {
             current += bytes.len() as u64;
+            if current > wanted.descriptor.size {
+                let digest = &wanted.descriptor.digest;
+                let text = format!("layer {digest} is longer than its descriptor says");
+                return Err(gantry_distribution::Error::Corrupt(text).into());
+            }
             if sender.send(Feed::Bytes(bytes)).await.is_err() {
                 // The thread has failed and says why.
                 return Ok(());
@@ -198,6 +203,77 @@ async fn download(
     stage.send_replace(Stage::Downloaded);
     let _ = sender.send(Feed::End).await;
     Ok(())
+}
+
+/// Is where a layer's bytes come from.
+enum Source {
+    Registry(Box<BlobReader>),
+    /// One of the addresses that a layer bears which may not be distributed, and what is left to skip of it.
+    Elsewhere(Download, u64),
+}
+
+impl Source {
+    /// Opens the registry's blob; where it lacks one that it may not distribute, the first address that answers.
+    async fn open(wanted: &Wanted, repository: &Repository, offset: u64) -> Result<Self> {
+        let descriptor = &wanted.descriptor;
+        let missing = match repository.blob(descriptor, offset).await {
+            Ok(reader) => return Ok(Self::Registry(Box::new(reader))),
+            Err(error) if is_missing(&error) => error,
+            Err(error) => return Err(error.into()),
+        };
+        let mut error = missing;
+        for address in addresses(descriptor) {
+            match wanted.setup.registries.download(address).await {
+                Ok(download) => return Ok(Self::Elsewhere(download, offset)),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error.into())
+    }
+
+    /// Says that the bytes were wrong; tells whether another host may have them right.
+    fn blame(&self) -> bool {
+        match self {
+            Self::Registry(reader) => reader.blame(),
+            Self::Elsewhere(..) => false,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        match self {
+            Self::Registry(reader) => Ok(reader.next().await?),
+            Self::Elsewhere(download, skip) => loop {
+                let Some(mut bytes) = download.next().await? else {
+                    return Ok(None);
+                };
+                let skipped = bytes
+                    .len()
+                    .min(usize::try_from(*skip).unwrap_or(usize::MAX));
+                *skip -= skipped as u64;
+                let _ = bytes.split_to(skipped);
+                if !bytes.is_empty() {
+                    return Ok(Some(bytes));
+                }
+            },
+        }
+    }
+}
+
+fn is_missing(error: &gantry_distribution::Error) -> bool {
+    use gantry_distribution::Error::{NotFound, Registry};
+    matches!(error, NotFound(_) | Registry { status: 404, .. })
+}
+
+/// Gives the addresses of a layer that its registry may not distribute; others' are not followed.
+fn addresses(descriptor: &Descriptor) -> impl Iterator<Item = &str> {
+    let kind = &descriptor.media_type;
+    let is_foreign = kind.contains(".foreign.") || kind.contains(".nondistributable.");
+    let urls = descriptor.extra.get("urls").filter(|_| is_foreign);
+    let urls = urls.and_then(serde_json::Value::as_array);
+    urls.into_iter()
+        .flatten()
+        .filter_map(serde_json::Value::as_str)
+        .filter(|url| url.starts_with("http://") || url.starts_with("https://"))
 }
 
 /// Gives the name of a blob's partial.

@@ -78,7 +78,7 @@ fn best<'a>(index: &'a Index, platform: Option<&Platform>) -> Result<&'a Descrip
     best.map(|(_, descriptor)| descriptor).ok_or_else(|| {
         Error::NotFound(format!(
             "no matching manifest for {} in the manifest list entries",
-            formatted(&wanted)
+            wanted
         ))
     })
 }
@@ -87,14 +87,6 @@ fn is_runnable(descriptor: &Descriptor) -> bool {
     let kind = &descriptor.media_type;
     (media_type::is_manifest(kind) || media_type::is_index(kind))
         && !descriptor.extra.contains_key("artifactType")
-}
-
-/// Writes a platform as Docker does in this message: with the variant that is understood.
-fn formatted(platform: &Platform) -> String {
-    match (platform.architecture.as_str(), platform.variant.as_str()) {
-        ("arm64", "") => format!("{platform}/v8"),
-        _ => platform.to_string(),
-    }
 }
 
 /// Makes the record of something that was fetched.

@@ -7,18 +7,19 @@
 pub mod access;
 pub mod htpasswd;
 pub mod token;
+mod watched;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::name::Name;
 use crate::options::{Options, Tokens};
 use access::{Access, Action, Who};
 use base64::Engine as _;
 use htpasswd::Users;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use token::{Claims, Grant, Signer};
+use watched::{Watched, invalid_file};
 
 /// How long a password that was right is not hashed again.
 const REMEMBER: Duration = Duration::from_secs(300);
@@ -140,7 +141,8 @@ impl Auth {
         match &self.scheme {
             Scheme::Open => Ok(Caller::Anonymous),
             Scheme::Basic if kind.eq_ignore_ascii_case("basic") => {
-                self.basic(value).await.map(Caller::User)
+                let user = self.basic(value).await?;
+                Ok(user.map_or(Caller::Anonymous, Caller::User))
             }
             Scheme::Bearer(signer, _) if kind.eq_ignore_ascii_case("bearer") => signer
                 .verify(value.trim())
@@ -150,16 +152,20 @@ impl Auth {
         }
     }
 
-    /// Checks the value of a Basic header and gives the user.
-    async fn basic(&self, value: &str) -> Result<String> {
+    /// Checks the value of a Basic header and gives the user. Clients without credentials answer a challenge with an
+    /// empty name and password: that is nobody.
+    async fn basic(&self, value: &str) -> Result<Option<String>> {
         let text = base64::engine::general_purpose::STANDARD
             .decode(value.trim())
             .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .ok_or(Code::Unauthorized)?;
         let (user, password) = text.split_once(':').ok_or(Code::Unauthorized)?;
+        if user.is_empty() && password.is_empty() {
+            return Ok(None);
+        }
         self.password(user, password).await?;
-        Ok(user.to_owned())
+        Ok(Some(user.to_owned()))
     }
 
     async fn password(&self, user: &str, password: &str) -> Result<()> {
@@ -308,7 +314,7 @@ impl Auth {
         };
         let user = match &request.credentials {
             Credentials::None => None,
-            Credentials::Basic(header) => Some(self.basic(header).await?),
+            Credentials::Basic(header) => self.basic(header).await?,
             Credentials::Password(user, password) => {
                 self.password(user, password).await?;
                 Some(user.clone())
@@ -408,61 +414,5 @@ impl std::fmt::Debug for Credentials {
             Self::Password(..) => "Password",
             Self::Refresh(_) => "Refresh",
         })
-    }
-}
-
-/// Is a file that is read again when it changes.
-struct Watched<T> {
-    path: PathBuf,
-    state: RwLock<(Arc<T>, Option<SystemTime>)>,
-}
-
-impl<T> Watched<T> {
-    fn open(path: &Path, parse: fn(&str) -> Result<T, String>) -> Result<Self> {
-        let time = Self::time(path);
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| invalid_file(path, &error.to_string()))?;
-        let value = parse(&text).map_err(|why| invalid_file(path, &why))?;
-        Ok(Self {
-            path: path.to_owned(),
-            state: RwLock::new((Arc::new(value), time)),
-        })
-    }
-
-    fn time(path: &Path) -> Option<SystemTime> {
-        std::fs::metadata(path)
-            .and_then(|file| file.modified())
-            .ok()
-    }
-
-    fn get(&self) -> Arc<T> {
-        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).0)
-    }
-
-    fn refresh(&self, parse: fn(&str) -> Result<T, String>) {
-        let time = Self::time(&self.path);
-        if time == self.state.read().unwrap_or_else(PoisonError::into_inner).1 {
-            return;
-        }
-        let read = std::fs::read_to_string(&self.path).map_err(|error| error.to_string());
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.1 = time;
-        match read.and_then(|text| parse(&text)) {
-            Ok(value) => {
-                state.0 = Arc::new(value);
-                tracing::info!(file = %self.path.display(), "read again");
-            }
-            Err(error) => {
-                tracing::error!(file = %self.path.display(), error, "cannot be read; what it said before holds");
-            }
-        }
-    }
-}
-
-fn invalid_file(path: &Path, why: &str) -> Error {
-    Error {
-        code: Code::Internal,
-        detail: serde_json::Value::Null,
-        cause: Some(format!("`{}`: {why}", path.display()).into()),
     }
 }

@@ -125,7 +125,7 @@ async fn fetch(
     tell: &Arc<watch::Sender<Progress>>,
 ) -> Result<()> {
     // Asked also for content that is here: the upstream says whether this repository has it.
-    let size = super::size_of(repository, &key.1).await?;
+    let size = super::upstream::size_of(repository, &key.1).await?;
     let (shared, (name, digest)) = (Arc::clone(store), key.clone());
     let here = blocking(move || {
         if !shared.link_content(&name, &digest)? {
@@ -173,7 +173,7 @@ async fn forward(
     pieces: mpsc::Sender<Bytes>,
 ) -> Result<()> {
     let unknown = || Error::new(Code::BlobUnknown, json!({ "digest": digest }));
-    let failed = |error| super::upstream_error(error, unknown);
+    let failed = |error| super::upstream::upstream_error(error, unknown);
     let descriptor = Descriptor::new("application/octet-stream", digest.clone(), size);
     let mut reader = repository.blob(&descriptor, offset).await.map_err(failed)?;
     while let Some(piece) = reader.next().await.map_err(failed)? {

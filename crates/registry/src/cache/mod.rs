@@ -5,37 +5,31 @@
 //! them. A digest is never asked for again; a tag is given out for a while and then compared by HEAD.
 
 mod fetch;
+mod upstream;
 
 pub use fetch::Coming;
 
 use crate::error::{Code, Error, Result};
 use crate::name::{Name, Reference};
-use crate::options::{Options, Upstream};
+use crate::options::Options;
 use crate::registry::Registry;
 use crate::server::{Source, blocking};
 use crate::store::{PutManifest, Store, StoredManifest};
 use fetch::Fetches;
 use gantry_api::digest::Digest;
 use gantry_api::reference::Reference as ImageReference;
-use gantry_distribution::{
-    Config, Credentials, Error as UpstreamError, Insecure, Proxies, Registries, Repository,
-};
+use gantry_distribution::{Config, Credentials, Insecure, Proxies, Registries, Repository};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
+use upstream::{Remote, address, invalid, size_of, upstream_error};
 
 const USER_AGENT: &str = concat!("gantry-registry/", env!("CARGO_PKG_VERSION"));
 /// How often a request to an upstream is tried: clients wait meanwhile, and have another way for most.
 const ATTEMPTS: u32 = 3;
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Docker Hub's registry, by which it is reached, and the name that references have for it.
-const HUB_HOSTS: [&str; 3] = ["registry-1.docker.io", "index.docker.io", "docker.io"];
-const HUB: &str = "docker.io";
-/// What stands in for a namespace at Docker Hub.
-const HUB_OFFICIAL: &str = "library";
-
 /// Knows the upstreams, and what is being fetched from them.
 pub struct Cache {
     store: Arc<Store>,
@@ -46,13 +40,6 @@ pub struct Cache {
     fetches: Fetches,
     /// Manifests that are being asked for: the next client waits and finds them.
     asking: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-}
-
-struct Remote {
-    name: String,
-    /// `HOST[:PORT]` as references name it.
-    host: String,
-    credentials: Credentials,
 }
 
 /// Says whether a request only asks.
@@ -102,7 +89,8 @@ impl Cache {
         let registries = Registries::new(Config {
             hub_mirrors: Vec::new(),
             insecure,
-            certs_dirs: vec!["/etc/docker/certs.d".into()],
+            // Not the engine's: its mirrors may well be this registry.
+            certs_dirs: options.upstream_certs.iter().cloned().collect(),
             proxies: Proxies {
                 http: variable("HTTP_PROXY"),
                 https: variable("HTTPS_PROXY"),
@@ -404,143 +392,11 @@ impl Cache {
     }
 }
 
-impl Remote {
-    /// Gives the repository that a path of this upstream is kept in.
-    fn repository(&self, path: &str) -> Result<Name> {
-        if self.host == HUB && !path.contains('/') {
-            return Name::parse(&format!("{}/{HUB_OFFICIAL}/{path}", self.name));
-        }
-        Name::parse(&format!("{}/{path}", self.name))
-    }
-}
-
-/// Reads an upstream's address: the host as references name it, and whether it is reached without TLS.
-fn address(upstream: &Upstream) -> Result<(String, bool)> {
-    let malformed = |why: &str| invalid(format!("upstream `{}`: {why}", upstream.name));
-    if !crate::name::is_component(&upstream.name) {
-        return Err(malformed(
-            "the name must be one component of a repository's name",
-        ));
-    }
-    let (host, is_plain) = match upstream.url.split_once("://") {
-        Some(("https", host)) => (host, false),
-        Some(("http", host)) => (host, true),
-        _ => {
-            return Err(malformed(
-                "the address must be `https://HOST` or `http://HOST`",
-            ));
-        }
-    };
-    let host = host.trim_end_matches('/');
-    if host.is_empty() || host.contains(['/', '@', '?', '#']) {
-        return Err(malformed("the address must have a host and no path"));
-    }
-    if HUB_HOSTS.contains(&host) {
-        return Ok((HUB.to_owned(), is_plain));
-    }
-    // A plain word would be read as the first part of a path at Docker Hub.
-    if host.contains(['.', ':']) || host == "localhost" {
-        return Ok((host.to_owned(), is_plain));
-    }
-    let port = if is_plain { 80 } else { 443 };
-    Ok((format!("{host}:{port}"), is_plain))
-}
-
-fn invalid(why: String) -> Error {
-    Error {
-        code: Code::Internal,
-        detail: Value::Null,
-        cause: Some(why.into()),
-    }
-}
-
 /// Makes an unknown manifest into nothing.
 fn found(stored: Result<StoredManifest>) -> Result<Option<StoredManifest>> {
     match stored {
         Ok(stored) => Ok(Some(stored)),
         Err(error) if error.code == Code::ManifestUnknown => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-async fn size_of(repository: &Repository, digest: &Digest) -> Result<u64> {
-    let unknown = || Error::new(Code::BlobUnknown, json!({ "digest": digest }));
-    repository
-        .head_blob(digest)
-        .await
-        .map_err(|error| upstream_error(error, unknown))?
-        .ok_or_else(unknown)
-}
-
-/// Says what an upstream's error is to our clients.
-fn upstream_error(error: UpstreamError, unknown: impl Fn() -> Error) -> Error {
-    let text = error.to_string();
-    let code = match &error {
-        UpstreamError::NotFound(_) => return unknown(),
-        UpstreamError::Registry { status: 404, .. } => return unknown(),
-        UpstreamError::Unauthorized(_) => Code::Denied,
-        UpstreamError::Registry {
-            status: 401 | 403, ..
-        } => Code::Denied,
-        UpstreamError::RateLimited(_) => Code::TooManyRequests,
-        _ => Code::Upstream,
-    };
-    Error {
-        code,
-        detail: json!({ "upstream": text }),
-        cause: Some(Box::new(error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn upstream(name: &str, url: &str) -> Upstream {
-        Upstream {
-            name: name.into(),
-            url: url.into(),
-            username: String::new(),
-            password: String::new(),
-        }
-    }
-
-    #[test]
-    fn addresses_become_hosts_of_references() {
-        for (url, host, is_plain) in [
-            ("https://registry-1.docker.io", "docker.io", false),
-            ("https://quay.io/", "quay.io", false),
-            ("http://localhost:5000", "localhost:5000", true),
-            ("http://registry", "registry:80", true),
-            ("https://registry", "registry:443", false),
-        ] {
-            assert_eq!(
-                address(&upstream("x", url)).unwrap(),
-                (host.to_owned(), is_plain)
-            );
-        }
-        for url in [
-            "",
-            "quay.io",
-            "ftp://x.y",
-            "https://",
-            "https://x.y/z",
-            "https://u@x.y",
-        ] {
-            assert!(address(&upstream("x", url)).is_err(), "{url}");
-        }
-        assert!(address(&upstream("a/b", "https://x.y")).is_err());
-    }
-
-    #[test]
-    fn official_images_lie_in_the_library() {
-        let hub = Remote {
-            name: "docker.io".into(),
-            host: HUB.into(),
-            credentials: Credentials::default(),
-        };
-        let name = |path: &str| hub.repository(path).unwrap().to_string();
-        assert_eq!(name("busybox"), "docker.io/library/busybox");
-        assert_eq!(name("a/b"), "docker.io/a/b");
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// How much of a file is read at once. Large, because each piece costs a way to the pool and back.
-const PIECE: u64 = 1 << 20;
+const PIECE: u64 = 256 << 10;
 
 /// Is an answer's body.
 pub struct Body {

@@ -2,7 +2,6 @@
 
 use super::{Body, Call, blocking, set, status};
 use crate::error::{Code, Error, Result};
-use crate::metrics::Metrics;
 use crate::name::{self, Name, Reference};
 use crate::store::{PutManifest, StoredManifest};
 use http_body_util::BodyExt as _;
@@ -67,13 +66,7 @@ pub async fn put(
         .all("tag")
         .map(name::tag)
         .collect::<Result<Vec<_>>>()?;
-    let bytes = collect(
-        body,
-        limits.manifest_bytes,
-        limits.silence,
-        &call.registry.metrics,
-    )
-    .await?;
+    let bytes = collect(call, body, limits.manifest_bytes).await?;
     let put = PutManifest {
         reference: reference.clone(),
         content_type: call.header(CONTENT_TYPE).map(str::to_owned),
@@ -112,12 +105,9 @@ pub async fn delete(call: &Call, name: &Name, reference: &Reference) -> Result<R
 }
 
 /// Takes a small body whole.
-pub async fn collect(
-    body: &mut Incoming,
-    bytes_max: usize,
-    silence: std::time::Duration,
-    metrics: &Metrics,
-) -> Result<Vec<u8>> {
+pub async fn collect(call: &Call, body: &mut Incoming, bytes_max: usize) -> Result<Vec<u8>> {
+    let silence = call.registry.options.limits.silence;
+    call.is_body_read.store(true, Ordering::Relaxed);
     let mut bytes = Vec::new();
     loop {
         let frame = match tokio::time::timeout(silence, body.frame()).await {
@@ -136,7 +126,8 @@ pub async fn collect(
                 let detail = serde_json::json!({ "limit": bytes_max });
                 return Err(Error::new(Code::TooLarge, detail));
             }
-            metrics
+            call.registry
+                .metrics
                 .bytes_received
                 .fetch_add(data.len() as u64, Ordering::Relaxed);
             bytes.extend_from_slice(data);

@@ -5,10 +5,13 @@
 mod blob;
 mod body;
 mod list;
+mod listen;
 mod manifest;
 mod other;
 mod route;
 mod upload;
+
+pub use listen::{serve, serve_metrics};
 
 pub(crate) use blob::Source;
 pub(crate) use body::{Body, read_piece};
@@ -16,30 +19,18 @@ pub(crate) use body::{Body, read_piece};
 use crate::auth::Caller;
 use crate::auth::access::Action;
 use crate::error::{Code, Error, Result};
-use crate::metrics::Gauge;
 use crate::name::Name;
 use crate::registry::Registry;
-use crate::tls::Tls;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use route::{Query, Route};
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
 
-/// How long a client may take for a request's head, and a connection may rest between two.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long requests under way may take when the registry ends.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a body that nobody wants is taken, so that its client reads the answer.
 const DISCARD_BYTES: u64 = 16 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
@@ -53,6 +44,10 @@ pub(crate) struct Call {
     pub caller: Caller,
     /// `https://HOST`, as the client called this registry.
     pub base: String,
+    /// The upstream that the client meant by `?ns=`.
+    pub namespace: Option<String>,
+    /// Whether anything of the body was asked for.
+    pub is_body_read: AtomicBool,
 }
 
 impl Call {
@@ -75,118 +70,6 @@ impl Call {
             Caller::User(_) => Code::Denied.into(),
             _ => Code::Unauthorized.into(),
         })
-    }
-}
-
-/// Serves a registry on a socket until `end` is there; requests under way are finished then.
-pub async fn serve(
-    registry: Arc<Registry>,
-    listener: TcpListener,
-    tls: Option<Arc<Tls>>,
-    end: impl Future<Output = ()>,
-) {
-    let maintenance = tokio::spawn(crate::maintenance::run(Arc::clone(&registry), tls.clone()));
-    let places = Arc::new(Semaphore::new(registry.options.limits.connections));
-    let (ending, ended) = watch::channel(());
-    let mut end = std::pin::pin!(end);
-    loop {
-        // At the limit new clients wait in the kernel's queue.
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = &mut end => break,
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut end => break,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, mostly: ask again when some may be free.
-                tracing::error!(error = %error, "accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let (registry, tls, ended) = (Arc::clone(&registry), tls.clone(), ended.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            // Requests and answers are small and alternate: waiting to fill a segment only costs time.
-            let _ = stream.set_nodelay(true);
-            let _gauge = Gauge::hold(&registry.metrics.connections);
-            match tls {
-                None => connection(&registry, stream, peer, "http", ended).await,
-                Some(tls) => {
-                    let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
-                    match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => {
-                            connection(&registry, stream, peer, "https", ended).await;
-                        }
-                        Ok(Err(error)) => {
-                            tracing::debug!(client = %peer, error = %error, "TLS handshake");
-                        }
-                        Err(_) => tracing::debug!(client = %peer, "TLS handshake took too long"),
-                    }
-                }
-            }
-        });
-    }
-    drop(ended);
-    let _ = ending.send(());
-    // Each connection holds a receiver until it ends.
-    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, ending.closed()).await;
-    maintenance.abort();
-}
-
-/// Serves the counters and the health alone, to whoever reaches the socket, until it is dropped.
-pub async fn serve_metrics(registry: Arc<Registry>, listener: TcpListener) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let registry = Arc::clone(&registry);
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let response = other::metrics_alone(&registry, request.uri().path());
-                std::future::ready(Ok::<_, std::convert::Infallible>(response))
-            });
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
-}
-
-async fn connection<S>(
-    registry: &Arc<Registry>,
-    stream: S,
-    peer: SocketAddr,
-    scheme: &'static str,
-    mut ended: watch::Receiver<()>,
-) where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let service = service_fn(move |request| {
-        let registry = Arc::clone(registry);
-        async move { Ok::<_, std::convert::Infallible>(answer(registry, request, peer, scheme).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        _ = ended.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(client = %peer, error = %error, "connection ended");
     }
 }
 
@@ -213,6 +96,8 @@ async fn answer(
         query,
         caller: Caller::Anonymous,
         base,
+        namespace: None,
+        is_body_read: AtomicBool::new(false),
     };
     let mut kind = "other";
     let mut scope = None;
@@ -224,15 +109,24 @@ async fn answer(
         Ok(None) => Err(Error::new(Code::NameUnknown, serde_json::Value::Null)),
         Err(error) => Err(error),
     };
+    let is_silent = result
+        .as_ref()
+        .is_err_and(|error| error.code == Code::Interrupted);
     let mut response =
         result.unwrap_or_else(|error| refuse(&call, &error, scope.as_deref(), &path));
-    if !http_body_is_done(&body) {
+    // One that waits for `100 Continue` sends nothing unless it is asked to.
+    let is_waiting = call.headers.contains_key(hyper::header::EXPECT)
+        && !call.is_body_read.load(Ordering::Relaxed);
+    if !is_waiting && !is_silent && !hyper::body::Body::is_end_stream(&body) {
         discard(&mut body).await;
     }
     response.headers_mut().insert(
         "docker-distribution-api-version",
         HeaderValue::from_static("registry/2.0"),
     );
+    if let Some(namespace) = &call.namespace {
+        set(&mut response, "oci-namespace", namespace);
+    }
     if call.method == Method::HEAD {
         let length = response.body().length();
         if length > 0 || response.status() == StatusCode::OK {
@@ -263,10 +157,6 @@ async fn answer(
     response.map(|body| body.counted(sent))
 }
 
-fn http_body_is_done(body: &Incoming) -> bool {
-    hyper::body::Body::is_end_stream(body)
-}
-
 /// Finds out who asks, whether he may, and lets the route answer.
 async fn dispatch(
     call: &mut Call,
@@ -290,6 +180,9 @@ async fn dispatch(
         _ => None,
     };
     let is_cached = cached.is_some();
+    if is_cached {
+        call.namespace = call.query.get("ns").map(str::to_owned);
+    }
     if let Some(name) = cached {
         route.rename(name);
     }

@@ -38,10 +38,7 @@ pub async fn token(call: &Call, body: &mut Incoming) -> Result<Response<Body>> {
             }
         }
         Method::POST => {
-            let silence = call.registry.options.limits.silence;
-            let bytes =
-                super::manifest::collect(body, TOKEN_BODY_MAX, silence, &call.registry.metrics)
-                    .await?;
+            let bytes = super::manifest::collect(call, body, TOKEN_BODY_MAX).await?;
             form(&Query::parse(&String::from_utf8_lossy(&bytes)))?
         }
         _ => return Err(Code::Unsupported.into()),

@@ -192,6 +192,7 @@ async fn receive(
         .try_acquire()
         .map_err(|_| Error::from(Code::TooManyRequests))?;
     let _gauge = Gauge::hold(&registry.metrics.receiving);
+    call.is_body_read.store(true, Ordering::Relaxed);
     let limits = registry.options.limits;
     let (pieces, queue) = mpsc::channel(QUEUE);
     let writing = {

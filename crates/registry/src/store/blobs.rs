@@ -1,16 +1,12 @@
 //! Blobs: which repository has which, and reading them.
 
-use super::{Kind, Store, modified, renew};
+use super::{Kind, Store, modified, renew_old};
 use crate::error::{Code, Error, Result};
 use crate::name::Name;
 use gantry_api::digest::Digest;
 use serde_json::json;
 use std::fs::File;
 use std::sync::PoisonError;
-use std::time::{Duration, SystemTime};
-
-/// How old a link's time may be before a question renews it: the collector's grace counts in larger steps.
-const RENEW_AFTER: Duration = Duration::from_secs(60);
 
 /// Says whether the engine's blobs may be taken over for this client: only for one that may push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +37,7 @@ impl Store {
     ) -> Result<Option<u64>> {
         let link = self.link(name, Kind::Blobs, digest);
         if let Some(time) = modified(&link)? {
-            if SystemTime::now()
-                .duration_since(time)
-                .is_ok_and(|age| age > RENEW_AFTER)
-            {
-                renew(&link)?;
-            }
+            renew_old(&link, time)?;
             if let Some(size) = self.content.size(digest)? {
                 return Ok(Some(size));
             }

@@ -1,7 +1,7 @@
 //! Manifests and tags.
 
 use super::blobs::Adopt;
-use super::{Kind, Parsed, Store, digest_of_file, list, modified, read, renew};
+use super::{Kind, Parsed, Store, digest_of_file, list, modified, read, renew, renew_old};
 use crate::error::{Code, Error, Result};
 use crate::hash::{Algorithm, digest_of};
 use crate::name::{Name, Reference};
@@ -133,7 +133,11 @@ impl Store {
     /// # Errors
     /// Fails where the disk does.
     pub fn renew_manifest(&self, name: &Name, digest: &Digest) -> Result<()> {
-        renew(&self.link(name, Kind::Manifests, digest))
+        let link = self.link(name, Kind::Manifests, digest);
+        match modified(&link)? {
+            Some(time) => renew_old(&link, time),
+            None => Ok(()),
+        }
     }
 
     /// Reads a manifest.

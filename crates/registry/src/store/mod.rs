@@ -44,10 +44,11 @@ use gantry_image::content::Content;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Keeps everything of one registry; synchronous, for a blocking pool.
 pub struct Store {
@@ -119,7 +120,11 @@ impl Store {
     pub fn open(root: &Path, engine: Option<PathBuf>) -> Result<Self> {
         for below in ["", "uploads", "tmp", "repositories"] {
             let path = root.join(below);
-            fs::create_dir_all(&path)
+            // Rights on repositories are worth nothing if everybody on the machine reads the files.
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
                 .map_err(|error| Error::io(format!("create `{}`", path.display()), &error))?;
         }
         let path = root.join("lock");
@@ -141,8 +146,12 @@ impl Store {
             let _ = fs::remove_file(temporary.join(entry));
         }
         sync_directory(root)?;
+        let content = Content::open(root)?;
+        if let Some(engine) = &engine {
+            check_same_file_system(engine, root)?;
+        }
         Ok(Self {
-            content: Content::open(root)?,
+            content,
             root: root.to_owned(),
             engine,
             gate: Mutex::default(),
@@ -241,6 +250,25 @@ impl Store {
     }
 }
 
+/// Refuses an engine whose content cannot be linked.
+fn check_same_file_system(engine: &Path, root: &Path) -> Result<()> {
+    let device = |root: &Path| {
+        let path = root.join("content");
+        fs::metadata(&path)
+            .map(|metadata| metadata.dev())
+            .map_err(|error| Error::io(format!("stat `{}`", path.display()), &error))
+    };
+    if device(engine)? == device(root)? {
+        return Ok(());
+    }
+    let (engine, root) = (engine.display(), root.display());
+    Err(Error {
+        code: Code::Unsupported,
+        detail: serde_json::Value::Null,
+        cause: Some(format!("`{engine}` and `{root}` are on different file systems").into()),
+    })
+}
+
 /// Makes directories below `root`, and syncs the one above each new one.
 fn make_directories(root: &Path, directory: &Path) -> io::Result<()> {
     if directory == root || directory.is_dir() {
@@ -300,6 +328,17 @@ fn modified(path: &Path) -> Result<Option<SystemTime>> {
         Ok(time) => Ok(Some(time)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(format!("stat `{}`", path.display()), &error)),
+    }
+}
+
+/// How old a link's time may be before it is renewed: graces and orders of use count in larger steps.
+const RENEW_AFTER: Duration = Duration::from_secs(60);
+
+/// Renews a file's time if it is old.
+fn renew_old(path: &Path, time: SystemTime) -> Result<()> {
+    match SystemTime::now().duration_since(time) {
+        Ok(age) if age > RENEW_AFTER => renew(path),
+        _ => Ok(()),
     }
 }
 

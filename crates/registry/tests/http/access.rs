@@ -81,6 +81,14 @@ fn users_come_by_password_and_have_the_rights_of_their_lines() {
         200,
         "anonymous may pull"
     );
+    let nobody = with(
+        &server,
+        &basic("", ""),
+        "GET",
+        "/v2/public/a/manifests/t",
+        b"",
+    );
+    assert_eq!(nobody.status, 200, "a client's answer without credentials");
     let refused = server.get("/v2/team/a/b/manifests/t");
     assert_eq!(refused.status, 401);
     assert!(refused.header("www-authenticate").is_some());
@@ -261,5 +269,85 @@ fn tokens_are_fetched_cut_to_the_rights_and_refreshed() {
     assert_eq!(
         with(&server, &token, "POST", "/v2/public/a/blobs/uploads/", b"").status,
         401
+    );
+}
+
+#[test]
+fn tokens_of_an_outside_service_are_taken_by_its_key() {
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+    let root = tempfile::tempdir().unwrap();
+    let document = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
+    let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap();
+    // SubjectPublicKeyInfo of Ed25519 (RFC 8410).
+    let mut spki = vec![
+        0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+    ];
+    spki.extend_from_slice(pair.public_key().as_ref());
+    let pem = base64::engine::general_purpose::STANDARD.encode(spki);
+    let key = root.path().join("key.pem");
+    std::fs::write(
+        &key,
+        format!("-----BEGIN PUBLIC KEY-----\n{pem}\n-----END PUBLIC KEY-----\n"),
+    )
+    .unwrap();
+    let server = Server::start(Options {
+        tokens: Tokens::Outside {
+            realm: "https://auth.test/token".into(),
+            service: "reg".into(),
+            issuer: "auth.test".into(),
+            key,
+        },
+        ..options(&root.path().join("registry"))
+    });
+    let challenge = server.get("/v2/team/a/tags/list");
+    assert_eq!(
+        challenge.header("www-authenticate"),
+        Some(
+            "Bearer realm=\"https://auth.test/token\",service=\"reg\",scope=\"repository:team/a:pull\""
+        )
+    );
+    let token = |issuer: &str, service: &str, access: &str| {
+        let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let claims = format!(
+            r#"{{"iss":"{issuer}","aud":"{service}","sub":"bob","exp":{},"access":[{access}]}}"#,
+            now.as_secs() + 60
+        );
+        let message = format!("{}.{}", encode(r#"{"alg":"EdDSA"}"#), encode(&claims));
+        let signature = pair.sign(message.as_bytes());
+        let signature = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(signature.as_ref());
+        format!("Bearer {message}.{signature}")
+    };
+    let access = r#"{"type":"repository","name":"team/a","actions":["pull","push"]}"#;
+    let good = token("auth.test", "reg", access);
+    let upload = "/v2/team/a/blobs/uploads/";
+    assert_eq!(with(&server, &good, "POST", upload, b"").status, 202);
+    let elsewhere = upload.replace("team/a", "team/b");
+    assert_eq!(with(&server, &good, "POST", &elsewhere, b"").status, 401);
+    for bad in [
+        token("other.test", "reg", access),
+        token("auth.test", "other", access),
+    ] {
+        assert_eq!(with(&server, &bad, "POST", upload, b"").status, 401);
+    }
+    // It signs none itself.
+    assert_eq!(server.get("/token").status, 405);
+}
+
+#[test]
+fn a_proxy_before_the_registry_is_named_in_challenges() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(Options {
+        tokens: Tokens::BuiltIn {
+            service: "reg".into(),
+        },
+        public_url: Some("https://registry.example/".into()),
+        ..with_users(root.path())
+    });
+    assert_eq!(
+        server.get("/v2/").header("www-authenticate"),
+        Some("Bearer realm=\"https://registry.example/token\",service=\"reg\"")
     );
 }

@@ -54,8 +54,10 @@ fn content_is_fetched_once_by_any_of_its_names_and_given_out_without_the_upstrea
             "{path} {answer:?}"
         );
     }
+    let named = server.get("/v2/lib/x/manifests/t?ns=up");
+    assert_eq!(named.header("oci-namespace"), Some("up"));
     assert_eq!(asked(&upstream, "manifest", "GET"), 1);
-    assert_eq!(asked(&upstream, "manifest", "HEAD"), 3);
+    assert_eq!(asked(&upstream, "manifest", "HEAD"), 4);
     for _ in 0..3 {
         assert_eq!(layer(&server, "/v2/up/lib/x", b"layer").body, b"layer");
     }
@@ -98,9 +100,13 @@ fn a_tag_is_compared_after_its_time_and_one_that_is_gone_goes() {
     let (far, near) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let upstream = Server::start(options(far.path()));
     let old = upstream.push_image("x", "t", b"old");
-    let mut options = cache(near.path(), &upstream);
-    options.tag_ttl = Duration::from_millis(700);
-    let server = Server::start(options);
+    let server = Server::start(cache(near.path(), &upstream));
+    let age = || {
+        let tag = near.path().join("repositories/up/x/_tags/t");
+        let file = std::fs::File::options().write(true).open(tag).unwrap();
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        file.set_modified(long_ago).unwrap();
+    };
     let digest = || {
         server
             .get("/v2/up/x/manifests/t")
@@ -112,7 +118,7 @@ fn a_tag_is_compared_after_its_time_and_one_that_is_gone_goes() {
     let before = asked(&upstream, "manifest", "HEAD");
     assert_eq!(digest(), Some(old), "within its time it is not asked for");
     assert_eq!(asked(&upstream, "manifest", "HEAD"), before);
-    std::thread::sleep(Duration::from_millis(800));
+    age();
     assert_eq!(digest(), Some(new));
     assert_eq!(
         upstream
@@ -120,7 +126,7 @@ fn a_tag_is_compared_after_its_time_and_one_that_is_gone_goes() {
             .status,
         202
     );
-    std::thread::sleep(Duration::from_millis(800));
+    age();
     assert_eq!(server.get("/v2/up/x/manifests/t").status, 404);
 }
 
@@ -183,4 +189,85 @@ fn caches_lose_what_is_old_or_too_much() {
     assert_eq!(asked(&upstream, "blob", "GET"), before);
     assert_eq!(layer(&server, "/v2/up/x", &[0; 100_000]).status, 200);
     assert_eq!(asked(&upstream, "blob", "GET"), before + 1);
+}
+
+#[test]
+fn what_nobody_asks_a_cache_for_goes_by_age_with_its_tags() {
+    let (far, near) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let upstream = Server::start(options(far.path()));
+    upstream.push_image("x", "t", b"layer");
+    let mut options = cache(near.path(), &upstream);
+    options.policy.grace = Duration::ZERO;
+    options.policy.cache_age = Some(Duration::ZERO);
+    let server = Server::start(options);
+    assert_eq!(server.get("/v2/up/x/manifests/t").status, 200);
+    assert_eq!(layer(&server, "/v2/up/x", b"layer").status, 200);
+    server.push_image("own", "t", b"layer");
+    let collected = server
+        .send("POST", "/v2/_gantry/garbage/collect", &[], b"")
+        .json();
+    // The layer is an image's of our own too, and stays.
+    assert_eq!(
+        (&collected["manifests"], &collected["links"]),
+        (&1.into(), &1.into()),
+        "{collected}"
+    );
+    assert!(!near.path().join("repositories/up").exists());
+    assert_eq!(layer(&server, "/v2/own", b"layer").body, b"layer");
+    assert_eq!(
+        server.get("/v2/up/x/manifests/t").status,
+        200,
+        "and comes back"
+    );
+}
+
+#[test]
+fn a_broken_fetch_goes_on_where_it_was_and_a_wrong_one_begins_anew() {
+    let (far, near) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let upstream = Server::start(options(far.path()));
+    let content: Vec<u8> = (0..3_000_000_u32)
+        .map(|number| (number >> 7) as u8)
+        .collect();
+    let digest = upstream.push_blob("x", &content);
+    let sent = || {
+        let text = String::from_utf8(upstream.get("/metrics").body).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("gantry_registry_sent_bytes_total "));
+        line.unwrap()
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse::<usize>()
+            .unwrap()
+    };
+    let partial = sha256(format!("up/x@{digest}").as_bytes()).replace("sha256:", "cache-");
+    let partial = near.path().join("content/partial").join(partial);
+    let server = Server::start(cache(near.path(), &upstream));
+    // What another life of the registry had, and what only looks so.
+    for (left, is_right) in [(&content[..2_900_000], true), (&[7; 2_900_000][..], false)] {
+        std::fs::write(&partial, left).unwrap();
+        let before = sent();
+        let answer = layer(&server, "/v2/up/x", &content);
+        assert!(
+            sent() - before < 200_000,
+            "{} bytes were sent",
+            sent() - before
+        );
+        assert_eq!(answer.body == content, is_right);
+        assert!(
+            is_right || answer.body.len() < content.len(),
+            "the wrong one is never whole"
+        );
+        assert!(!partial.exists());
+        let path = format!("/v2/up/x/blobs/{digest}");
+        if is_right {
+            std::fs::remove_file(near.path().join("content/sha256").join(&digest[7..])).unwrap();
+        } else {
+            assert!(
+                server.get(&path).body == content,
+                "and the next one is right"
+            );
+        }
+    }
 }

@@ -32,6 +32,7 @@ pub fn options(root: &Path) -> Options {
             ..Limits::default()
         },
         upstreams: Vec::new(),
+        upstream_certs: None,
         mirror: None,
         tag_ttl: Duration::from_secs(300),
         collect_interval: None,

@@ -111,7 +111,7 @@ fn uploads_that_rest_expire() {
 fn pushes_during_collections_lose_nothing_that_was_acknowledged() {
     let root = tempfile::tempdir().unwrap();
     let mut options = options(root.path());
-    options.policy.grace = Duration::from_millis(300);
+    options.policy.grace = Duration::from_secs(1);
     let server = Server::start(options);
     let stop = AtomicBool::new(false);
     let mut pushed: Vec<(String, String, String, Vec<u8>)> = Vec::new();
@@ -147,13 +147,13 @@ fn pushes_during_collections_lose_nothing_that_was_acknowledged() {
                 pushed.retain(|(other, digest, ..)| *other != name || *digest != manifest);
             }
         }
-        std::thread::sleep(Duration::from_millis(400));
+        std::thread::sleep(Duration::from_millis(1500));
         stop.store(true, Ordering::Relaxed);
         removed = collecting.join().unwrap();
     });
     collect(&server);
     assert!(
-        removed > 50 && pushed.len() > 40,
+        removed > 20 && pushed.len() > 20,
         "{removed} removed, {} pushed, {refused} refused",
         pushed.len()
     );

@@ -116,6 +116,11 @@ fn referrers_are_those_that_are_there_filtered_and_listed_before_their_subject_c
         list("?artifactType=application/x.sbom").json()["manifests"],
         json!([])
     );
+    // What a crash left between a referrer's entry and its manifest.
+    let entry = format!("sha256-{}", "0".repeat(64));
+    let directory = format!("repositories/a/_referrers/{}", subject.replace(':', "-"));
+    std::fs::write(root.path().join(directory).join(entry), "{}").unwrap();
+    assert_eq!(list("").json()["manifests"].as_array().unwrap().len(), 1);
     assert_eq!(
         server.get("/v2/a/referrers/x").refusal(),
         (400, "DIGEST_INVALID".into())

@@ -17,7 +17,6 @@ gantry_testkit::scenarios![
     mounts_have_their_fields,
     a_missing_source_is_made_when_asked,
     a_new_volume_is_as_its_mount_says,
-    an_images_platforms_are_refused,
 ];
 
 /// Asks for a container of the scenario with more fields: `{"HostConfig": {…}}` or those of its configuration.
@@ -547,17 +546,4 @@ fn a_new_volume_is_as_its_mount_says(s: &Session) {
     assert_eq!(answer.status, 201, "{}", answer.text());
     s.d("volume inspect -f '{{.Driver}} {{.Labels.tier}}' @v")
         .prints("local a\n");
-}
-
-fn an_images_platforms_are_refused(s: &Session) {
-    if s.engine.is_reference() {
-        return; // it looks at them
-    }
-    let platforms = "platforms=%7B%22os%22:%22linux%22,%22architecture%22:%22amd64%22%7D";
-    let answer = s.engine.api(
-        "DELETE",
-        &format!("/images/{}?{platforms}", s.x("@bb")),
-        None,
-    );
-    refused(&answer, "one platform of an image is not supported");
 }

@@ -16,6 +16,7 @@ gantry_testkit::scenarios![
     tag_and_untag,
     rmi_of_a_used_image,
     rmi_by_id_with_several_tags,
+    rmi_of_one_platform,
     history_shows_the_layers,
     inspect_shows_the_configuration,
     list_filters_and_formats,
@@ -186,6 +187,25 @@ fn rmi_by_id_with_several_tags(s: &Session) {
         .shows("Untagged: @i:1\n")
         .shows("Untagged: @i:2\n")
         .shows(&format!("Deleted: {image}\n"));
+}
+
+fn rmi_of_one_platform(s: &Session) {
+    s.d("tag @bb @i:1").ok();
+    s.d("rmi --platform linux/arm64 @i:1").fails(
+        1,
+        "Error response from daemon: image with reference @i:1 was found but its platform (linux/amd64) does not match the specified platform (linux/arm64)\n",
+    );
+    s.d("rmi --platform linux/arm64 --platform linux/amd64 @i:1")
+        .fails(
+            1,
+            "Error response from daemon: multiple platforms are not supported\n",
+        );
+    s.d("rmi --platform x/y/z/d @i:1").fails(
+        1,
+        "\"x/y/z/d\": cannot parse platform specifier: invalid argument\n",
+    );
+    s.d("rmi --platform linux/amd64 @i:1")
+        .prints("Untagged: @i:1\n");
 }
 
 fn history_shows_the_layers(s: &Session) {

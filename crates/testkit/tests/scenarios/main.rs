@@ -26,6 +26,7 @@ mod repair;
 mod run;
 mod search;
 mod storage;
+mod transfer;
 mod volumes;
 mod wire;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         ("events", events::ALL),
         ("images", images::ALL),
         ("registry", registry::ALL),
+        ("transfer", transfer::ALL),
         ("login", login::ALL),
         ("manifest", manifest::ALL),
         ("search", search::ALL),

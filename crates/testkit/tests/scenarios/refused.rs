@@ -333,11 +333,6 @@ fn flags_of_other_commands_are_refused_by_name(s: &Session) {
             "checkpoints are not supported",
         ),
         (
-            "rmi --platform linux/amd64 @bb",
-            "removal of one platform of an image is not supported by this engine",
-            "",
-        ),
-        (
             "pull --disable-content-trust=false @none",
             "",
             "--disable-content-trust=false is not supported",
