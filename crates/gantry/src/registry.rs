@@ -62,6 +62,7 @@ fn collect(root: &Path, matches: &Matches) -> Outcome {
     let collected = gantry_registry::collect_offline(root, &policy).map_err(failure)?;
     output::line(&gantry_cli::command::registry::collected_text(
         &serde_json::json!(collected),
+        policy.is_dry_run,
     ));
     Ok(())
 }

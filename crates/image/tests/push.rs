@@ -334,6 +334,16 @@ async fn what_cannot_be_pushed_is_told_as_docker_does() {
              (linux/arm64)"
         )
     );
+    // A HEAD that is forbidden has no body; the reason is that of the upload.
+    registry.misbehave("HEAD", "/blobs/", Times::Always, Fault::status(403, ""));
+    registry.misbehave(
+        "POST",
+        "/blobs/uploads/",
+        Times::Always,
+        Fault::status(403, r#"{"errors":[{"code":"DENIED","message":"no way"}]}"#),
+    );
+    assert_eq!(push(&transfers, &name).await.unwrap_err(), "denied: no way");
+    registry.behave();
     // A connection that breaks in the middle of an upload costs a part of it.
     registry.misbehave(
         "PATCH",

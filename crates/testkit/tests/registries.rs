@@ -236,7 +236,7 @@ fn images_that_nobody_uses_go_by_the_policy() {
     );
     let s = Session::new(&engine, Client::Gantry);
     s.d("image gc --policy").prints(
-        "enabled          false\ntagged           true\nunused-for       1 second\nhigh-watermark   90 %\nlow-watermark    none\ninterval         About an hour\nkeep-blobs       none\npartials-for     7 days\n",
+        "enabled          false\ntagged           true\nunused-for       1s\nhigh-watermark   90 %\nlow-watermark    none\ninterval         1h\nkeep-blobs       none\npartials-for     7d\n",
     );
     load(&engine, "app.tar");
     s.d("run -d --name @c @bb sleep 1000").ok();

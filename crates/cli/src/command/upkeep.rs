@@ -7,7 +7,6 @@ use crate::grammar::Matches;
 use crate::{output, table, units};
 use gantry_api::upkeep::{CheckReport, ImageGcPolicy, ImageGcReport};
 use gantry_client::{Query, Request};
-use std::time::Duration;
 
 /// Runs `image gc`: shows the policy, or removes by it.
 pub async fn collect(cli: &Cli, matches: &Matches) -> Outcome {
@@ -77,8 +76,17 @@ fn check_text(report: &CheckReport, repair: bool) -> String {
     out
 }
 
+/// Writes a duration as the setting has it, exactly.
+fn duration(seconds: u64) -> String {
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+    let unit = units
+        .iter()
+        .find(|(unit, _)| seconds > 0 && seconds % unit == 0);
+    let (unit, letter) = unit.copied().unwrap_or((1, 's'));
+    format!("{}{letter}", seconds / unit)
+}
+
 fn policy_text(policy: &ImageGcPolicy) -> String {
-    let duration = |seconds: u64| units::duration(Duration::from_secs(seconds));
     let percent = |percent: u8| match percent {
         0 => "none".to_owned(),
         percent => format!("{percent} %"),
@@ -149,6 +157,19 @@ mod tests {
         assert!(left(&report, true).is_empty());
         // Without a repair what was found is what is left.
         assert_eq!(left(&report, false), ["a"]);
+    }
+
+    #[test]
+    fn durations_are_those_of_the_settings() {
+        for (seconds, want) in [
+            (1_209_600, "14d"),
+            (5_400, "90m"),
+            (3_600, "1h"),
+            (7, "7s"),
+            (0, "0s"),
+        ] {
+            assert_eq!(duration(seconds), want);
+        }
     }
 
     #[test]

@@ -22,7 +22,9 @@ use bytes::Bytes;
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::Descriptor;
 use gantry_api::reference::Reference;
-use gantry_distribution::{BlobReader, BlobUpload, Credentials, Mounted, Repository};
+use gantry_distribution::{
+    BlobReader, BlobUpload, Credentials, Error as RegistryError, Mounted, Repository,
+};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,7 +153,7 @@ impl Uploads {
     /// Brings a blob whose bytes are at hand, such as a configuration.
     pub async fn small(&self, descriptor: &Descriptor, bytes: Vec<u8>) -> Result<()> {
         let repository = &self.push.repository;
-        if repository.head_blob(&descriptor.digest).await?.is_some() {
+        if has(repository, &descriptor.digest).await? {
             return Ok(());
         }
         let mut upload = repository.upload().await?;
@@ -311,7 +313,7 @@ impl Uploads {
             repository, target, ..
         } = &self.push;
         let digest = &descriptor.digest;
-        if repository.head_blob(digest).await?.is_some() {
+        if has(repository, digest).await? {
             self.lines()
                 .status(&blob.id, "Layer already exists")
                 .await?;
@@ -627,4 +629,12 @@ fn produce(
         progress,
         end,
     })
+}
+
+/// Says whether a repository has a blob. A HEAD that is forbidden has no body that says why; the upload gets one.
+async fn has(repository: &Repository, digest: &Digest) -> Result<bool> {
+    match repository.head_blob(digest).await {
+        Err(RegistryError::Registry { status: 403, .. }) => Ok(false),
+        answer => Ok(answer?.is_some()),
+    }
 }

@@ -145,15 +145,20 @@ async fn collect(cli: &Cli, matches: &Matches) -> Outcome {
         .map_err(failure)?;
     let collected: Value = serde_json::from_slice(&answer)
         .map_err(|error| Failure::new(format!("read the answer of {}: {error}", host.domain())))?;
-    output::line(&collected_text(&collected));
+    output::line(&collected_text(&collected, matches.on("dry-run")));
     Ok(())
 }
 
-/// Writes what a collection took, `{manifests, blobs, bytes, uploads}`.
-pub fn collected_text(collected: &Value) -> String {
+/// Writes what a collection took or, with `is_dry_run`, would take: `{manifests, blobs, bytes, uploads}`.
+pub fn collected_text(collected: &Value, is_dry_run: bool) -> String {
     let count = |name: &str| collected[name].as_u64().unwrap_or(0);
     format!(
-        "Removed {} manifests, {} blobs ({} bytes), {} uploads",
+        "{} {} manifests, {} blobs ({} bytes), {} uploads",
+        if is_dry_run {
+            "Would remove"
+        } else {
+            "Removed"
+        },
         count("manifests"),
         count("blobs"),
         count("bytes"),
