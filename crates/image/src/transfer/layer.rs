@@ -64,11 +64,11 @@ pub(crate) async fn fetch(
     let shared = &transfers.0;
     let busy = |_| Error::Cancelled;
     // Unpacking may lag behind the network; how many layers are in work bounds the memory.
-    let working = match Arc::clone(&shared.working).try_acquire_owned() {
+    let working = match Arc::clone(&wanted.setup.working).try_acquire_owned() {
         Ok(permit) => permit,
         Err(_) => {
             stage.send_replace(Stage::Waiting);
-            let working = Arc::clone(&shared.working).acquire_owned();
+            let working = Arc::clone(&wanted.setup.working).acquire_owned();
             working.await.map_err(busy)?
         }
     };
@@ -131,8 +131,8 @@ async fn attempt(
                 result_sender.send(line.run(offset, receiver, Timestamp::from_unix_nanos(until)));
         })
         .map_err(|error| plain(Error::io("start thread `layer-feed`", error)))?;
-    let mut source = None;
-    let downloaded = download(wanted, offset, sender, stage, &mut source).await;
+    let mut reader = None;
+    let downloaded = download(wanted, offset, sender, stage, &mut reader).await;
     drop(downloading);
     let fed = result.await.unwrap_or(Err(Error::Cancelled));
     let error = match (downloaded, fed) {
@@ -159,7 +159,7 @@ async fn attempt(
         error,
         Error::Registry(gantry_distribution::Error::Corrupt(_))
     );
-    let is_a_mirrors = is_wrong && source.as_ref().is_some_and(Source::blame);
+    let is_a_mirrors = is_wrong && reader.as_ref().is_some_and(Source::blame);
     let is_resumed = offset > 0 && offset <= *size;
     Err(Failure {
         error,
@@ -167,13 +167,13 @@ async fn attempt(
     })
 }
 
-/// Reads the network into the queue; the source is left to the caller, who knows later whether its bytes were right.
+/// Reads the network into the queue; the reader is left to the caller, who knows later whether its bytes were right.
 async fn download(
     wanted: &Wanted,
     offset: u64,
     sender: mpsc::Sender<Feed>,
     stage: &watch::Sender<Stage>,
-    source: &mut Option<Source>,
+    reader: &mut Option<Source>,
 ) -> Result<()> {
     let mut current = offset;
     if current < wanted.descriptor.size {
@@ -185,8 +185,8 @@ async fn download(
                 .observed(Arc::new(move |wait: Duration, _: &str| {
                     told.send_replace(Stage::Retrying(Instant::now() + wait));
                 }));
-        let source = source.insert(Source::open(wanted, &repository, offset).await?);
-        while let Some(bytes) = source.next().await? {
+        let reader = reader.insert(Source::open(wanted, &repository, offset).await?);
+        while let Some(bytes) = reader.next().await? {
             current += bytes.len() as u64;
             if current > wanted.descriptor.size {
                 let digest = &wanted.descriptor.digest;
@@ -231,12 +231,9 @@ impl Source {
         Err(error.into())
     }
 
-    /// Says that the bytes were wrong; tells whether another host may have them right.
+    /// As [`BlobReader::blame`]: whether the next try asks another host.
     fn blame(&self) -> bool {
-        match self {
-            Self::Registry(reader) => reader.blame(),
-            Self::Elsewhere(..) => false,
-        }
+        matches!(self, Self::Registry(reader) if reader.blame())
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
