@@ -81,7 +81,7 @@ fn duration(seconds: u64) -> String {
     let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
     let unit = units
         .iter()
-        .find(|(unit, _)| seconds > 0 && seconds % unit == 0);
+        .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
     let (unit, letter) = unit.copied().unwrap_or((1, 's'));
     format!("{}{letter}", seconds / unit)
 }
