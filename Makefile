@@ -14,7 +14,7 @@ help:
 	@echo 'make test-unprivileged  the pure tests alone'
 	@echo 'make scenarios          what a user does, on Gantry       (T=name chooses)'
 	@echo 'make vm                 kernel tests and scenarios, emulated, control groups version 2 (V="..." chooses)'
-	@echo 'make crash              the long crash test, 300 kills    (KILLS=n SEED=n)'
+	@echo 'make crash              the long crash tests: 300 kills of containers, 200 of transfers  (KILLS=n SEED=n)'
 	@echo 'make conformance        the suite of the distribution specification on the registry  (SUITE=program)'
 	@echo 'make oracle             the scenarios and archives on the real Docker  (RECORD=1 records its answers anew)'
 	@echo 'make bench              Gantry beside Docker and podman   (B="..." chooses)'
@@ -56,6 +56,7 @@ vm: images
 
 crash: images build
 	GANTRY_CRASH_KILLS=$(or $(KILLS),300) $(if $(SEED),GANTRY_CRASH_SEED=$(SEED)) cargo test --package gantry-testkit --test crash
+	GANTRY_TRANSFER_KILLS=$(or $(KILLS),200) $(if $(SEED),GANTRY_TRANSFER_SEED=$(SEED)) cargo test --package gantry-testkit --test transfers -- --nocapture
 
 conformance: build
 	tests/conformance $(SUITE)

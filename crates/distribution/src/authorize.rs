@@ -4,14 +4,14 @@ use crate::answer::BODY_SIZE_MAX;
 use crate::call::{Call, Target};
 use crate::challenge::Challenge;
 use crate::endpoint::Endpoint;
-use crate::retry::{self, Failure};
+use crate::retry::Failure;
 use crate::session::Session;
 use crate::state::Reached;
 use crate::token::{self, Ask, Granted, Offline, TokenKey};
-use crate::wire::{broken, refusal};
-use crate::{Credentials, Error, Result};
+use crate::wire::{broken, refused};
+use crate::{Credentials, Error};
 use bytes::Bytes;
-use reqwest::{Method, Url};
+use reqwest::{Method, StatusCode, Url};
 
 impl Session {
     /// Gives the value of `Authorization`. `refused` is the token that was just not taken.
@@ -39,23 +39,9 @@ impl Session {
         };
         if let Some(challenge) = of("bearer") {
             let key = token_key(challenge, &call.scopes, credentials);
-            let fetch = async {
-                self.grant(endpoint, &key, Offline::No)
-                    .await
-                    .map_err(|failure| failure.error)
-            };
-            let token = self.state.tokens.get(&key, refused, fetch).await;
-            return match token {
-                Ok(token) => Ok(Some(format!("Bearer {token}"))),
-                Err(error) => Err(match &error {
-                    Error::Network(_) => Failure::passing(error),
-                    Error::Registry { status, .. } if retry::is_passing(*status) => {
-                        Failure::passing(error)
-                    }
-                    Error::RateLimited(_) => Failure::passing(error),
-                    _ => Failure::last(error),
-                }),
-            };
+            let fetch = self.grant(endpoint, &key, Offline::No);
+            let token = self.state.tokens.get(&key, refused, fetch).await?;
+            return Ok(Some(format!("Bearer {token}")));
         }
         if of("basic").is_some() {
             if credentials.username.is_empty() && credentials.password.is_empty() {
@@ -87,23 +73,24 @@ impl Session {
             ))
         })?;
         let has_secret = key.credentials != Credentials::default();
-        if has_secret && realm.scheme() != "https" && !endpoint.is_insecure {
+        let is_secure = realm.scheme() == "https";
+        if has_secret && !is_secure && !endpoint.is_lenient(&self.state, &realm).await {
             return Err(Failure::last(Error::Invalid(format!(
                 "token server `{}` of `{}` would get the password without TLS",
                 key.realm, endpoint.host
             ))));
         }
-        let (status, granted) = self
+        let granted = self
             .ask(endpoint, &realm, key, token::ask(key, offline, false))
             .await?;
-        // A server that knows only the form with the password says so by one of these.
-        if matches!(status, 404 | 405) && has_secret {
-            let (_, granted) = self
-                .ask(endpoint, &realm, key, token::ask(key, offline, true))
-                .await?;
-            return Ok(granted?);
+        match granted {
+            // A server that knows only the form with the password says so by one of these.
+            (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, _) if has_secret => {
+                let form = token::ask(key, offline, true);
+                self.ask(endpoint, &realm, key, form).await?.1
+            }
+            (_, granted) => granted,
         }
-        Ok(granted?)
     }
 
     async fn ask(
@@ -112,7 +99,7 @@ impl Session {
         realm: &Url,
         key: &TokenKey,
         ask: Ask,
-    ) -> std::result::Result<(u16, Result<Granted>), Failure> {
+    ) -> std::result::Result<(StatusCode, std::result::Result<Granted, Failure>), Failure> {
         let reached = Reached {
             base: realm.clone(),
             challenges: Vec::new(),
@@ -147,12 +134,12 @@ impl Session {
             .await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.body(response, BODY_SIZE_MAX).await.map_err(broken)?;
-        let granted = if status.as_u16() < 400 {
-            token::read_answer(&body)
+        let granted = if status.is_success() {
+            token::read_answer(&body).map_err(Failure::last)
         } else {
-            Err(refusal(status, &headers, &body).into_error(status.as_u16()))
+            Err(refused(status, &headers, &body))
         };
-        Ok((status.as_u16(), granted))
+        Ok((status, granted))
     }
 }
 

@@ -4,15 +4,16 @@ use crate::answer;
 use crate::call::Call;
 use crate::client::Repository;
 use crate::endpoint::Purpose;
+use crate::manifest::digest_as;
 use crate::retry::Failure;
-use crate::session::{ANY, Reading, Reply};
+use crate::session::{Reading, Reply};
 use crate::wire::next_piece;
 use crate::{Error, Result};
 use bytes::Bytes;
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::Descriptor;
 use reqwest::header::{ACCEPT_ENCODING, HeaderValue, RANGE};
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, Url};
 
 /// Streams a blob from an offset to its end; goes on by Range where a connection breaks.
 pub struct BlobReader {
@@ -23,13 +24,15 @@ pub struct BlobReader {
     position: u64,
     /// The connection, and how many bytes it gives before `position` because the server knows no ranges.
     open: Option<(Response, u64)>,
+    /// The mirrors that gave some of it, by their first bases.
+    mirrors: Vec<Url>,
     /// Tries since the last byte came.
     tried: u32,
 }
 
 impl Repository {
     /// Opens a blob from `offset` on. `size` is the descriptor's; more or fewer bytes are [`crate::Error::Corrupt`].
-    /// The digest is the caller's to check, who may have the first `offset` bytes already.
+    /// The digest is the caller's to check, who may have the first `offset` bytes already; see [`BlobReader::blame`].
     pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobReader> {
         if offset > descriptor.size {
             return Err(Error::Invalid(format!(
@@ -43,6 +46,7 @@ impl Repository {
             size: descriptor.size,
             position: offset,
             open: None,
+            mirrors: Vec::new(),
             tried: 0,
         };
         if offset < descriptor.size {
@@ -51,14 +55,39 @@ impl Repository {
         Ok(reader)
     }
 
-    /// Asks for a blob's size, `None` where it is not there.
+    /// Fetches a blob into memory and checks its digest; what a mirror gave wrong is fetched again from the next host.
+    /// The caller has seen to it that its size is none that hurts.
+    pub async fn whole_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let Descriptor { digest, .. } = descriptor;
+        loop {
+            let mut reader = self.blob(descriptor, 0).await?;
+            let error = match reader.rest().await {
+                Ok(bytes) => {
+                    let computed = digest_as(digest, &bytes).ok_or_else(|| {
+                        Error::Invalid(format!("blob {digest}: unsupported digest algorithm"))
+                    })?;
+                    if computed == *digest {
+                        return Ok(bytes);
+                    }
+                    Error::Corrupt(format!("blob {digest}: the bytes are those of {computed}"))
+                }
+                Err(error @ Error::Corrupt(_)) => error,
+                Err(error) => return Err(error),
+            };
+            if !reader.blame() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Asks for a blob's size where pushes go, `None` where it is not there.
     pub async fn head_blob(&self, digest: &Digest) -> Result<Option<u64>> {
         let path = format!("{}/blobs/{digest}", self.path);
         let call = Call::new(Method::HEAD, path, self.scopes(Purpose::Pull))
             .accepting(&[404])
             .untold();
-        // Whoever asks wants to know what the registry has, not its mirrors: a push depends on it.
-        let reply = self.session.fetch(Purpose::Push, &call, ANY).await?;
+        // Whoever asks wants to know what is where pushes go, and no mirror's word for it.
+        let reply = self.session.change(&call).await?;
         if reply.status.as_u16() == 404 {
             return Ok(None);
         }
@@ -121,12 +150,52 @@ impl BlobReader {
         }
     }
 
-    /// Connects for what is missing.
+    /// Says that the bytes were not the right ones. The mirrors that gave some of them are not asked for this blob again
+    /// for a while; tells whether there were any, so that another try from the first byte on goes elsewhere.
+    pub fn blame(&self) -> bool {
+        let state = &self.repository.session.state;
+        for mirror in &self.mirrors {
+            tracing::warn!(%mirror, digest = %self.digest, "mirror gave wrong bytes");
+            state.distrust(mirror, &self.digest);
+        }
+        !self.mirrors.is_empty()
+    }
+
+    async fn rest(&mut self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.next().await? {
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
+    /// Connects for what is missing, at the next host where a mirror has it in another length.
     async fn open(&mut self) -> Result<()> {
+        loop {
+            let reply = self.request().await?;
+            let mirror = reply.mirror.clone();
+            match (self.begun(reply), mirror) {
+                (Ok(open), mirror) => {
+                    self.open = Some(open);
+                    self.mirrors.extend(mirror);
+                    return Ok(());
+                }
+                (Err(error), Some(mirror)) => {
+                    tracing::warn!(%mirror, %error, "mirror passed over");
+                    let state = &self.repository.session.state;
+                    state.distrust(&mirror, &self.digest);
+                }
+                (Err(error), None) => return Err(error),
+            }
+        }
+    }
+
+    async fn request(&self) -> Result<Reply> {
         let repository = &self.repository;
         let path = format!("{}/blobs/{}", repository.path, self.digest);
         let mut call = Call::new(Method::GET, path, repository.scopes(Purpose::Pull))
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+            .of_blob(&self.digest)
             .accepting(&[416]);
         if self.position > 0 {
             let range = format!("bytes={}-", self.position);
@@ -134,14 +203,18 @@ impl BlobReader {
                 .map_err(|error| Error::Invalid(format!("range of a blob: {error}")))?;
             call = call.header(RANGE, range);
         }
-        let reply = repository
+        repository
             .session
             .fetch(Purpose::Pull, &call, Reading::Stream)
             .await
             .map_err(|error| {
                 let shown = repository.shown(self.digest.as_str());
                 answer::as_pull(error, &repository.familiar_name, &shown)
-            })?;
+            })
+    }
+
+    /// Takes an answer's stream, if it can be the one that is wanted; tells how much of it is to be skipped.
+    fn begun(&self, reply: Reply) -> Result<(Response, u64)> {
         let start = self.start_of(&reply)?;
         let response = reply
             .stream
@@ -149,10 +222,12 @@ impl BlobReader {
         if let Some(length) = response.content_length()
             && length != self.size - start
         {
-            return Err(self.corrupt(&format!("the registry has {}", start + length)));
+            return Err(self.corrupt(&format!(
+                "the registry has {}",
+                start.saturating_add(length)
+            )));
         }
-        self.open = Some((response, self.position - start));
-        Ok(())
+        Ok((response, self.position - start))
     }
 
     /// Tells at which byte an answer begins: where it was asked to, or at the first one.

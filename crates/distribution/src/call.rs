@@ -1,6 +1,7 @@
 //! One request as it is meant, before it is known who answers it.
 
 use bytes::Bytes;
+use gantry_api::digest::Digest;
 use hyper::body::{Body, Frame, SizeHint};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     /// `repository:a/b:pull` and the like.
     pub(crate) scopes: Vec<String>,
     accepts: Accepts,
+    /// The blob that is asked for: mirrors that gave wrong bytes of it are passed over.
+    pub(crate) blob: Option<Digest>,
     /// For error texts: Docker asks with HEAD first, so that a refusal is one of this method.
     first_by_head: bool,
     /// The body is for one host alone: it holds a password.
@@ -44,7 +47,7 @@ pub(crate) struct Call {
     pub(crate) is_untold: bool,
 }
 
-/// Which statuses from 400 on are an answer and no error.
+/// Which statuses other than a success are an answer and no error.
 #[derive(Clone, Copy)]
 enum Accepts {
     These(&'static [u16]),
@@ -64,6 +67,7 @@ impl Call {
             body: Bytes::new(),
             scopes,
             accepts: Accepts::These(&[]),
+            blob: None,
             first_by_head: false,
             is_secret: false,
             patience: Duration::ZERO,
@@ -84,7 +88,13 @@ impl Call {
         self
     }
 
-    /// Takes some statuses from 400 on for answers.
+    /// Asks for this blob.
+    pub(crate) fn of_blob(mut self, digest: &Digest) -> Self {
+        self.blob = Some(digest.clone());
+        self
+    }
+
+    /// Takes some statuses other than a success for answers.
     pub(crate) fn accepting(mut self, statuses: &'static [u16]) -> Self {
         self.accepts = Accepts::These(statuses);
         self

@@ -3,7 +3,7 @@
 use crate::endpoint::Purpose;
 use crate::session::Session;
 use crate::state::State;
-use crate::{Config, Credentials, Error, Insecure, Login, Result};
+use crate::{Config, Credentials, Error, Insecure, Login, RateLimit, Result};
 use bytes::Bytes;
 use gantry_api::oci::image::Descriptor;
 use gantry_api::reference::Reference;
@@ -39,15 +39,6 @@ pub struct FetchedManifest {
     pub rate_limit: Option<RateLimit>,
     /// The host that answered: the registry itself or a mirror.
     pub host: String,
-}
-
-/// Is what Docker Hub tells of its limit (`ratelimit-limit`, `ratelimit-remaining`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    pub limit: u64,
-    pub remaining: u64,
-    /// Seconds of the window.
-    pub window_seconds: u64,
 }
 
 /// Is one repository that a search found.

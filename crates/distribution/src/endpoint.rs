@@ -41,6 +41,15 @@ pub(crate) struct Endpoint {
     pub(crate) is_insecure: bool,
 }
 
+impl Endpoint {
+    /// Tells whether TLS may be missing or broken at an address to which this host sends us. An insecure registry makes
+    /// no other host insecure: that has to be so by itself.
+    pub(crate) async fn is_lenient(&self, state: &State, url: &Url) -> bool {
+        let is_own = self.bases.iter().any(|base| base.host() == url.host());
+        self.is_insecure && (is_own || is_insecure(state, &authority(url)).await)
+    }
+}
+
 /// Gives the hosts of `domain` for a purpose: mirrors, and the registry as the last.
 pub(crate) async fn of(
     state: &State,

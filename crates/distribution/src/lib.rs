@@ -9,7 +9,7 @@
 //! ```
 //! ```text
 //! manifest · list · blob · upload · login · search      what is asked, and what the answers mean
-//! session ─▶ endpoint (hosts, dns) · authorize (token, challenge) · wire (tls, proxy, network) · retry · answer
+//! session ─▶ endpoint (hosts, dns) · authorize (token, challenge) · wire (tls, proxy, network) · retry · answer (limit)
 //! ```
 //! Requests that may be repeated are repeated with back-off; what is told meanwhile goes to an [`Observer`]. Digests
 //! and lengths of what is read are checked here, so a caller sees a right blob or an error.
@@ -29,6 +29,7 @@ mod download;
 mod endpoint;
 mod error;
 mod hosts;
+mod limit;
 mod list;
 mod login;
 mod manifest;
@@ -45,10 +46,11 @@ mod upload;
 mod wire;
 
 pub use blob::BlobReader;
-pub use client::{FetchedManifest, Observer, RateLimit, Registries, Repository, SearchResult};
+pub use client::{FetchedManifest, Observer, Registries, Repository, SearchResult};
 pub use config::{Config, Insecure, Proxies};
 pub use credentials::{Credentials, Login};
 pub use download::Download;
 pub use error::{Error, ErrorCode, Result};
+pub use limit::RateLimit;
 pub use signature::SignaturePolicy;
 pub use upload::{BlobUpload, Mounted};

@@ -58,7 +58,8 @@ pub(crate) async fn catalog(session: &Session) -> Result<Vec<String>> {
 pub(crate) async fn extension(session: &Session, path: &str) -> Result<Bytes> {
     let scopes = vec!["registry:catalog:*".to_owned()];
     let call = Call::new(Method::POST, path.to_owned(), scopes);
-    Ok(session.fetch(Purpose::Push, &call, ANY).await?.body)
+    let registry = session.registry().await?;
+    Ok(session.persist(registry, &call, ANY).await?.body)
 }
 
 fn read<T: DeserializeOwned>(page: &Reply, what: &str) -> Result<T> {

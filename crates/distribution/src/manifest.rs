@@ -2,10 +2,10 @@
 
 use crate::answer;
 use crate::call::Call;
-use crate::client::{FetchedManifest, RateLimit, Repository};
+use crate::client::{FetchedManifest, Repository};
 use crate::endpoint::Purpose;
 use crate::session::{ANY, Reading, Reply};
-use crate::{Error, Result};
+use crate::{Error, RateLimit, Result};
 use bytes::Bytes;
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::{Descriptor, Index, media_type};
@@ -53,8 +53,8 @@ impl Repository {
         })
     }
 
-    /// Fetches a manifest; errors are the registry's own.
-    pub(crate) async fn raw_manifest(&self, tag_or_digest: &str) -> Result<FetchedManifest> {
+    /// Fetches a manifest; errors are the registry's own, with status and codes, and not Docker's words for a pull.
+    pub async fn raw_manifest(&self, tag_or_digest: &str) -> Result<FetchedManifest> {
         let asked: Option<Digest> = tag_or_digest.parse().ok();
         let check = |reply: &Reply| self.check(reply, tag_or_digest, asked.as_ref());
         let reading = Reading::Whole {
@@ -74,10 +74,7 @@ impl Repository {
         let size = reply.body.len() as u64;
         Ok(FetchedManifest {
             descriptor: Descriptor::new(&media_type_of(&reply), digest, size),
-            rate_limit: rate_limit(
-                reply.header("ratelimit-limit"),
-                reply.header("ratelimit-remaining"),
-            ),
+            rate_limit: RateLimit::read(&reply.headers),
             bytes: reply.body,
             host: reply.host,
         })
@@ -93,7 +90,7 @@ impl Repository {
         let computed = Digest::from_sha256(&Sha256::digest(&bytes).into());
         let path = format!("{}/manifests/{tag_or_digest}", self.path);
         let call = Call::new(Method::PUT, path, self.scopes(Purpose::Push)).body(media_type, bytes);
-        let reply = self.session.fetch(Purpose::Push, &call, ANY).await?;
+        let reply = self.session.change(&call).await?;
         let told = reply.header(DIGEST_HEADER);
         if told.is_empty() {
             return Ok(computed);
@@ -182,7 +179,7 @@ impl Repository {
             format!("repository:{}:delete", self.path),
         ];
         let call = Call::new(Method::DELETE, path, scopes);
-        self.session.fetch(Purpose::Push, &call, ANY).await?;
+        self.session.change(&call).await?;
         Ok(())
     }
 
@@ -306,37 +303,9 @@ fn media_type_of(reply: &Reply) -> String {
     }
 }
 
-/// Reads `100;w=21600` and `76;w=21600`.
-fn rate_limit(limit: &str, remaining: &str) -> Option<RateLimit> {
-    let number = |text: &str| text.split(';').next()?.trim().parse().ok();
-    let window = limit
-        .split(';')
-        .find_map(|part| part.trim().strip_prefix("w="))
-        .and_then(|seconds| seconds.parse().ok());
-    Some(RateLimit {
-        limit: number(limit)?,
-        remaining: number(remaining)?,
-        window_seconds: window.unwrap_or(0),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn limits_are_read() {
-        assert_eq!(
-            rate_limit("100;w=21600", "76;w=21600"),
-            Some(RateLimit {
-                limit: 100,
-                remaining: 76,
-                window_seconds: 21600
-            })
-        );
-        assert_eq!(rate_limit("", ""), None);
-        assert_eq!(rate_limit("10", "x"), None);
-    }
 
     #[test]
     fn digests_are_computed_by_their_algorithm() {

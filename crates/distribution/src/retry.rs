@@ -19,6 +19,8 @@ pub(crate) struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Again {
     Never,
+    /// Once, after the plan's first wait: more tries would keep from the user what is the matter.
+    Once,
     /// After the plan's wait.
     Later,
     /// After what the registry asked for.
@@ -47,9 +49,21 @@ impl From<Error> for Failure {
     }
 }
 
-/// Tells whether an answer's status may be another one next time.
-pub(crate) fn is_passing(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+/// Tells whether an answer's status may be another one next time. `asked` is the wait that the registry asked for, and
+/// `is_used_up` whether it says that nothing is left of its limit.
+pub(crate) fn again(status: u16, asked: Option<Duration>, is_used_up: bool) -> Again {
+    match (status, asked) {
+        (408 | 429 | 500 | 502 | 503 | 504, Some(wait)) => Again::After(wait),
+        (429, None) if is_used_up => Again::Never,
+        (429, None) => Again::Once,
+        (408 | 500 | 502 | 503 | 504, None) => Again::Later,
+        _ => Again::Never,
+    }
+}
+
+/// Tells whether a wait that a registry asks for is obeyed.
+pub(crate) fn is_obeyed(wait: Duration) -> bool {
+    wait <= RETRY_AFTER_MAX
 }
 
 /// Reads `Retry-After`: seconds. The form with a date is rare enough to be left to the plan's own wait.
@@ -64,8 +78,9 @@ pub(crate) fn wait(tried: u32, attempts_max: u32, again: Again, chance: u8) -> O
     }
     match again {
         Again::Never => None,
-        Again::After(asked) => (asked <= RETRY_AFTER_MAX).then_some(asked),
-        Again::Later => {
+        Again::After(asked) => is_obeyed(asked).then_some(asked),
+        Again::Once if tried > 1 => None,
+        Again::Once | Again::Later => {
             let doublings = tried.saturating_sub(1).min(16);
             let wait = FIRST_WAIT.saturating_mul(1 << doublings).min(WAIT_MAX);
             // Three quarters to five quarters, so that many clients that were cut together do not come back together.

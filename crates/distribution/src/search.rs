@@ -60,7 +60,8 @@ pub(crate) async fn search(session: &Session, term: &str, limit: u32) -> Result<
         // Headers and certificates of Docker Hub's registry are not for its index.
         endpoint.bases = vec![url.clone()];
         endpoint.headers.clear();
-        endpoint.tls = endpoint.tls.for_stranger();
+        endpoint.tls = endpoint.tls.for_stranger(false);
+        endpoint.is_insecure = false;
         term = term.strip_prefix("library/").unwrap_or(term);
     } else {
         url = index(session, &endpoint).await?;

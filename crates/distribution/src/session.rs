@@ -11,7 +11,7 @@ use crate::client::Observer;
 use crate::endpoint::{self, Endpoint, Purpose};
 use crate::retry::{self, Again, Failure};
 use crate::state::{Reached, State};
-use crate::wire::{broken, challenges, header_text, is_same_host, reason, refusal};
+use crate::wire::{broken, challenges, header_text, is_same_host, reason, refused};
 use crate::{Credentials, Error, Result};
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
@@ -55,6 +55,8 @@ pub(crate) struct Reply {
     /// The address that answered, after all redirects.
     pub(crate) url: Url,
     pub(crate) host: String,
+    /// The mirror that answered, by its first base; none where it was the registry itself.
+    pub(crate) mirror: Option<Url>,
 }
 
 impl Reply {
@@ -101,7 +103,21 @@ impl Session {
         })
     }
 
-    /// Asks one host after the other; the last one's error is the answer where none serves.
+    /// Makes a change, at the one host that takes this registry's pushes: the first that may be pushed to, as for
+    /// containerd. What a push finds, sends and ends is all there.
+    pub(crate) async fn change(&self, call: &Call) -> Result<Reply> {
+        self.persist(self.target().await?, call, ANY).await
+    }
+
+    /// Gives the host that pushes go to.
+    pub(crate) async fn target(&self) -> Result<&Arc<Endpoint>> {
+        match self.endpoints(Purpose::Push).await?.first() {
+            Some(endpoint) => Ok(endpoint),
+            None => self.registry().await,
+        }
+    }
+
+    /// Asks one host after the other for what is to be read; the last one's error is the answer where none serves.
     pub(crate) async fn fetch(
         &self,
         purpose: Purpose,
@@ -112,17 +128,22 @@ impl Session {
             if mirror.is_registry {
                 break;
             }
-            if self.state.is_down(&mirror.bases[0]) {
+            let key = &mirror.bases[0];
+            let is_distrusted = |digest| self.state.is_distrusted(key, digest);
+            if self.state.is_down(key) || call.blob.as_ref().is_some_and(is_distrusted) {
                 continue;
             }
             // The next host is a mirror's second try.
             let cause = match self.once(mirror, call, reading).await {
                 // That a mirror has it not does not mean that the registry has it not.
-                Ok(reply) if reply.status.is_success() => return Ok(reply),
+                Ok(reply) if reply.status.is_success() => {
+                    let mirror = Some(key.clone());
+                    return Ok(Reply { mirror, ..reply });
+                }
                 Ok(reply) => reason(reply.status),
                 Err(failure) => {
                     if matches!(failure.error, Error::Network(_)) {
-                        self.state.set_down(&mirror.bases[0]);
+                        self.state.set_down(key);
                     }
                     failure.error.to_string()
                 }
@@ -317,19 +338,11 @@ impl Session {
         let status = response.status();
         let url = response.url().clone();
         let headers = response.headers().clone();
-        let is_answer = status.as_u16() < 400 || call.accepts(status.as_u16());
+        // Where a redirect leads nowhere its body is not what was asked for, whatever its headers say.
+        let is_answer = status.is_success() || call.accepts(status.as_u16());
         if !is_answer {
             let body = self.body(response, BODY_SIZE_MAX).await.unwrap_or_default();
-            let refusal = refusal(status, &headers, &body);
-            let again = match retry::retry_after(header_text(&headers, "retry-after")) {
-                _ if !retry::is_passing(status.as_u16()) => Again::Never,
-                Some(wait) => Again::After(wait),
-                None => Again::Later,
-            };
-            return Err(Failure {
-                error: refusal.into_error(status.as_u16()),
-                again,
-            });
+            return Err(refused(status, &headers, &body));
         }
         let mut reply = Reply {
             status,
@@ -338,14 +351,13 @@ impl Session {
             stream: None,
             url,
             host: endpoint.host.clone(),
+            mirror: None,
         };
         match reading {
             Reading::Stream => reply.stream = Some(response),
             Reading::Whole { size_max, check } => {
                 reply.body = self.body(response, size_max).await.map_err(broken)?;
-                if status.is_success() {
-                    check(&reply)?;
-                }
+                check(&reply)?;
             }
         }
         Ok(reply)

@@ -17,7 +17,6 @@ mod simple;
 pub use policy::SignaturePolicy;
 
 use crate::client::Repository;
-use crate::manifest::digest_as;
 use crate::{Error, FetchedManifest, Result};
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::Descriptor;
@@ -135,15 +134,10 @@ async fn payload(repository: &Repository, descriptor: &Descriptor) -> Result<Vec
     if descriptor.size > PAYLOAD_SIZE_MAX {
         return Err(corrupt("it is too large"));
     }
-    let mut reader = repository.blob(descriptor, 0).await?;
-    let mut bytes = Vec::new();
-    while let Some(piece) = reader.next().await? {
-        bytes.extend(piece);
+    match repository.whole_blob(descriptor).await {
+        Err(Error::Corrupt(_)) => Err(corrupt("the registry gave other bytes")),
+        other => other,
     }
-    if digest_as(&descriptor.digest, &bytes).as_ref() != Some(&descriptor.digest) {
-        return Err(corrupt("the registry gave other bytes"));
-    }
-    Ok(bytes)
 }
 
 fn from_base64(text: &str) -> Option<Vec<u8>> {

@@ -6,6 +6,7 @@ use crate::proxy::ProxyPlan;
 use crate::tls::TlsSettings;
 use crate::token::Tokens;
 use crate::{Config, Error, Result};
+use gantry_api::digest::Digest;
 use reqwest::{Client, Proxy, Url};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,10 @@ use std::time::{Duration, Instant};
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 /// So long is a mirror that did not answer left alone: to wait for it at each blob would cost more than it can save.
 const DOWN: Duration = Duration::from_secs(30);
+/// So long is a mirror not asked again for a blob of which it gave wrong bytes; it may be repaired.
+const DISTRUST: Duration = Duration::from_secs(60 * 60);
+/// So much of that is remembered before all is forgotten.
+const DISTRUSTED_MAX: usize = 4096;
 const IDLE_CONNECTIONS: usize = 8;
 
 pub(crate) struct State {
@@ -28,6 +33,8 @@ pub(crate) struct State {
     known: Mutex<HashSet<Url>>,
     /// Mirrors that did not answer, and since when.
     down: Mutex<HashMap<Url, Instant>>,
+    /// Mirrors that gave wrong bytes, of what, and when.
+    distrusted: Mutex<HashMap<(Url, Digest), Instant>>,
 }
 
 /// What a host's first answer told.
@@ -49,6 +56,7 @@ impl State {
             reached: Mutex::default(),
             known: Mutex::default(),
             down: Mutex::default(),
+            distrusted: Mutex::default(),
         }
     }
 
@@ -159,5 +167,25 @@ impl State {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key.clone(), Instant::now());
+    }
+
+    /// Tells whether a mirror gave wrong bytes of this a while ago.
+    pub(crate) fn is_distrusted(&self, key: &Url, digest: &Digest) -> bool {
+        self.distrusted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(key.clone(), digest.clone()))
+            .is_some_and(|since| since.elapsed() < DISTRUST)
+    }
+
+    pub(crate) fn distrust(&self, key: &Url, digest: &Digest) {
+        let mut distrusted = self
+            .distrusted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if distrusted.len() >= DISTRUSTED_MAX {
+            distrusted.clear();
+        }
+        distrusted.insert((key.clone(), digest.clone()), Instant::now());
     }
 }

@@ -34,11 +34,13 @@ pub(crate) struct ClientIdentity {
 }
 
 impl TlsSettings {
-    /// Gives the settings for another host that the registry sends us to: it is trusted alike, and shown nothing.
-    pub(crate) fn for_stranger(&self) -> Self {
+    /// Gives the settings for another host that the registry sends us to: its authorities are trusted there too, and no
+    /// certificate is shown.
+    pub(crate) fn for_stranger(&self, unverified: bool) -> Self {
         Self {
+            roots: self.roots.clone(),
             identities: Vec::new(),
-            ..self.clone()
+            unverified,
         }
     }
 

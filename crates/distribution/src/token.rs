@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What the specification says where the token server does not.
-const LIFETIME_DEFAULT: u64 = 60;
+const LIFETIME_DEFAULT: Duration = Duration::from_secs(60);
+/// A token is renewed after this at the latest, however long it claims to live.
+const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// A token is renewed this long before its end, or a quarter of its life where that is shorter.
 const MARGIN: Duration = Duration::from_secs(10);
 /// So many are remembered before all are forgotten.
@@ -41,12 +43,12 @@ pub(crate) struct Tokens {
 impl Tokens {
     /// Gives a token that is good for a while, from memory or by `fetch`. `refused` is one that the registry just did
     /// not take: it is not given again.
-    pub(crate) async fn get(
+    pub(crate) async fn get<E>(
         &self,
         key: &TokenKey,
         refused: Option<&str>,
-        fetch: impl Future<Output = Result<Granted>>,
-    ) -> Result<String> {
+        fetch: impl Future<Output = std::result::Result<Granted, E>>,
+    ) -> std::result::Result<String, E> {
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             if slots.len() >= SLOTS_MAX && !slots.contains_key(key) {
@@ -62,7 +64,7 @@ impl Tokens {
             return Ok(token.value.clone());
         }
         let granted = fetch.await?;
-        let lifetime = Duration::from_secs(granted.lifetime_seconds);
+        let lifetime = granted.lifetime;
         *token = Some(Token {
             value: granted.token.clone(),
             renew_at: Instant::now() + (lifetime - MARGIN.min(lifetime / 4)),
@@ -75,7 +77,7 @@ impl Tokens {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Granted {
     pub(crate) token: String,
-    pub(crate) lifetime_seconds: u64,
+    pub(crate) lifetime: Duration,
     pub(crate) refresh_token: String,
 }
 
@@ -85,8 +87,9 @@ struct Answer {
     token: String,
     #[serde(default)]
     access_token: String,
+    /// Seconds, as a number of any size: a server's mistake in it is no reason to fail.
     #[serde(default)]
-    expires_in: i64,
+    expires_in: f64,
     #[serde(default)]
     refresh_token: String,
 }
@@ -182,12 +185,18 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<Granted> {
     }
     Ok(Granted {
         token,
-        lifetime_seconds: u64::try_from(answer.expires_in)
-            .ok()
-            .filter(|seconds| *seconds > 0)
-            .unwrap_or(LIFETIME_DEFAULT),
+        lifetime: lifetime(answer.expires_in),
         refresh_token: answer.refresh_token,
     })
+}
+
+/// Gives a token's life from what the server says of it.
+fn lifetime(seconds: f64) -> Duration {
+    if seconds > 0.0 {
+        Duration::from_secs_f64(seconds.min(LIFETIME_MAX.as_secs_f64()))
+    } else {
+        LIFETIME_DEFAULT
+    }
 }
 
 fn invalid(text: String) -> Error {
@@ -261,7 +270,7 @@ mod tests {
     fn answers_are_read() {
         let read = |body: &str| {
             read_answer(body.as_bytes())
-                .map(|granted| (granted.token, granted.lifetime_seconds))
+                .map(|granted| (granted.token, granted.lifetime.as_secs()))
                 .map_err(|error| error.to_string())
         };
         assert_eq!(read(r#"{"token":"t"}"#), Ok(("t".to_owned(), 60)));
@@ -269,6 +278,17 @@ mod tests {
             read(r#"{"access_token":"t","expires_in":300}"#),
             Ok(("t".to_owned(), 300))
         );
+        for (expires_in, expected) in [
+            ("1", 1),
+            ("0", 60),
+            ("-5", 60),
+            ("86401", 86_400),
+            ("9223372036854775807", 86_400),
+            ("1e300", 86_400),
+        ] {
+            let body = format!(r#"{{"token":"t","expires_in":{expires_in}}}"#);
+            assert_eq!(read(&body), Ok(("t".to_owned(), expected)), "{expires_in}");
+        }
         assert_eq!(
             read("{}"),
             Err("authorization server did not include a token in the response".to_owned())
@@ -282,9 +302,9 @@ mod tests {
         let grant = |name: &str| {
             let token = name.to_owned();
             async move {
-                Ok(Granted {
+                Ok::<_, Error>(Granted {
                     token,
-                    lifetime_seconds: 60,
+                    lifetime: Duration::from_secs(60),
                     refresh_token: String::new(),
                 })
             }

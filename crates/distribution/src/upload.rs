@@ -4,7 +4,8 @@
 //! POST ─▶ open ─ send: fill a chunk ─▶ PATCH it (kept until acknowledged) ─ … ─▶ PUT ?digest= ─▶ there
 //!            └─ commit before the first chunk is full ─▶ PUT ?digest= with all of it
 //! ```
-//! After a broken chunk the registry is asked how far it came, and gets the rest again.
+//! After a broken chunk the registry is asked how far it came, and gets the rest again. Where it has forgotten the upload, a
+//! new one begins as long as all bytes so far are at hand: in the one request, and in the first chunk.
 
 use crate::call::{Call, Target};
 use crate::client::Repository;
@@ -49,6 +50,8 @@ pub struct BlobUpload {
 struct Wire {
     session: Session,
     endpoint: Arc<Endpoint>,
+    /// The repository.
+    path: String,
     scopes: Vec<String>,
     location: Url,
 }
@@ -58,8 +61,9 @@ impl Repository {
     pub async fn upload(&self) -> Result<BlobUpload> {
         let path = format!("{}/blobs/uploads/", self.path);
         let scopes = self.scopes(Purpose::Push);
-        let (reply, endpoint) = self.post(path, scopes.clone()).await?;
-        self.opened(&reply, endpoint, scopes)
+        let call = Call::new(Method::POST, path, scopes.clone());
+        let reply = self.session.change(&call).await?;
+        self.opened(&reply, scopes).await
     }
 
     /// Asks the registry to take a blob from another of its repositories; `from` is a path.
@@ -69,30 +73,16 @@ impl Repository {
         if from != self.path {
             scopes.push(format!("repository:{from}:pull"));
         }
-        let (reply, endpoint) = self.post(path, scopes.clone()).await?;
+        let call = Call::new(Method::POST, path, scopes.clone());
+        let reply = self.session.change(&call).await?;
         if reply.status.as_u16() == 201 {
             return Ok(Mounted::Mounted);
         }
-        self.opened(&reply, endpoint, scopes).map(Mounted::Upload)
+        self.opened(&reply, scopes).await.map(Mounted::Upload)
     }
 
-    async fn post(&self, path: String, scopes: Vec<String>) -> Result<(Reply, Arc<Endpoint>)> {
-        // An upload stays with its host, so the first that may be pushed to is the one.
-        let endpoint = match self.session.endpoints(Purpose::Push).await?.first() {
-            Some(endpoint) => endpoint,
-            None => self.session.registry().await?,
-        };
-        let call = Call::new(Method::POST, path, scopes);
-        let reply = self.session.persist(endpoint, &call, ANY).await?;
-        Ok((reply, Arc::clone(endpoint)))
-    }
-
-    fn opened(
-        &self,
-        reply: &Reply,
-        endpoint: Arc<Endpoint>,
-        scopes: Vec<String>,
-    ) -> Result<BlobUpload> {
+    async fn opened(&self, reply: &Reply, scopes: Vec<String>) -> Result<BlobUpload> {
+        let endpoint = Arc::clone(self.session.target().await?);
         let wanted = reply.header("oci-chunk-min-length").parse().unwrap_or(0);
         if wanted > CHUNK_MAX {
             return Err(Error::Invalid(format!(
@@ -105,6 +95,7 @@ impl Repository {
             wire: Box::new(Wire {
                 session: self.session.clone(),
                 endpoint,
+                path: self.path.clone(),
                 scopes,
                 location,
             }),
@@ -135,13 +126,13 @@ impl BlobUpload {
         if self.sent == 0 {
             // The whole blob in one request, which can simply be made again.
             let body = self.filling.split().freeze();
-            return self.wire.clone().put(digest, body).await;
+            return self.wire.clone().put(digest, Some(body)).await;
         }
         if !self.filling.is_empty() {
             self.launch().await?;
         }
         self.land().await?;
-        self.wire.clone().put(digest, Bytes::new()).await
+        self.wire.clone().put(digest, None).await
     }
 
     /// Gives up; the registry is told if it can be.
@@ -224,15 +215,27 @@ impl Wire {
             // A chunk that is out of order may be one that arrived although its acknowledgement did not.
             let is_out_of_order =
                 matches!(&failure.error, Error::Registry { status: 416, .. }) && tried == 0;
+            let is_renewable = start == 0;
             tried += 1;
+            if is_renewable && is_forgotten(&failure.error) && tried < self.session.attempts_max {
+                self.renew().await?;
+                arrived = 0;
+                continue;
+            }
             if is_out_of_order {
                 tracing::debug!(error = %failure.error, "chunk out of order");
             } else {
                 self.session.rest(tried, failure).await?;
             }
             let before = arrived;
-            let Some(end) = self.status().await? else {
-                continue;
+            let end = match self.status().await {
+                Ok(Some(end)) => end,
+                Ok(None) => continue,
+                Err(error) if is_renewable && is_forgotten(&error) => {
+                    self.renew().await?;
+                    0
+                }
+                Err(error) => return Err(error),
             };
             arrived = within(end, start, chunk.len())?;
             if arrived == chunk.len() {
@@ -252,8 +255,18 @@ impl Wire {
         Ok(range_end(reply.header("range")))
     }
 
+    /// Begins a new upload in the place of one that the registry has forgotten.
+    async fn renew(&mut self) -> Result<()> {
+        let path = format!("{}/blobs/uploads/", self.path);
+        let call = Call::new(Method::POST, path, self.scopes.clone());
+        let reply = self.session.persist(&self.endpoint, &call, ANY).await?;
+        self.location = next_location(&reply, None)?;
+        Ok(())
+    }
+
     /// Ends the upload, with the whole blob as body if nothing was sent before.
-    async fn put(mut self, digest: &Digest, body: Bytes) -> Result<()> {
+    async fn put(mut self, digest: &Digest, whole: Option<Bytes>) -> Result<()> {
+        let body = whole.clone().unwrap_or_default();
         let mut tried = 0;
         loop {
             let mut url = self.location.clone();
@@ -271,13 +284,24 @@ impl Wire {
                 return Ok(());
             }
             tried += 1;
+            if whole.is_some() && is_forgotten(&failure.error) && tried < self.session.attempts_max
+            {
+                self.renew().await?;
+                continue;
+            }
             self.session.rest(tried, failure).await?;
             if self.has(digest).await {
                 return Ok(());
             }
+            if body.is_empty() {
+                continue;
+            }
             // Half of the body may be there already, which would come to stand before the whole one.
-            if !body.is_empty() && self.status().await?.is_some_and(|end| end > 1) {
-                return self.rest_of(digest, body).await;
+            match self.status().await {
+                Ok(Some(end)) if end > 1 => return self.rest_of(digest, body).await,
+                Ok(_) => {}
+                Err(error) if is_forgotten(&error) => self.renew().await?,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -290,20 +314,20 @@ impl Wire {
             let rest = body.slice(arrived..);
             self.location = self.clone().patch(rest, arrived as u64).await?;
         }
-        Box::pin(self.put(digest, Bytes::new())).await
+        Box::pin(self.put(digest, None)).await
     }
 
     async fn has(&self, digest: &Digest) -> bool {
-        let path = self
-            .scopes
-            .first()
-            .and_then(|scope| scope.strip_prefix("repository:")?.rsplit_once(':'))
-            .map_or("", |(path, _)| path);
-        let path = format!("{path}/blobs/{digest}");
+        let path = format!("{}/blobs/{digest}", self.path);
         let call = Call::new(Method::HEAD, path, self.scopes.clone()).accepting(&[404]);
         let reply = self.session.once(&self.endpoint, &call, ANY).await;
         reply.is_ok_and(|reply| reply.status.is_success())
     }
+}
+
+/// Tells whether the registry knows nothing of an upload any more.
+fn is_forgotten(error: &Error) -> bool {
+    matches!(error, Error::Registry { status: 404, .. })
 }
 
 /// Gives where an upload goes on: the answer's `Location`, or where it was before if that is left out.

@@ -1,20 +1,23 @@
 //! One request on the wire: sent, led by redirects, watched for stalls; and what its head says.
 
-use crate::Error;
 use crate::answer::Refusal;
 use crate::call::{Call, Paced, Pulse};
 use crate::challenge::{self, Challenge};
 use crate::endpoint::{self, Endpoint};
+use crate::limit;
 use crate::network;
-use crate::retry::Failure;
+use crate::retry::{self, Failure};
 use crate::session::Session;
 use crate::state::Reached;
+use crate::{Error, RateLimit};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use std::time::Duration;
 
 const REDIRECTS_MAX: usize = 10;
+/// A body that is read whole may take as long as so many stalls, however steadily it drips.
+const WHOLE_STALLS: u32 = 4;
 
 impl Session {
     /// Sends a request and goes where redirects lead. Credentials, client certificates and a mirror's own headers go to
@@ -28,13 +31,29 @@ impl Session {
         authorization: Option<String>,
     ) -> std::result::Result<(Response, bool), Failure> {
         let mut method = call.method.clone();
+        let mut from = reached.base.clone();
         for _ in 0..=REDIRECTS_MAX {
             let at_home = is_same_host(&url, &reached.base);
             let is_endpoint = endpoint.bases.iter().any(|base| is_same_host(&url, base));
+            let is_lenient = endpoint.is_lenient(&self.state, &url).await;
+            let leaves_tls = reached.base.scheme() == "https" && url.scheme() != "https";
+            let forbidden = if leaves_tls && !is_lenient {
+                Some("it would leave TLS")
+            } else if call.is_secret && !at_home {
+                Some("the password is not for that host")
+            } else {
+                None
+            };
+            if let Some(why) = forbidden {
+                return Err(Failure::last(Error::Network(format!(
+                    "{} \"{from}\": redirect to `{url}` refused: {why}",
+                    call.verb()
+                ))));
+            }
             let settings = if is_endpoint {
                 endpoint.tls.clone()
             } else {
-                endpoint.tls.for_stranger()
+                endpoint.tls.for_stranger(is_lenient)
             };
             let client = self.state.client(&settings)?;
             let mut request = client.request(method.clone(), url.clone());
@@ -69,24 +88,10 @@ impl Session {
             let next = next.map_err(|text| {
                 Failure::last(Error::Network(format!("{} \"{url}\": {text}", call.verb())))
             })?;
-            let leaves_tls = url.scheme() == "https" && next.scheme() != "https";
-            let refused = if leaves_tls && !endpoint.is_insecure {
-                Some("it would leave TLS")
-            } else if call.is_secret && !is_same_host(&url, &next) {
-                Some("the password is not for that host")
-            } else {
-                None
-            };
-            if let Some(why) = refused {
-                return Err(Failure::last(Error::Network(format!(
-                    "{} \"{url}\": redirect to `{next}` refused: {why}",
-                    call.verb()
-                ))));
-            }
             if response.status() == StatusCode::SEE_OTHER && method != Method::HEAD {
                 method = Method::GET;
             }
-            url = next;
+            from = std::mem::replace(&mut url, next);
         }
         Err(Failure::last(Error::Network(format!(
             "{} \"{url}\": stopped after {REDIRECTS_MAX} redirects",
@@ -142,20 +147,28 @@ impl Session {
         }
     }
 
-    /// Reads a body up to a size, and gives up when nothing comes any more.
+    /// Reads a body up to a size, and gives up when nothing comes any more, or too little: others may wait for it.
     pub(crate) async fn body(
         &self,
         mut response: Response,
         size_max: usize,
     ) -> std::result::Result<Bytes, String> {
-        let mut body = BytesMut::new();
-        while let Some(piece) = next_piece(&mut response, self.state.config.stall_timeout).await? {
-            if body.len() + piece.len() > size_max {
-                return Err(format!("the answer is larger than {size_max} bytes"));
+        let stall = self.state.config.stall_timeout;
+        let limit = stall.saturating_mul(WHOLE_STALLS);
+        let read = async {
+            let mut body = BytesMut::new();
+            while let Some(piece) = next_piece(&mut response, stall).await? {
+                if body.len() + piece.len() > size_max {
+                    return Err(format!("the answer is larger than {size_max} bytes"));
+                }
+                body.extend_from_slice(&piece);
             }
-            body.extend_from_slice(&piece);
-        }
-        Ok(body.freeze())
+            Ok(body.freeze())
+        };
+        tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
+            let seconds = limit.as_secs_f32();
+            Err(format!("the answer took longer than {seconds} s"))
+        })
     }
 }
 
@@ -247,12 +260,24 @@ pub(crate) fn broken(cause: String) -> Failure {
     Failure::passing(Error::Network(cause))
 }
 
-pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
-    Refusal::read(
+/// Makes the failure that an answer tells of.
+pub(crate) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
+    let mut refusal = Refusal::read(
         status.as_u16(),
         &reason(status),
         &challenges(headers),
         header_text(headers, "content-type"),
         body,
-    )
+    );
+    let limit = RateLimit::read(headers);
+    let asked = retry::retry_after(header_text(headers, "retry-after"));
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        let too_long = asked.filter(|wait| !retry::is_obeyed(*wait));
+        refusal.text += &limit::told(limit, too_long);
+    }
+    let is_used_up = limit.is_some_and(|limit| limit.remaining == 0);
+    Failure {
+        again: retry::again(status.as_u16(), asked, is_used_up),
+        error: refusal.into_error(status.as_u16()),
+    }
 }

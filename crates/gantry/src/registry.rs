@@ -148,6 +148,7 @@ fn options(matches: &Matches) -> Outcome<Options> {
             .unwrap_or(defaults.manifest_bytes),
         blob_bytes: bytes(matches, "max-blob-size"),
         uploads_at_once: count(matches, "max-uploads").unwrap_or(defaults.uploads_at_once),
+        fetches_at_once: count(matches, "max-fetches").unwrap_or(defaults.fetches_at_once),
         connections: count(matches, "max-connections").unwrap_or(defaults.connections),
         ..defaults
     };

@@ -6,6 +6,7 @@ use crate::record::{BlobRecord, LayerRecord, ManifestRecord};
 use crate::store::{Images, Lease};
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
+use gantry_api::oci::image::Manifest;
 use gantry_api::time::Timestamp;
 use gantry_snapshot::Ingest;
 
@@ -35,6 +36,10 @@ impl Images {
         }
         self.write(&change, &mut mirror)?;
         lease.add(&mut mirror, &diff_id);
+        if blob.kept {
+            // Its bytes come after this record.
+            lease.add(&mut mirror, &blob.digest);
+        }
         if is_new {
             ingest.commit()?;
         }
@@ -82,6 +87,22 @@ impl Images {
         let mut blobs: Vec<BlobRecord> = self.lock().blobs_of(diff_id).cloned().collect();
         blobs.sort_by_key(|blob| !blob.verified);
         blobs
+    }
+
+    /// Tells whether a manifest's blobs have been seen to be this image's. Whoever names an image's configuration beside
+    /// layers of his own has a manifest of the same id, and a pull that finds the layers here never looks at his.
+    pub(crate) fn is_proven(&self, manifest: &Manifest, id: &ImageId, diff_ids: &[Digest]) -> bool {
+        let mirror = self.lock();
+        manifest.config.digest == Digest::from(id)
+            && manifest.layers.len() == diff_ids.len()
+            && manifest
+                .layers
+                .iter()
+                .zip(diff_ids)
+                .all(|(layer, diff_id)| {
+                    let blob = mirror.blobs.get(&layer.digest);
+                    blob.is_some_and(|blob| blob.verified && blob.diff_id.as_ref() == Some(diff_id))
+                })
     }
 
     /// Gives the record of a manifest.

@@ -206,7 +206,9 @@ impl<'a> Check<'a> {
         }
         let (manifests, kept): (Vec<Digest>, Vec<Digest>) = {
             let mirror = self.images.lock();
+            // A transfer writes the record before the bytes, and holds the blob until they are there.
             let kept = mirror.blobs.values().filter(|blob| blob.kept);
+            let kept = kept.filter(|blob| !mirror.leases.contains_key(&blob.digest));
             (
                 mirror.manifests.keys().cloned().collect(),
                 kept.map(|blob| blob.digest.clone()).collect(),
@@ -214,9 +216,14 @@ impl<'a> Check<'a> {
         };
         for (kind, digests) in [("manifest", manifests), ("blob", kept)] {
             for digest in digests {
-                if self.images.0.content.size(&digest)?.is_none()
-                    && self.images.lock().knows_content(&digest)
-                {
+                if self.images.0.content.size(&digest)?.is_some() {
+                    continue;
+                }
+                let is_settled = {
+                    let mirror = self.images.lock();
+                    mirror.knows_content(&digest) && !mirror.leases.contains_key(&digest)
+                };
+                if is_settled {
                     self.problem(format!("{kind} {digest} has a record and no content"));
                     self.bad_content.insert(digest);
                 }
@@ -289,6 +296,9 @@ impl<'a> Check<'a> {
                 id.short()
             ));
         }
+        let leased = &mirror.leases;
+        self.bad_content
+            .retain(|digest| !leased.contains_key(digest));
         for digest in &self.bad_content {
             let blob = mirror.blobs.get(digest).filter(|blob| blob.kept);
             change.blobs.extend(blob.map(|blob| BlobRecord {

@@ -11,7 +11,7 @@
 //! is not synced: what a loss of power takes of it, hashing it finds.
 
 use crate::error::{Error, Result};
-use crate::hash::sha256;
+use crate::hash::{digest_of, sha256};
 use gantry_api::digest::Digest;
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -99,15 +99,20 @@ impl Content {
     /// Fails where the disk does; nothing is left then.
     pub fn put(&self, bytes: &[u8], make_space: MakeSpace<'_>) -> Result<Digest> {
         let digest = sha256(bytes);
-        self.put_as(&digest, bytes, make_space)?;
+        self.place(&digest, bytes, make_space)?;
         Ok(digest)
     }
 
-    /// Stores bytes under a digest that the caller has checked.
+    /// Stores bytes under a digest, which is computed here again: whoever brings them may have been misled.
     ///
     /// # Errors
-    /// As [`Content::put`].
+    /// As [`Content::put`]; bytes with another digest are [`Error::Invalid`].
     pub fn put_as(&self, digest: &Digest, bytes: &[u8], make_space: MakeSpace<'_>) -> Result<()> {
+        verify(digest, bytes)?;
+        self.place(digest, bytes, make_space)
+    }
+
+    fn place(&self, digest: &Digest, bytes: &[u8], make_space: MakeSpace<'_>) -> Result<()> {
         let target = self.file(digest);
         if target.exists() {
             return Ok(());
@@ -121,13 +126,14 @@ impl Content {
     }
 
     /// Writes bytes whose record is written next: [`Staged::place`] gives them their name after it. A crash in between
-    /// is made good by [`Content::recover`].
+    /// is made good by [`Content::recover`]. The digest is computed again, as in [`Content::put_as`].
     pub(crate) fn stage(
         &self,
         digest: &Digest,
         bytes: &[u8],
         make_space: MakeSpace<'_>,
     ) -> Result<Staged> {
+        verify(digest, bytes)?;
         let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
         let path = self
             .write(&format!("{digest}.{number}"), bytes, make_space, |_| {
@@ -512,6 +518,17 @@ impl Drop for Staged {
     }
 }
 
+/// Refuses bytes that are not what their digest says, whoever has checked them before: what is stored is trusted.
+fn verify(digest: &Digest, bytes: &[u8]) -> Result<()> {
+    let computed = digest_of(digest.algorithm(), bytes);
+    if computed == *digest {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "content `{digest}` has the bytes of `{computed}`"
+    )))
+}
+
 /// Reads the digest out of the name of something staged.
 fn staged_digest(name: &OsStr) -> Option<Digest> {
     name.to_str()?.rsplit_once('.')?.0.parse().ok()
@@ -527,6 +544,30 @@ fn missing(digest: &Digest, error: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_not_stored_under_another_digest() {
+        let directory = tempfile::tempdir().unwrap();
+        let content = Content::open(directory.path()).unwrap();
+        let digest = sha256(b"right");
+        let refused = |error: Error| assert!(matches!(error, Error::Invalid(_)), "{error}");
+        refused(content.put_as(&digest, b"wrong", &|| false).unwrap_err());
+        refused(
+            content
+                .stage(&digest, b"wrong", &|| false)
+                .map(drop)
+                .unwrap_err(),
+        );
+        assert_eq!(content.size(&digest).unwrap(), None);
+        content.put_as(&digest, b"right", &|| false).unwrap();
+        let sha512 = digest_of("sha512", b"right");
+        content.put_as(&sha512, b"right", &|| false).unwrap();
+        refused(
+            content
+                .put_as(&digest_of("sha512", b"other"), b"right", &|| false)
+                .unwrap_err(),
+        );
+    }
 
     #[test]
     fn a_partial_goes_on_after_a_restart_and_becomes_content() {
@@ -550,6 +591,21 @@ mod tests {
         assert_eq!(content.size(&digest).unwrap(), Some(11));
         assert!(content.idle_partials().unwrap().is_empty());
         assert_eq!(content.list().unwrap()[0].digest, digest);
+    }
+
+    #[test]
+    fn bytes_of_another_digest_are_never_stored() {
+        let root = tempfile::tempdir().unwrap();
+        let content = Content::open(root.path()).unwrap();
+        let digest = sha256(b"right");
+        assert!(content.put_as(&digest, b"wrong", &|| false).is_err());
+        assert!(content.stage(&digest, b"wrong", &|| false).is_err());
+        assert_eq!(content.size(&digest).unwrap(), None);
+        let ingest = root.path().join("content/ingest");
+        assert_eq!(fs::read_dir(ingest).unwrap().count(), 0);
+        let long = crate::hash::digest_of("sha512", b"right");
+        content.put_as(&long, b"right", &|| false).unwrap();
+        assert_eq!(content.get(&long).unwrap(), b"right");
     }
 
     #[test]

@@ -16,6 +16,12 @@ pub(crate) enum Compression {
 /// Is how many bytes [`detect`] needs.
 pub(crate) const MAGIC_BYTES: usize = 10;
 
+/// How far back a zstd stream may look, as a power of two: what the decoder holds in memory for each layer in work.
+/// `zstd` itself goes to 8 MiB unless told `--ultra` or `--long`.
+const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+/// What libzstd says of a larger one.
+const ZSTD_WINDOW_TOO_LARGE: &str = "Frame requires too much memory for decoding";
+
 /// Tells the compression by the first bytes.
 pub(crate) fn detect(start: &[u8]) -> Compression {
     let skippable =
@@ -43,13 +49,35 @@ pub(crate) fn open<'a>(
     Ok(match compression {
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        Compression::Zstd => Box::new(
-            zstd::stream::read::Decoder::with_buffer(input)
-                .map_err(|error| Error::io("start the decompression of a zstd stream", error))?,
-        ),
+        Compression::Zstd => {
+            let failed = |error| Error::io("start the decompression of a zstd stream", error);
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(failed)?;
+            decoder
+                .window_log_max(ZSTD_WINDOW_LOG_MAX)
+                .map_err(failed)?;
+            Box::new(Zstd(decoder))
+        }
         Compression::Bzip2 => return Err(refused("bzip2", "bunzip2")),
         Compression::Xz => return Err(refused("xz", "xz -d")),
     })
+}
+
+/// Names the limit where a stream exceeds it.
+struct Zstd<R>(R);
+
+impl<R: Read> Read for Zstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| {
+            if error.to_string() != ZSTD_WINDOW_TOO_LARGE {
+                return error;
+            }
+            let mib = (1_u64 << ZSTD_WINDOW_LOG_MAX) >> 20;
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the zstd stream needs a window of more than {mib} MiB: compress it without `--long` or `--ultra`"),
+            )
+        })
+    }
 }
 
 fn refused(name: &str, tool: &str) -> Error {
@@ -86,6 +114,27 @@ pub(crate) fn sniffed<'a>(input: impl Read + Send + 'a) -> Result<Box<dyn Read +
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zstd_stream_with_a_huge_window_is_refused_by_name() {
+        let compress = |window_log| {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(window_log).unwrap();
+            std::io::Write::write_all(&mut encoder, &[7; 1000]).unwrap();
+            std::io::Write::flush(&mut encoder).unwrap();
+            encoder.finish().unwrap()
+        };
+        let read = |bytes: Vec<u8>| {
+            let mut output = Vec::new();
+            sniffed(io::Cursor::new(bytes))
+                .unwrap()
+                .read_to_end(&mut output)
+                .map(|_| output)
+        };
+        assert_eq!(read(compress(25)).unwrap(), [7; 1000]);
+        let error = read(compress(26)).unwrap_err().to_string();
+        assert!(error.contains("more than 32 MiB"), "{error}");
+    }
 
     #[test]
     fn compressions_are_told_by_their_first_bytes() {

@@ -1,14 +1,15 @@
 //! Garbage: what a policy finds, and its removal.
 //!
 //! What nothing names goes at once, without a policy (`garbage`). A policy is for what is named, or kept on purpose, and
-//! has not been used for long: broken-off downloads, compressed blobs, images. [`plan`] decides on plain data; the
-//! removal goes the way of a user's, so that what was taken into use meanwhile stays.
+//! has not been used for long: broken-off downloads, compressed blobs, images. [`plan`] decides on plain data; each
+//! removal looks again, under the lock under which it happens, so that what was taken into use meanwhile stays.
 
 use crate::error::{Error, Result};
-use crate::remove::{InUseBy, RemoveOptions, Removed};
+use crate::remove::{InUseBy, Removed};
 use crate::store::{Images, now};
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
+use gantry_api::reference::Reference;
 use gantry_api::time::Timestamp;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -80,6 +81,8 @@ enum What {
     Image {
         id: ImageId,
         shown: String,
+        /// What it is named by; a name that comes later keeps it.
+        references: Vec<Reference>,
         is_tagged: bool,
         diff_ids: Vec<Digest>,
     },
@@ -113,8 +116,8 @@ impl Images {
             ..GcReport::default()
         };
         let mut removed = Vec::new();
-        for (what, item) in planned {
-            if dry_run || self.take(&what, in_use, &mut removed)? {
+        for (candidate, item) in planned {
+            if dry_run || self.take(&candidate, in_use, &mut removed)? {
                 report.reclaimed_bytes += item.bytes;
                 report.items.push(item);
             }
@@ -125,7 +128,11 @@ impl Images {
     /// Removes what broken-off pulls left: partials, and layers that no image names.
     pub(crate) fn drop_left_behind(&self) -> Result<()> {
         for (name, ..) in self.0.content.idle_partials()? {
-            self.take(&What::Partial(name, 0), &|_| Vec::new(), &mut Vec::new())?;
+            let candidate = Candidate {
+                what: What::Partial(name, 0),
+                used: Timestamp::default(),
+            };
+            self.take(&candidate, &|_| Vec::new(), &mut Vec::new())?;
         }
         let kept: Vec<Digest> = {
             let mirror = self.lock();
@@ -173,13 +180,10 @@ impl Images {
                     id: image.id.clone(),
                     shown,
                     is_tagged: tag.is_some(),
+                    references,
                     diff_ids: image.diff_ids.clone(),
                 },
-                used: image
-                    .last_used
-                    .unwrap_or_default()
-                    .max(image.loaded)
-                    .max(image.last_tagged),
+                used: mirror.last_use_of(image),
             });
         }
         let whole: HashSet<&Digest> = mirror
@@ -227,12 +231,24 @@ impl Images {
     }
 
     /// Takes one thing away; tells whether it went.
-    fn take(&self, what: &What, in_use: InUseBy<'_>, removed: &mut Vec<Removed>) -> Result<bool> {
-        let gone = match what {
+    fn take(
+        &self,
+        candidate: &Candidate,
+        in_use: InUseBy<'_>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<bool> {
+        let gone = match &candidate.what {
             What::Partial(name, _) => self.0.content.remove_partial(name),
             What::Layer(diff_id) => self.let_go(std::slice::from_ref(diff_id)).map(|()| true),
-            What::Blob(digest, _) => self.drop_kept(digest).map(|()| true),
-            What::Image { id, .. } => self.take_image(id, in_use, removed),
+            What::Blob(digest, _) => self.drop_kept(digest, candidate.used),
+            What::Image { id, references, .. } => {
+                let gone = self.remove_unused(id, references, candidate.used, in_use);
+                gone.map(|gone| {
+                    let is_gone = !gone.is_empty();
+                    removed.extend(gone);
+                    is_gone
+                })
+            }
         };
         match gone {
             // Taken into use, or gone, meanwhile.
@@ -241,39 +257,16 @@ impl Images {
         }
     }
 
-    fn take_image(
-        &self,
-        id: &ImageId,
-        in_use: InUseBy<'_>,
-        removed: &mut Vec<Removed>,
-    ) -> Result<bool> {
-        let references = self.lock().references_of(id);
-        let options = RemoveOptions {
-            force: false,
-            no_prune: false,
-            in_use,
-        };
-        let names: Vec<String> = if references.is_empty() {
-            vec![id.as_str().to_owned()]
-        } else {
-            references.iter().map(ToString::to_string).collect()
-        };
-        for name in names {
-            match self.remove(&name, options) {
-                Ok(gone) => removed.extend(gone),
-                // The last tag of a repository takes its digests along.
-                Err(Error::NotFound(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(!self.lock().images.contains_key(id))
-    }
-
-    /// Lets go of the bytes of a kept blob; what is known of it stays.
-    pub(crate) fn drop_kept(&self, digest: &Digest) -> Result<()> {
+    /// Lets go of the bytes of a kept blob that nobody has used since; what is known of it stays. Tells whether it did.
+    fn drop_kept(&self, digest: &Digest, since: Timestamp) -> Result<bool> {
         let mut mirror = self.lock();
-        let Some(blob) = mirror.blobs.get(digest).filter(|blob| blob.kept) else {
-            return Ok(());
+        let blob = mirror.blobs.get(digest).filter(|blob| {
+            blob.kept
+                && blob.last_used.unwrap_or_default() <= since
+                && !mirror.leases.contains_key(digest)
+        });
+        let Some(blob) = blob else {
+            return Ok(false);
         };
         let mut blob = blob.clone();
         blob.kept = false;
@@ -282,15 +275,15 @@ impl Images {
             ..Default::default()
         };
         self.write(&change, &mut mirror)?;
-        if mirror.knows_content(digest) {
-            return Ok(());
+        if !mirror.knows_content(digest) {
+            self.0.content.remove(digest)?;
         }
-        self.0.content.remove(digest)
+        Ok(true)
     }
 }
 
 /// Decides what goes, in order, and why.
-fn plan(policy: &GcPolicy, state: State) -> Vec<(What, GcItem)> {
+fn plan(policy: &GcPolicy, state: State) -> Vec<(Candidate, GcItem)> {
     let State {
         mut candidates,
         mut layers,
@@ -332,7 +325,7 @@ fn plan(policy: &GcPolicy, state: State) -> Vec<(What, GcItem)> {
             _ => None,
         };
         match reason {
-            Some(reason) => planned.push(item(candidate.what, reason, &mut layers)),
+            Some(reason) => planned.push(item(candidate, reason, &mut layers)),
             None => rest.push(candidate),
         }
     }
@@ -360,16 +353,20 @@ fn plan(policy: &GcPolicy, state: State) -> Vec<(What, GcItem)> {
             continue;
         }
         let reason = format!("the file system is more than {high} % full");
-        let (what, item) = item(candidate.what, reason, &mut layers);
+        let (candidate, item) = item(candidate, reason, &mut layers);
         used = used.saturating_sub(u128::from(item.bytes));
-        planned.push((what, item));
+        planned.push((candidate, item));
     }
     planned
 }
 
 /// Makes the report's line, and takes an image's share off the layers.
-fn item(what: What, reason: String, layers: &mut BTreeMap<Digest, (usize, u64)>) -> (What, GcItem) {
-    let (kind, name, bytes) = match &what {
+fn item(
+    candidate: Candidate,
+    reason: String,
+    layers: &mut BTreeMap<Digest, (usize, u64)>,
+) -> (Candidate, GcItem) {
+    let (kind, name, bytes) = match &candidate.what {
         What::Partial(name, bytes) => ("partial", name.replacen('-', ":", 1), *bytes),
         What::Blob(digest, bytes) => ("blob", digest.to_string(), *bytes),
         What::Layer(diff_id) => {
@@ -398,7 +395,7 @@ fn item(what: What, reason: String, layers: &mut BTreeMap<Digest, (usize, u64)>)
         reason,
         bytes,
     };
-    (what, item)
+    (candidate, item)
 }
 
 fn days(age: Duration) -> String {
@@ -424,6 +421,7 @@ mod tests {
             what: What::Image {
                 id: digit.to_string().repeat(64).parse().unwrap(),
                 shown: digit.to_string(),
+                references: Vec::new(),
                 is_tagged,
                 diff_ids: diff_ids.iter().map(|digit| digest(*digit)).collect(),
             },
@@ -450,7 +448,7 @@ mod tests {
         }
     }
 
-    fn names(planned: &[(What, GcItem)]) -> Vec<(&str, u64)> {
+    fn names(planned: &[(Candidate, GcItem)]) -> Vec<(&str, u64)> {
         let items = planned.iter();
         items
             .map(|(_, item)| (item.name.as_str(), item.bytes))
@@ -525,5 +523,53 @@ mod tests {
             names(&plan(&policy, state(candidates, 0))),
             [("sha256:old", 5), (digest('b').as_str(), 10)]
         );
+    }
+
+    #[test]
+    fn what_was_named_moved_or_used_after_the_plan_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let images = Images::open(root.path()).unwrap();
+        let add = |name: &str| {
+            let raw = format!(
+                r#"{{"architecture":"{name}","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}}}}"#
+            );
+            let raw = raw.into_bytes();
+            let config = crate::store::parse_config(&raw).unwrap();
+            let record = crate::load::image_record(&raw, &config, None).unwrap();
+            let id = record.id.clone();
+            let tag: Reference = format!("{name}:1").parse().unwrap();
+            let staged = crate::store::Staged {
+                images: vec![(record, raw)],
+                references: vec![(tag, id.clone())],
+                ..Default::default()
+            };
+            images.commit(staged).unwrap();
+            id
+        };
+        let [named, moved, used, unused] = ["named", "moved", "used", "unused"].map(add);
+        let nobody: InUseBy<'_> = &|_| Vec::new();
+        let planned = images.state(nobody).unwrap().candidates;
+        assert_eq!(planned.len(), 4);
+        images.tag("named:1", "keep:1").unwrap();
+        images.tag("used:1", "moved:1").unwrap();
+        images.touch(&used);
+        let mut removed = Vec::new();
+        for candidate in &planned {
+            images.take(candidate, nobody, &mut removed).unwrap();
+        }
+        // The plan's name of `moved` is another image's now, and stays that.
+        assert_eq!(images.get("moved:1").unwrap().id, used);
+        assert_eq!(images.get("used:1").unwrap().id, used);
+        assert_eq!(images.get("named:1").unwrap().id, named);
+        assert_eq!(images.get("keep:1").unwrap().id, named);
+        let ids: Vec<&Digest> = removed
+            .iter()
+            .filter_map(|removed| match removed {
+                Removed::Deleted(digest) => Some(digest),
+                Removed::Untagged(_) => None,
+            })
+            .collect();
+        assert_eq!(ids.len(), 2, "{removed:?}");
+        assert!(ids.contains(&&Digest::from(&moved)) && ids.contains(&&Digest::from(&unused)));
     }
 }

@@ -12,6 +12,7 @@ use crate::store::Images;
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
 use gantry_api::reference::Reference;
+use gantry_api::time::Timestamp;
 use std::collections::HashSet;
 
 /// Is a container that was made from an image.
@@ -110,6 +111,37 @@ impl Images {
             }
         }
         self.delete(&mut mirror, id, options, !by_id, &mut removed)?;
+        Ok(removed)
+    }
+
+    /// Removes an image with its names, if nobody has used it since, it has no others by now, and nothing stands on it.
+    /// Gives nothing where it stays.
+    pub(crate) fn remove_unused(
+        &self,
+        id: &ImageId,
+        names: &[Reference],
+        since: Timestamp,
+        in_use: InUseBy<'_>,
+    ) -> Result<Vec<Removed>> {
+        let mut mirror = self.lock();
+        let references = mirror.references_of(id);
+        let is_unused = mirror
+            .images
+            .get(id)
+            .is_some_and(|image| mirror.last_use_of(image) <= since)
+            && references.iter().all(|reference| names.contains(reference))
+            && mirror.children(id).is_empty()
+            && in_use(id).is_empty();
+        let mut removed = Vec::new();
+        if is_unused {
+            let options = RemoveOptions {
+                force: false,
+                no_prune: false,
+                in_use,
+            };
+            self.untag(&mut mirror, references, &mut removed)?;
+            self.delete(&mut mirror, id.clone(), options, true, &mut removed)?;
+        }
         Ok(removed)
     }
 

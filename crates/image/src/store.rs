@@ -428,13 +428,15 @@ impl Images {
         }
         // In this order a crash at any point is finished, or undone, by the next open.
         self.write(&change, &mut mirror)?;
+        // All is recorded now: one failure must not take their places from the others.
         let placed: Vec<_> = staged.into_values().map(content::Staged::place).collect();
+        let committed: Vec<_> = places.into_iter().map(Ingest::commit).collect();
         placed.into_iter().collect::<Result<()>>()?;
+        for result in committed {
+            result?;
+        }
         let unsynced = change.layers.iter().filter(|layer| !layer.synced);
         let unsynced: Vec<Digest> = unsynced.map(|layer| layer.diff_id.clone()).collect();
-        for ingest in places {
-            ingest.commit()?;
-        }
         drop(mirror);
         if !unsynced.is_empty() {
             self.sync_later(unsynced);
@@ -483,6 +485,13 @@ impl Default for Staged {
 }
 
 impl Mirror {
+    /// Gives when an image was last used, named or brought.
+    pub fn last_use_of(&self, image: &ImageRecord) -> Timestamp {
+        let noted = self.used.get(&image.id).copied();
+        let used = noted.max(image.last_used).unwrap_or_default();
+        used.max(image.loaded).max(image.last_tagged)
+    }
+
     /// Tells whether a record needs this content.
     pub fn knows_content(&self, digest: &Digest) -> bool {
         let is_image = || {
@@ -550,18 +559,33 @@ impl Drop for Lease {
         if held.is_empty() {
             return;
         }
-        let mut mirror = self.images.lock();
-        for diff_id in held {
-            if let Some(count) = mirror.leases.get_mut(&diff_id) {
-                *count -= 1;
-                if *count == 0 {
-                    mirror.leases.remove(&diff_id);
-                }
+        let images = &self.images;
+        let end = || end_lease(images, held);
+        // A cancelled transfer drops its leases wherever it stands. The disk may be written here: the runtime gets
+        // another thread for what else this one had to do.
+        let is_worker = tokio::runtime::Handle::try_current().is_ok_and(|runtime| {
+            runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread
+        });
+        if is_worker {
+            tokio::task::block_in_place(end);
+        } else {
+            end();
+        }
+    }
+}
+
+fn end_lease(images: &Images, held: Vec<Digest>) {
+    let mut mirror = images.lock();
+    for diff_id in held {
+        if let Some(count) = mirror.leases.get_mut(&diff_id) {
+            *count -= 1;
+            if *count == 0 {
+                mirror.leases.remove(&diff_id);
             }
         }
-        // A layer that cannot be removed now is removed at the next open.
-        let _ = self.images.collect(&mut mirror, Change::default());
     }
+    // A layer that cannot be removed now is removed at the next open.
+    let _ = images.collect(&mut mirror, Change::default());
 }
 
 /// Parses an image's configuration.
@@ -580,4 +604,36 @@ pub(crate) fn missing_layer(diff_id: &Digest) -> Error {
 
 pub(crate) fn now() -> Timestamp {
     SystemTime::now().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_waits_for_the_disk_holds_no_other_task_up() {
+        let root = tempfile::tempdir().unwrap();
+        let images = Images::open(root.path()).unwrap();
+        let lease = images.open_lease();
+        lease.add(&mut images.lock(), &crate::hash::sha256(b"layer"));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        // Somebody writes the index.
+        let writing = images.lock();
+        let (dropping, started) = std::sync::mpsc::channel();
+        let dropped = runtime.spawn(async move {
+            dropping.send(()).unwrap();
+            drop(lease);
+        });
+        started.recv().unwrap();
+        let (done, other) = std::sync::mpsc::channel();
+        runtime.spawn(async move { done.send(()).unwrap() });
+        let other = other.recv_timeout(std::time::Duration::from_secs(10));
+        drop(writing);
+        runtime.block_on(dropped).unwrap();
+        other.unwrap();
+        assert!(images.lock().leases.is_empty());
+    }
 }

@@ -508,3 +508,28 @@ fn two_loads_of_one_image_at_once_are_one_image() {
         (5, 0, 0)
     );
 }
+
+#[test]
+fn what_cannot_get_its_place_waits_for_the_next_open_with_all_its_layers() {
+    let store = common::store();
+    let built = common::image(
+        &["a:1"],
+        vec![common::tar(&[("x", b"1")]), common::tar(&[("y", b"2")])],
+    );
+    // Neither the configuration nor the first layer can be renamed to where they belong.
+    let (content, layer) = (
+        store.root.path().join("content/sha256"),
+        store.root.path().join("snapshots/1"),
+    );
+    std::fs::remove_dir(&content).unwrap();
+    std::fs::write(&layer, b"in the way").unwrap();
+    assert!(common::load(&store.images, &common::docker_archive(&[&built])).is_err());
+    std::fs::create_dir(&content).unwrap();
+    std::fs::remove_file(&layer).unwrap();
+    let common::Store { root, images } = store;
+    drop(images);
+    let images = gantry_image::Images::open(root.path()).unwrap();
+    assert_eq!(images.get("a:1").unwrap().layers.len(), 2);
+    let report = images.check(false, std::time::Duration::ZERO).unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+}

@@ -488,3 +488,90 @@ async fn a_token_that_expires_in_the_middle_is_renewed_and_the_layer_goes_on() {
     assert!(last.status == 206 && last.header("range").is_some());
     assert!(sent(&registry, blob) < published.sizes[0] + MIB);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_layers_come_at_once_as_was_asked_for() {
+    let (registry, store) = (Registry::start(), store());
+    let layers = (0..8).map(|seed| layer(seed, 40_000)).collect();
+    publish(&registry, "a", "1", &image(&[], layers));
+    registry.misbehave("GET", "/blobs/", Times::Always, Fault::Slow(80_000));
+    let name = format!("{}/a:1", registry.host());
+    let lines = pull(&transfers_with(&store, 8), &name).await.unwrap();
+    let waiting = lines.iter().filter(|line| line.ends_with(": Waiting"));
+    assert_eq!(waiting.count(), 0, "{lines:?}");
+}
+
+/// An index of this machine's platform and another one's.
+fn publish_index(registry: &Registry) -> Published {
+    let here = publish(registry, "a", "here", &image(&[], vec![layer(1, MIB)]));
+    let there = publish(registry, "a", "there", &image(&[], vec![layer(2, 2 * MIB)]));
+    let entry = |digest: &str, architecture: &str| {
+        json!({"mediaType": MANIFEST, "digest": digest, "size": 1,
+               "platform": {"os": "linux", "architecture": architecture}})
+    };
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [
+        entry(&here.manifest, "amd64"), entry(&there.manifest, "arm64"),
+    ]});
+    registry.push_manifest("a", "1", INDEX, index.to_string().as_bytes());
+    there
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_pulls_of_one_whole_index_share_its_blobs_and_a_check_beside_them_finds_nothing() {
+    let (registry, store) = (Registry::start(), store());
+    let there = publish_index(&registry);
+    registry.misbehave("GET", &there.blobs[0], Times::Always, Fault::Slow(2 * MIB));
+    let transfers = transfers(&store);
+    let options = || PullOptions {
+        all_platforms: true,
+        ..pull_options(&format!("{}/a:1", registry.host()))
+    };
+    let images = store.images.clone();
+    let checked = tokio::task::spawn_blocking(move || {
+        let mut problems = Vec::new();
+        for _ in 0..8 {
+            std::thread::sleep(Duration::from_millis(100));
+            problems.extend(images.check(true, Duration::ZERO).unwrap().problems);
+        }
+        problems
+    });
+    let (one, other) = tokio::join!(
+        pull_with(&transfers, options()),
+        pull_with(&transfers, options())
+    );
+    one.unwrap();
+    other.unwrap();
+    assert_eq!(checked.await.unwrap(), Vec::<String>::new());
+    assert_eq!(sent(&registry, &there.blobs[0]), there.sizes[0]);
+    let digest = there.blobs[0].parse().unwrap();
+    assert_eq!(
+        store.images.content().size(&digest).unwrap(),
+        Some(there.sizes[0] as u64)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_too_many_manifests_is_refused_before_they_are_fetched() {
+    let (registry, store) = (Registry::start(), store());
+    let here = publish(&registry, "a", "here", &image(&[], vec![layer(1, 1000)]));
+    let mut manifests = vec![
+        json!({"mediaType": MANIFEST, "digest": here.manifest, "size": 1,
+               "platform": {"os": "linux", "architecture": "amd64"}}),
+    ];
+    for number in 0..1100 {
+        let other = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [], "annotations": {"n": number.to_string()},
+            "config": {"mediaType": CONFIG, "digest": here.blobs[0], "size": 1}});
+        let digest = registry.push_manifest("a", "x", MANIFEST, other.to_string().as_bytes());
+        manifests.push(json!({"mediaType": MANIFEST, "digest": digest, "size": 1,
+            "platform": {"os": "linux", "architecture": "s390x"}}));
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
+    registry.push_manifest("a", "1", INDEX, index.to_string().as_bytes());
+    let options = PullOptions {
+        all_platforms: true,
+        ..pull_options(&format!("{}/a:1", registry.host()))
+    };
+    let error = pull_with(&transfers(&store), options).await.unwrap_err();
+    assert_eq!(error, "the index lists more than 1024 manifests");
+    assert!(registry.requests_of("GET", "/manifests/").len() <= 2);
+}

@@ -354,3 +354,103 @@ async fn what_cannot_be_pushed_is_told_as_docker_does() {
     push(&transfers, &name).await.unwrap();
     assert!(uploaded(&registry) < 8 * MIB);
 }
+
+/// Stores a manifest that names an image's configuration beside layers that are not its.
+fn publish_claim(registry: &Registry, repository: &str, built: &common::Built) -> (String, String) {
+    let config = registry.push_blob(&built.config);
+    let foreign = gzip(&layer(99, 3 * MIB));
+    let blob = registry.push_blob(&foreign);
+    let layers: Vec<Value> = built
+        .layers
+        .iter()
+        .map(|_| json!({"mediaType": LAYER_GZIP, "digest": blob, "size": foreign.len()}))
+        .collect();
+    let claim = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": layers,
+        "config": {"mediaType": CONFIG, "digest": config, "size": built.config.len()}});
+    let claim = registry.push_manifest(repository, "1", MANIFEST, claim.to_string().as_bytes());
+    (claim, blob)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_claims_to_be_of_an_image_is_never_pushed_as_the_image() {
+    let (hostile, own) = (Registry::start(), Registry::start());
+    let name = format!("{}/a:1", own.host());
+    let (store, built) = with_image(&name);
+    let transfers = transfers(&store);
+    let (claim, blob) = publish_claim(&hostile, "x", &built);
+    let foreign = format!("{}/x:1", hostile.host());
+    pull(&transfers, &foreign).await.unwrap();
+    push(&transfers, &name).await.unwrap();
+    assert!(own.manifest("a", &claim).is_none());
+    assert!(own.blob(&blob).is_none());
+    // Nor where an honest manifest is older than the claim.
+    let pushed = own.manifest("a", "1");
+    let (claim, _) = publish_claim(&hostile, "y", &built);
+    pull(&transfers, &format!("{}/y:1", hostile.host()))
+        .await
+        .unwrap();
+    let other = Registry::start();
+    let elsewhere = format!("{}/b:1", other.host());
+    store.images.tag(&name, &elsewhere).unwrap();
+    push(&transfers, &elsewhere).await.unwrap();
+    assert_eq!(other.manifest("b", "1"), pushed);
+    assert!(other.manifest("b", &claim).is_none());
+    let back = common::store();
+    pull(&common::transfers::transfers(&back), &name)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_refuses_an_anonymous_reader_is_named_with_what_helps() {
+    let (source, target) = (Registry::start(), Registry::start());
+    publish(&source, "a", "1", &image(&[], vec![layer(1, MIB)]));
+    let store = store();
+    let transfers = transfers(&store);
+    let name = format!("{}/a:1", source.host());
+    pull(&transfers, &name).await.unwrap();
+    source.misbehave("*", "/blobs/", Times::Always, Fault::status(403, ""));
+    let other = format!("{}/b:1", target.host());
+    store.images.tag(&name, &other).unwrap();
+    let lines = push(&transfers, &other).await.unwrap();
+    let refused = format!("{}/a refused it", source.host());
+    let told = lines.iter().find(|line| line.contains(&refused));
+    let told = told.unwrap_or_else(|| panic!("{lines:?}"));
+    assert!(told.contains("without credentials") && told.contains("keep blobs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_pulled_by_sha512_is_pushed_where_sha256_is_answered() {
+    let (source, target) = (Registry::start(), Registry::start());
+    publish(&source, "a", "1", &image(&[], vec![layer(1, MIB)]));
+    let bytes = source.manifest("a", "1").unwrap();
+    let hash: [u8; 64] = sha2::Digest::finalize(sha2::Digest::chain_update(
+        <sha2::Sha512 as sha2::Digest>::new(),
+        &bytes,
+    ))
+    .into();
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = format!("sha512:{hex}");
+    let answer = Fault::Answer {
+        status: 200,
+        headers: vec![
+            ("Content-Type".to_owned(), MANIFEST.to_owned()),
+            ("Docker-Content-Digest".to_owned(), digest.clone()),
+        ],
+        body: String::from_utf8(bytes.clone()).unwrap(),
+    };
+    source.misbehave("GET", "/manifests/", Times::Always, answer);
+    let store = store();
+    let transfers = transfers(&store);
+    let name = format!("{}/a@{digest}", source.host());
+    pull(&transfers, &name).await.unwrap();
+    let other = format!("{}/b:1", target.host());
+    store.images.tag(&name, &other).unwrap();
+    push(&transfers, &other).await.unwrap();
+    assert_eq!(target.manifest("b", "1").unwrap(), bytes);
+    let report = store
+        .images
+        .check(false, std::time::Duration::ZERO)
+        .unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+}

@@ -47,7 +47,16 @@ pub(crate) async fn run(registry: Arc<Registry>, tls: Option<Arc<Tls>>) {
     let mut next = in_time(interval);
     loop {
         let refresh = Instant::now() + REFRESH;
-        tokio::time::sleep_until(next.map_or(refresh, |next| next.min(refresh))).await;
+        let filled = async {
+            match &registry.cache {
+                Some(cache) => cache.is_filled().await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_filled = tokio::select! {
+            () = filled => true,
+            () = tokio::time::sleep_until(next.map_or(refresh, |next| next.min(refresh))) => false,
+        };
         let (shared, tls) = (Arc::clone(&registry), tls.clone());
         blocking(move || {
             shared.auth.refresh();
@@ -56,7 +65,7 @@ pub(crate) async fn run(registry: Arc<Registry>, tls: Option<Arc<Tls>>) {
             }
         })
         .await;
-        if next.is_some_and(|next| next <= Instant::now()) {
+        if is_filled || next.is_some_and(|next| next <= Instant::now()) {
             if let Err(error) = collect(&registry, false).await {
                 tracing::error!(error = crate::server::causes(&error), "collect garbage");
             }

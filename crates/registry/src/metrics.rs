@@ -13,7 +13,7 @@ const BUCKETS_MS: [u64; 8] = [1, 5, 25, 100, 500, 2_500, 10_000, 60_000];
 /// Counts what a registry did since its start.
 #[derive(Default)]
 pub struct Metrics {
-    requests: Mutex<BTreeMap<(&'static str, String, u16), u64>>,
+    requests: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>>,
     durations: Mutex<BTreeMap<&'static str, Histogram>>,
     pub bytes_sent: Arc<AtomicU64>,
     pub bytes_received: AtomicU64,
@@ -53,12 +53,12 @@ impl Drop for Gauge<'_> {
 
 impl Metrics {
     /// Counts an answered request.
-    pub fn answered(&self, route: &'static str, method: &str, status: u16, took: Duration) {
+    pub fn answered(&self, route: &'static str, method: &'static str, status: u16, took: Duration) {
         *self
             .requests
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .entry((route, method.to_owned(), status))
+            .entry((route, method, status))
             .or_default() += 1;
         let mut durations = self
             .durations

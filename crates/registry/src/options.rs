@@ -52,7 +52,7 @@ pub enum Tokens {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub manifest_bytes: usize,
-    /// `None` is without limit.
+    /// Of blobs that are pushed or fetched; `None` is without limit.
     pub blob_bytes: Option<u64>,
     /// Bodies of blobs that are received at the same time.
     pub uploads_at_once: usize,
@@ -61,6 +61,12 @@ pub struct Limits {
     pub connections: usize,
     /// How long a client may send nothing in the middle of a body.
     pub silence: Duration,
+    /// What it must send each second, taken over as long as it might have been silent.
+    pub bytes_per_second_min: u64,
+    /// Blobs that are fetched from upstreams at the same time.
+    pub fetches_at_once: usize,
+    /// How long a fetch goes on that nobody waits for.
+    pub fetch_unwanted: Duration,
 }
 
 impl Default for Limits {
@@ -72,6 +78,9 @@ impl Default for Limits {
             uploads_open: 10_000,
             connections: 4096,
             silence: Duration::from_secs(60),
+            bytes_per_second_min: 1024,
+            fetches_at_once: 32,
+            fetch_unwanted: Duration::from_secs(60),
         }
     }
 }

@@ -503,9 +503,12 @@ impl Ingest {
     }
 
     /// Gives the layer its place. The record must have been written before: see [`Snapshots::recover`].
+    ///
+    /// # Errors
+    /// Fails where the directory cannot be renamed. It stays for `recover` then, for a record names it.
     pub fn commit(mut self) -> Result<u64> {
-        self.snapshots.rename_ingest(self.number)?;
         self.directory = None;
+        self.snapshots.rename_ingest(self.number)?;
         Ok(self.number)
     }
 

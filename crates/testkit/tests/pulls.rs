@@ -226,3 +226,35 @@ fn a_full_disk_fails_the_pull_and_gets_back_what_it_gave() {
     );
     assert_sound(&engine);
 }
+
+#[test]
+fn what_a_mirror_gives_wrong_comes_from_the_next_host() {
+    if is_reference() {
+        return;
+    }
+    let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    let file = directory.path().join("daemon.json");
+    let engine = Engine::private_empty(&["--config-file", &file.display().to_string()]);
+    let [lying, honest] = [(); 2].map(|()| engine.on_host(Registry::start));
+    // One layer that is in flight as a whole, and one with a partial.
+    let layers = [layer(1, 1000), layer(2, 8 * MIB)];
+    for registry in [&lying, &honest] {
+        registry.push_image("library/mirrored", "1", &[&layers[0], &layers[1]]);
+    }
+    lying.misbehave("GET", "/blobs/", Times::Always, Fault::WrongBytes);
+    let config = serde_json::json!({"registry-mirrors": [lying.url(), honest.url()]});
+    std::fs::write(&file, config.to_string()).expect("write the configuration");
+    engine.start_daemon(&[]);
+    for _ in 0..2 {
+        let answer = pull(&engine, "mirrored:1");
+        assert!(
+            answer.contains("Status: Downloaded newer image"),
+            "{answer}"
+        );
+        assert_sound(&engine);
+        let removed = engine.api("DELETE", "/images/mirrored:1", None);
+        assert_eq!(removed.status, 200, "{}", removed.text());
+    }
+    // A configuration and two layers, and not again.
+    assert_eq!(lying.requests_of("GET", "/blobs/").len(), 3);
+}

@@ -380,3 +380,78 @@ async fn a_token_server_does_not_send_a_password_elsewhere() {
     );
     assert!(elsewhere.requests().is_empty());
 }
+
+#[tokio::test]
+async fn a_token_may_claim_to_last_for_ever() {
+    let registry = Registry::start();
+    registry.push_image("a", "1", &[b"x"]);
+    for seconds in [i64::MAX as u64, u64::MAX, 0] {
+        registry.forget_requests();
+        registry.set_access(Access::Bearer(TokenServer {
+            expires_in: Some(seconds),
+            ..TokenServer::default()
+        }));
+        let repository = repository(&registry.host(), "a");
+        for _ in 0..2 {
+            repository.manifest("1").await.expect("a manifest");
+        }
+        assert_eq!(registry.requests_of("GET", "/token").len(), 1, "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_server_that_is_asked_too_often_is_told_soon() {
+    let registry = Registry::start();
+    registry.push_image("a", "1", &[b"x"]);
+    registry.set_access(Access::Bearer(TokenServer::default()));
+    let busy = r#"{"details":"slow down"}"#;
+    registry.misbehave("GET", "/token", Times::Always, Fault::status(429, busy));
+    let registries = registries(gantry_distribution::Config {
+        attempts_max: 10,
+        ..config()
+    });
+    let host = registry.host();
+    let error = at(&registries, &host, "a", Credentials::default())
+        .manifest("1")
+        .await
+        .expect_err("too often");
+    assert_eq!(error.kind(), ErrorKind::TooManyRequests);
+    assert_eq!(
+        error.to_string(),
+        format!("Head \"http://{host}/v2/a/manifests/1\": toomanyrequests: slow down")
+    );
+    assert_eq!(registry.requests_of("GET", "/token").len(), 2);
+    // One that is away for a moment is asked again.
+    registry.behave();
+    registry.forget_requests();
+    registry.misbehave("GET", "/token", Times::First(2), Fault::status(503, ""));
+    at(&registries, &host, "a", Credentials::default())
+        .manifest("1")
+        .await
+        .expect("a manifest");
+    assert_eq!(registry.requests_of("GET", "/token").len(), 3);
+}
+
+#[tokio::test]
+async fn a_token_server_that_leads_nowhere_gives_no_token() {
+    let registry = Registry::start();
+    registry.push_image("a", "1", &[b"x"]);
+    registry.set_access(Access::Bearer(TokenServer::default()));
+    let host = registry.host();
+    registry.misbehave(
+        "GET",
+        "/token",
+        Times::Always,
+        Fault::status(302, r#"{"token":"t"}"#),
+    );
+    let error = repository(&host, "a")
+        .manifest("1")
+        .await
+        .expect_err("no token");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "Head \"http://{host}/v2/a/manifests/1\": received unexpected HTTP status: 302 Found"
+        )
+    );
+}

@@ -3,10 +3,11 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use gantry_distribution::{Config, Credentials, Error, Registries, Repository};
+use bytes::Bytes;
+use gantry_distribution::{Config, Credentials, Error, Mounted, Registries, Repository};
 use gantry_testkit::registry::{Access, Fault, Registry, Times};
 
-use crate::{at, blob, config, content, read, registries, repository, user};
+use crate::{at, blob, config, content, digest, read, registries, repository, user};
 
 /// An address at which nobody listens.
 fn nobody() -> String {
@@ -300,4 +301,119 @@ async fn headers_of_a_mirror_stay_with_it() {
         Some("secret")
     );
     assert_eq!(storage.requests()[0].header("x-key"), None);
+}
+
+#[tokio::test]
+async fn a_push_stays_with_one_host() {
+    let (mirror, registry) = (Registry::start(), Registry::start());
+    let only_here = digest(&registry.push_blob(b"x"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "server = \"{}\"\n[host.\"{}\"]\n",
+        registry.url(),
+        mirror.url()
+    );
+    let registries = with_hosts(directory.path(), "a.example", &text);
+    let repository = at(&registries, "a.example", "x", Credentials::default());
+    // A mirror that may be pushed to is the one that is pushed to, so it is the one to have the blob.
+    let head = repository.head_blob(&only_here).await.expect("a head");
+    assert_eq!(head, None);
+    let mounted = repository.mount(&only_here, "y").await.expect("a mount");
+    let Mounted::Upload(mut upload) = mounted else {
+        panic!("it is not there");
+    };
+    upload.send(Bytes::from_static(b"x")).await.expect("sent");
+    upload.commit(&only_here).await.expect("an upload");
+    mirror.misbehave(
+        "PUT",
+        "/manifests/",
+        Times::First(1),
+        Fault::status(503, ""),
+    );
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = Bytes::from_static(b"{\"schemaVersion\":2}");
+    let put = repository.put_manifest("1", kind, manifest).await;
+    let put = put.expect("written");
+    repository
+        .delete_manifest(put.as_str())
+        .await
+        .expect("deleted");
+    repository.delete_blob(&only_here).await.expect("deleted");
+    assert!(registry.requests().is_empty(), "{:?}", registry.requests());
+    // What concerns the registry as a whole is for no mirror.
+    registry.misbehave("POST", "/v2/_x/y", Times::Always, Fault::status(200, "{}"));
+    let nobody = Credentials::default();
+    let called = registries.extension("a.example", "_x/y", &nobody).await;
+    assert_eq!(called.expect("an answer"), "{}");
+}
+
+/// A client for `a.example`, with one mirror before it.
+fn mirrored(directory: &Path, mirror: &Registry, registry: &Registry) -> Repository {
+    let text = format!(
+        "server = \"{}\"\n[host.\"{}\"]\n",
+        registry.url(),
+        mirror.url()
+    );
+    let registries = with_hosts(directory, "a.example", &text);
+    at(&registries, "a.example", "x", Credentials::default())
+}
+
+#[tokio::test]
+async fn a_mirror_that_gives_wrong_bytes_is_not_asked_for_them_again() {
+    let (mirror, registry) = (Registry::start(), Registry::start());
+    let bytes = content(1000);
+    let descriptor = blob(&mirror, &bytes);
+    let other = blob(&mirror, b"other");
+    blob(&registry, &bytes);
+    mirror.misbehave("GET", "/blobs/", Times::First(2), Fault::WrongBytes);
+    let directory = tempfile::tempdir().expect("a directory");
+    let repository = mirrored(directory.path(), &mirror, &registry);
+    let mut reader = repository.blob(&descriptor, 0).await.expect("a blob");
+    while reader.next().await.expect("a piece").is_some() {}
+    assert!(reader.blame(), "a mirror gave it");
+    let again = read(&repository, &descriptor, 0).await.expect("a blob");
+    assert_eq!(again, bytes);
+    assert_eq!(mirror.requests_of("GET", "/blobs/").len(), 1);
+    // Only for this one.
+    assert_eq!(read(&repository, &other, 0).await.expect("it").len(), 5);
+    assert_eq!(mirror.requests_of("GET", "/blobs/").len(), 2);
+    // The registry itself is nobody to be passed over.
+    let reader = repository.blob(&descriptor, 0).await.expect("a blob");
+    assert!(!reader.blame());
+}
+
+#[tokio::test]
+async fn a_blob_that_is_read_whole_comes_from_who_has_it_right() {
+    let bytes = content(1000);
+    let chunked = |body: &str| Fault::Answer {
+        status: 200,
+        headers: vec![("Transfer-Encoding".to_owned(), "chunked".to_owned())],
+        body: format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
+    };
+    for fault in [
+        Fault::WrongBytes,
+        Fault::ContentLength(999),
+        Fault::ContentLength(1001),
+        chunked(&"y".repeat(1000)),
+        chunked(&"y".repeat(1001)),
+    ] {
+        let (mirror, registry) = (Registry::start(), Registry::start());
+        let descriptor = blob(&mirror, &bytes);
+        blob(&registry, &bytes);
+        mirror.misbehave("GET", "/blobs/", Times::Always, fault.clone());
+        let directory = tempfile::tempdir().expect("a directory");
+        let repository = mirrored(directory.path(), &mirror, &registry);
+        for _ in 0..2 {
+            let whole = repository.whole_blob(&descriptor).await;
+            assert!(whole.expect("a blob") == bytes, "{fault:?}");
+        }
+        assert_eq!(mirror.requests_of("GET", "/blobs/").len(), 1, "{fault:?}");
+        // Where nobody has it right it is refused.
+        registry.misbehave("GET", "/blobs/", Times::Always, Fault::WrongBytes);
+        let error = repository
+            .whole_blob(&descriptor)
+            .await
+            .expect_err("wrong everywhere");
+        assert!(matches!(error, Error::Corrupt(_)), "{error}");
+    }
 }

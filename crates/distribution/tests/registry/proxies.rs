@@ -5,10 +5,10 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use gantry_distribution::{Config, Credentials, Insecure, Proxies, Repository};
-use gantry_testkit::registry::Registry;
+use gantry_testkit::registry::{Fault, Registry, Times};
 
 use crate::secure::{authority, server};
-use crate::{at, config, registries};
+use crate::{at, blob, config, read, registries, user};
 
 /// No name of the real world: only a proxy can reach it.
 const HOST: &str = "registry.invalid:5000";
@@ -216,4 +216,85 @@ async fn a_proxy_that_is_not_there_is_told() {
             "Get \"http://{HOST}/v2/\": proxyconnect tcp: dial tcp 127.0.0.1:1: connect: connection refused"
         )
     );
+}
+
+/// A client that calls [`HOST`] and `also` insecure.
+fn lenient(also: &[&str], proxies: Proxies) -> Repository {
+    let names = also.iter().copied().chain([HOST]);
+    let registries = registries(Config {
+        insecure: names.map(|name| Insecure::Host(name.to_owned())).collect(),
+        proxies,
+        ..config()
+    });
+    at(&registries, HOST, "x", user())
+}
+
+#[tokio::test]
+async fn an_insecure_registry_makes_no_other_host_insecure() {
+    // All names lead to this one server, whose certificate nobody knows.
+    let registry = Registry::start_tls(server(&authority("any"), &["x.invalid"], None));
+    let descriptor = blob(&registry, b"x");
+    let tunnel = Tunnel::start(registry.address(), connect);
+    let proxies = || Proxies {
+        https: Some(format!("http://{}", tunnel.address)),
+        ..Proxies::default()
+    };
+    let lead_to = |host: &str| {
+        registry.behave();
+        let target = format!("https://{host}/v2/s/blobs/{}", descriptor.digest);
+        registry.misbehave(
+            "GET",
+            "/v2/x/blobs/",
+            Times::Always,
+            Fault::redirect(&target),
+        );
+    };
+    lead_to("storage.invalid");
+    let error = read(&lenient(&[], proxies()), &descriptor, 0)
+        .await
+        .expect_err("nobody knows it");
+    assert!(
+        error
+            .to_string()
+            .contains("tls: failed to verify certificate"),
+        "{error}"
+    );
+    let named = lenient(&["storage.invalid"], proxies());
+    assert_eq!(read(&named, &descriptor, 0).await.expect("a blob"), b"x");
+    // Another port of the same host is no other host.
+    lead_to("registry.invalid:5001");
+    let same = lenient(&[], proxies());
+    assert_eq!(read(&same, &descriptor, 0).await.expect("a blob"), b"x");
+}
+
+#[tokio::test]
+async fn a_password_goes_to_no_other_host_without_tls() {
+    let registry = stocked();
+    let proxies = || Proxies {
+        http: Some(registry.host()),
+        ..Proxies::default()
+    };
+    let challenge = Fault::Answer {
+        status: 401,
+        headers: vec![(
+            "WWW-Authenticate".to_owned(),
+            "Bearer realm=\"http://auth.invalid/token\"".to_owned(),
+        )],
+        body: String::new(),
+    };
+    registry.misbehave("GET", "/v2/", Times::Always, challenge);
+    let error = lenient(&[], proxies())
+        .manifest("1")
+        .await
+        .expect_err("no TLS");
+    assert!(
+        error
+            .to_string()
+            .ends_with("would get the password without TLS"),
+        "{error}"
+    );
+    assert!(registry.requests_of("*", "auth.invalid").is_empty());
+    let _ = lenient(&["auth.invalid"], proxies()).manifest("1").await;
+    let asked = registry.requests_of("GET", "http://auth.invalid/token");
+    assert!(asked[0].header("authorization").is_some());
 }

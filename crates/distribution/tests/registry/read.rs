@@ -246,14 +246,7 @@ async fn tries_end_and_the_last_error_is_told_in_docker_s_words() {
 async fn retry_after_is_obeyed_and_not_for_ever() {
     let registry = Registry::start();
     registry.push_image("a", "1", &[b"x"]);
-    let busy = |seconds: &str| Fault::Answer {
-        status: 429,
-        headers: vec![
-            ("Retry-After".to_owned(), seconds.to_owned()),
-            ("Content-Type".to_owned(), "application/json".to_owned()),
-        ],
-        body: r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#.to_owned(),
-    };
+    let busy = |seconds: &str| too_many(&[("Retry-After", seconds)]);
     registry.misbehave("GET", "/manifests/", Times::First(1), busy("2"));
     let repository = repository(&registry.host(), "a");
     let start = Instant::now();
@@ -265,7 +258,6 @@ async fn retry_after_is_obeyed_and_not_for_ever() {
     let error = repository.manifest("1").await.expect_err("refused");
     assert!(start.elapsed() < Duration::from_secs(2));
     assert!(matches!(error, Error::RateLimited(_)));
-    assert_eq!(error.to_string(), "toomanyrequests: slow down");
 }
 
 #[tokio::test]
@@ -398,4 +390,126 @@ async fn a_registry_that_comes_back_is_found_again() {
     registry.misbehave("GET", "/manifests/", Times::First(1), Fault::Mute);
     repository.manifest("1").await.expect("a manifest");
     assert_eq!(registry.requests_of("GET", "/manifests/").len(), 3);
+}
+
+#[tokio::test]
+async fn what_is_no_success_is_no_answer() {
+    let registry = Registry::start();
+    let image = registry.push_image("a", "1", &[b"x"]);
+    let descriptor = blob(&registry, b"x");
+    let repository = repository(&registry.host(), "a");
+    // Without a Location none of these leads anywhere.
+    for status in [300, 301, 302, 303, 304, 305, 306, 307, 308] {
+        registry.behave();
+        let hostile = Fault::Answer {
+            status,
+            headers: vec![
+                (
+                    "Content-Type".to_owned(),
+                    "application/vnd.oci.image.manifest.v1+json".to_owned(),
+                ),
+                ("Docker-Content-Digest".to_owned(), image.manifest.clone()),
+            ],
+            body: if status == 304 { "" } else { "y" }.to_owned(),
+        };
+        registry.misbehave("*", "/v2/a/", Times::Always, hostile);
+        let refused = |error: Error| {
+            let text = error.to_string();
+            let expected = format!("received unexpected HTTP status: {status}");
+            assert!(text.starts_with(&expected), "{status}: {text}");
+        };
+        for reference in ["1", &image.manifest] {
+            refused(repository.manifest(reference).await.expect_err("hostile"));
+        }
+        refused(repository.head_manifest("1").await.expect_err("hostile"));
+        refused(
+            read(&repository, &descriptor, 0)
+                .await
+                .expect_err("hostile"),
+        );
+        let put = repository.put_manifest("2", "application/json", "{}".into());
+        refused(put.await.expect_err("hostile"));
+        refused(repository.upload().await.map(drop).expect_err("hostile"));
+    }
+}
+
+#[tokio::test]
+async fn a_length_beyond_all_measure_is_refused() {
+    let registry = Registry::start();
+    let descriptor = blob(&registry, &content(1000));
+    registry.misbehave(
+        "GET",
+        "/blobs/",
+        Times::Always,
+        Fault::ContentLength(usize::MAX - 10),
+    );
+    let error = read(&repository(&registry.host(), "a"), &descriptor, 500)
+        .await
+        .expect_err("absurd");
+    assert!(matches!(error, Error::Corrupt(_)), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_drips_is_left() {
+    let registry = Registry::start();
+    registry.push_image("a", "1", &[b"x"]);
+    let repository = repository(&registry.host(), "a").impatient();
+    registry.misbehave("GET", "/manifests/", Times::Always, Fault::Slow(10));
+    let start = Instant::now();
+    let error = repository.manifest("1").await.expect_err("it drips");
+    assert_eq!(error.to_string(), "the answer took longer than 4 s");
+    assert!(start.elapsed() < Duration::from_secs(8));
+}
+
+/// An answer of 429 with headers.
+fn too_many(headers: &[(&str, &str)]) -> Fault {
+    let mut all = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+    let headers = headers.iter();
+    all.extend(headers.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    Fault::Answer {
+        status: 429,
+        headers: all,
+        body: r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_soon() {
+    let registry = Registry::start();
+    registry.push_image("a", "1", &[b"x"]);
+    let repository = at(
+        &registries(gantry_distribution::Config {
+            attempts_max: 10,
+            ..config()
+        }),
+        &registry.host(),
+        "a",
+        Default::default(),
+    );
+    for (headers, tries, expected) in [
+        // Once more, as it may have been a matter of a second.
+        (&[][..], 2, "toomanyrequests: slow down"),
+        // What is used up for hours does not come back in a second.
+        (
+            &[
+                ("ratelimit-limit", "100;w=21600"),
+                ("ratelimit-remaining", "0;w=21600"),
+            ],
+            1,
+            "toomanyrequests: slow down (0 of 100 pulls left in 6 hours)",
+        ),
+        (
+            &[("Retry-After", "3600")],
+            1,
+            "toomanyrequests: slow down (to be asked again in 1 hour)",
+        ),
+    ] {
+        registry.behave();
+        registry.forget_requests();
+        registry.misbehave("GET", "/manifests/", Times::Always, too_many(headers));
+        let error = repository.manifest("1").await.expect_err("too many");
+        assert!(matches!(error, Error::RateLimited(_)), "{error:?}");
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(registry.requests_of("GET", "/manifests/").len(), tries);
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gantry_distribution::{Config, Credentials, Repository};
-use gantry_testkit::registry::{Fault, Registry, Times};
+use gantry_testkit::registry::{Access, Fault, Registry, Times, TokenServer, digest_of};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
 };
@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-use crate::{at, blob, config, read, registries};
+use crate::{at, blob, config, read, registries, user};
 
 pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -100,6 +100,10 @@ impl Secured {
     }
 
     fn repository(&self) -> Repository {
+        self.repository_for(Credentials::default())
+    }
+
+    fn repository_for(&self, credentials: Credentials) -> Repository {
         // Named by a file, a registry at this machine has to be as secure as others.
         let text = format!("server = \"{}\"\n{}", self.registry.url(), self.options);
         self.file("hosts.toml", &text);
@@ -107,7 +111,7 @@ impl Secured {
             certs_dirs: vec![self.directory.path().to_owned()],
             ..config()
         });
-        at(&registries, "a.example", "x", Credentials::default())
+        at(&registries, "a.example", "x", credentials)
     }
 
     async fn works(&self) {
@@ -286,6 +290,70 @@ async fn a_redirect_does_not_leave_tls() {
         "{error}"
     );
     assert!(storage.requests().is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_does_not_leave_tls() {
+    let authority = authority("authority");
+    let secured = Secured::new(server(&authority, &["127.0.0.1"], None));
+    secured.file("ca.crt", &authority.pem());
+    let storage = Registry::start();
+    let elsewhere = format!("{}/v2/s/blobs/uploads/1", storage.url());
+    let location = vec![("Location".to_owned(), elsewhere)];
+    secured
+        .registry
+        .misbehave("POST", "", Times::Always, Fault::Headers(location));
+    let upload = secured.repository().upload().await.expect("open");
+    let error = upload
+        .commit(&crate::digest(&digest_of(b"")))
+        .await
+        .expect_err("it left TLS");
+    assert!(
+        error.to_string().ends_with("refused: it would leave TLS"),
+        "{error}"
+    );
+    assert!(storage.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_password_does_not_leave_tls_at_its_own_host_either() {
+    let authority = authority("authority");
+    let mut secured = Secured::new(server(&authority, &["127.0.0.1"], None));
+    secured.file("ca.crt", &authority.pem());
+    secured.registry.set_access(Access::Bearer(TokenServer {
+        anonymous: false,
+        methods: &["POST"],
+        ..TokenServer::default()
+    }));
+    for (options, why) in [
+        ("", "it would leave TLS"),
+        ("skip_verify = true", "the password is not for that host"),
+    ] {
+        secured.options = options.to_owned();
+        for status in [307, 308] {
+            secured.registry.behave();
+            secured.registry.forget_requests();
+            let target = format!("http://{}/token", secured.registry.host());
+            let redirect = Fault::Answer {
+                status,
+                headers: vec![("Location".to_owned(), target)],
+                body: String::new(),
+            };
+            secured
+                .registry
+                .misbehave("POST", "/token", Times::Always, redirect);
+            let error = secured
+                .repository_for(user())
+                .manifest("1")
+                .await
+                .expect_err("no token");
+            assert!(
+                error.to_string().ends_with(&format!("refused: {why}")),
+                "{error}"
+            );
+            assert_eq!(secured.registry.requests_of("POST", "/token").len(), 1);
+        }
+    }
 }
 
 #[tokio::test]

@@ -310,3 +310,33 @@ async fn a_registry_that_stops_reading_is_left_and_asked_again() {
     assert!(is_there(&registry, &bytes));
     assert!(start.elapsed() < std::time::Duration::from_secs(30));
 }
+
+#[tokio::test]
+async fn an_upload_that_the_registry_forgot_begins_anew_while_all_bytes_are_at_hand() {
+    let gone = Fault::status(
+        404,
+        r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"expired"}]}"#,
+    );
+    // The method that breaks, how, and the size: in one request, and in chunks.
+    for (method, fault, size) in [
+        ("PUT", gone.clone(), MIB),
+        ("PUT", Fault::DieAfter(MIB / 2), MIB),
+        ("PUT", gone.clone(), 0),
+        ("PATCH", gone.clone(), CHUNK + MIB),
+        ("PATCH", Fault::DieAfter(MIB), CHUNK + MIB),
+    ] {
+        let registry = Registry::start();
+        registry.misbehave(method, "", Times::First(1), fault.clone());
+        registry.misbehave("GET", "/uploads/", Times::First(1), gone.clone());
+        let bytes = content(size);
+        upload(&registry, &bytes).await.expect("an upload");
+        assert!(is_there(&registry, &bytes), "{method} {fault:?} {size}");
+        assert_eq!(registry.requests_of("POST", "").len(), 2);
+    }
+    // One that is forgotten each time is given up.
+    let registry = Registry::start();
+    registry.misbehave("PUT", "", Times::Always, gone.clone());
+    let error = upload(&registry, b"x").await.expect_err("gone");
+    assert_eq!(error.to_string(), "blob upload unknown: expired");
+    assert!(registry.requests_of("POST", "").len() <= 3);
+}

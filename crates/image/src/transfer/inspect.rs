@@ -68,16 +68,10 @@ pub(crate) async fn small_blob(
             "`{digest}` has {size} bytes, which is too much for an image's configuration"
         )));
     }
-    let mut reader = repository.blob(descriptor, 0).await?;
-    let mut bytes = Vec::new();
-    while let Some(piece) = reader.next().await? {
-        bytes.extend_from_slice(&piece);
-    }
-    let got = crate::hash::digest_of(digest.algorithm(), &bytes);
-    if got != *digest {
-        return Err(Error::invalid(format!(
+    match repository.whole_blob(descriptor).await {
+        Err(gantry_distribution::Error::Corrupt(_)) => Err(Error::invalid(format!(
             "image config verification failed for digest {digest}"
-        )));
+        ))),
+        other => Ok(other?),
     }
-    Ok(bytes)
 }

@@ -48,10 +48,11 @@ enum Feed {
     End,
 }
 
-/// Is why a try failed, and whether bytes of an earlier one may be to blame.
+/// Is why a try failed, and whether one from the first byte on may do better: bytes of an earlier try, or a mirror that is
+/// not asked again, may be to blame.
 struct Failure {
     error: Error,
-    is_resumed: bool,
+    is_mendable: bool,
 }
 
 /// Fetches a layer into the store.
@@ -63,11 +64,11 @@ pub(crate) async fn fetch(
     let shared = &transfers.0;
     let busy = |_| Error::Cancelled;
     // Unpacking may lag behind the network; how many layers are in work bounds the memory.
-    let working = match Arc::clone(&shared.working).try_acquire_owned() {
+    let working = match Arc::clone(&wanted.setup.working).try_acquire_owned() {
         Ok(permit) => permit,
         Err(_) => {
             stage.send_replace(Stage::Waiting);
-            let working = Arc::clone(&shared.working).acquire_owned();
+            let working = Arc::clone(&wanted.setup.working).acquire_owned();
             working.await.map_err(busy)?
         }
     };
@@ -80,7 +81,7 @@ pub(crate) async fn fetch(
             }
             // A loss of power may have left zeros where bytes had been; without them it can succeed.
             Err(Failure {
-                is_resumed: true, ..
+                is_mendable: true, ..
             }) => {}
             Err(Failure { error, .. }) => return Err(error),
         }
@@ -96,7 +97,7 @@ async fn attempt(
     let Descriptor { digest, size, .. } = &wanted.descriptor;
     let plain = |error| Failure {
         error,
-        is_resumed: false,
+        is_mendable: false,
     };
     let downloading = match Arc::clone(&wanted.setup.downloads).try_acquire_owned() {
         Ok(permit) => permit,
@@ -130,7 +131,8 @@ async fn attempt(
                 result_sender.send(line.run(offset, receiver, Timestamp::from_unix_nanos(until)));
         })
         .map_err(|error| plain(Error::io("start thread `layer-feed`", error)))?;
-    let downloaded = download(wanted, offset, sender, stage).await;
+    let mut reader = None;
+    let downloaded = download(wanted, offset, sender, stage, &mut reader).await;
     drop(downloading);
     let fed = result.await.unwrap_or(Err(Error::Cancelled));
     let error = match (downloaded, fed) {
@@ -153,18 +155,25 @@ async fn attempt(
         removed.map_err(plain)?;
     }
     let is_full = matches!(error, Error::NoSpace { .. });
+    let is_wrong = matches!(
+        error,
+        Error::Registry(gantry_distribution::Error::Corrupt(_))
+    );
+    let is_a_mirrors = is_wrong && reader.as_ref().is_some_and(Source::blame);
+    let is_resumed = offset > 0 && offset <= *size;
     Err(Failure {
         error,
-        is_resumed: is_damaged && !is_full && offset > 0 && offset <= *size,
+        is_mendable: is_damaged && !is_full && (is_resumed || is_a_mirrors),
     })
 }
 
-/// Reads the network into the queue.
+/// Reads the network into the queue; the reader is left to the caller, who knows later whether its bytes were right.
 async fn download(
     wanted: &Wanted,
     offset: u64,
     sender: mpsc::Sender<Feed>,
     stage: &watch::Sender<Stage>,
+    reader: &mut Option<Source>,
 ) -> Result<()> {
     let mut current = offset;
     if current < wanted.descriptor.size {
@@ -176,7 +185,7 @@ async fn download(
                 .observed(Arc::new(move |wait: Duration, _: &str| {
                     told.send_replace(Stage::Retrying(Instant::now() + wait));
                 }));
-        let mut reader = Source::open(wanted, &repository, offset).await?;
+        let reader = reader.insert(Source::open(wanted, &repository, offset).await?);
         while let Some(bytes) = reader.next().await? {
             current += bytes.len() as u64;
             if current > wanted.descriptor.size {
@@ -220,6 +229,11 @@ impl Source {
             }
         }
         Err(error.into())
+    }
+
+    /// As [`BlobReader::blame`]: whether the next try asks another host.
+    fn blame(&self) -> bool {
+        matches!(self, Self::Registry(reader) if reader.blame())
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {

@@ -24,8 +24,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 /// How many layers may be in work at once, downloads and what is being unpacked behind them: each holds some megabytes
-/// in its queues.
-const WORKING_MAX: usize = 5;
+/// in its queues. More downloads than this are what the user asked for.
+const WORKING_MIN: usize = 5;
+/// How many layers may be unpacked behind the downloads.
+const UNPACKING_BEHIND: usize = 2;
 /// How many lines wait for a slow client.
 const LINES_MAX: usize = 64;
 
@@ -90,7 +92,6 @@ pub use pull::Done;
 pub(crate) struct Shared {
     pub images: Images,
     pub flights: Flights,
-    pub working: Arc<Semaphore>,
     setup: RwLock<Option<Setup>>,
     policy: RwLock<GcPolicy>,
 }
@@ -100,6 +101,7 @@ pub(crate) struct Shared {
 pub(crate) struct Setup {
     pub registries: Registries,
     pub downloads: Arc<Semaphore>,
+    pub working: Arc<Semaphore>,
     pub uploads: Arc<Semaphore>,
     pub signatures: Option<Arc<SignaturePolicy>>,
     /// Whether the policy keeps compressed layers.
@@ -112,7 +114,6 @@ impl Transfers {
         Self(Arc::new(Shared {
             images,
             flights: Flights::default(),
-            working: Arc::new(Semaphore::new(WORKING_MAX)),
             setup: RwLock::default(),
             policy: RwLock::default(),
         }))
@@ -143,6 +144,9 @@ impl Transfers {
         *setup = Some(Setup {
             registries,
             downloads: Arc::new(Semaphore::new(downloads.max(1))),
+            working: Arc::new(Semaphore::new(
+                WORKING_MIN.max(downloads.saturating_add(UNPACKING_BEHIND)),
+            )),
             uploads: Arc::new(Semaphore::new(uploads.max(1))),
             signatures: signatures.map(Arc::new),
             keeps_blobs: false,

@@ -112,7 +112,7 @@ impl Pull {
         let images = self.transfers.0.images.clone();
         let known = match reference.digest() {
             Some(digest) => Some(digest.clone()),
-            None if self.is_named(reference) => {
+            None if self.is_named(reference).await? => {
                 let head = self.repository.head_manifest(&asked(reference)).await;
                 head.ok().flatten().map(|descriptor| descriptor.digest)
             }
@@ -126,9 +126,9 @@ impl Pull {
         Ok(self.repository.manifest(&asked(reference)).await?)
     }
 
-    fn is_named(&self, reference: &Reference) -> bool {
-        let mirror = self.transfers.0.images.lock();
-        mirror.references.contains_key(&reference.canonical())
+    async fn is_named(&self, reference: &Reference) -> Result<bool> {
+        let (images, name) = (self.transfers.0.images.clone(), reference.canonical());
+        blocking(move || Ok(images.lock().references.contains_key(&name))).await
     }
 
     async fn run(
@@ -221,18 +221,28 @@ impl Pull {
         raw: &[u8],
     ) -> Result<Layers> {
         let images = &self.transfers.0.images;
-        let mut layers = Layers::new(images.open_lease());
-        // Docker tells nothing of layers where the image itself is here.
-        let is_known = {
+        let (lease, is_known, is_here) = {
+            let images = images.clone();
             let id = crate::hash::sha256(raw).hex().parse::<ImageId>();
-            id.is_ok_and(|id| images.lock().images.contains_key(&id))
+            let diff_ids = config.rootfs.diff_ids.clone();
+            blocking(move || {
+                let lease = images.open_lease();
+                // Docker tells nothing of layers where the image itself is here.
+                let is_known = id.is_ok_and(|id| images.lock().images.contains_key(&id));
+                let is_here = diff_ids.iter().map(|diff_id| images.lease(diff_id, &lease));
+                let is_here: Vec<bool> = is_here.collect();
+                Ok((lease, is_known, is_here))
+            })
+            .await?
         };
+        let mut layers = Layers::new(lease);
         let mut fetching: Vec<Fetching> = Vec::new();
         let mut seen = HashSet::new();
         let mut missing = Vec::new();
-        for (descriptor, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+        let parts = manifest.layers.iter().zip(&config.rootfs.diff_ids);
+        for ((descriptor, diff_id), is_here) in parts.zip(is_here) {
             let id = descriptor.digest.short();
-            if images.lease(diff_id, &layers.lease) {
+            if is_here {
                 if !is_known {
                     self.lines.status(id, "Already exists").await?;
                 }
@@ -400,7 +410,7 @@ impl Pull {
 
 /// Keeps what a pull has until its commit.
 struct Layers {
-    lease: Lease,
+    _lease: Lease,
     held: Vec<Arc<Lease>>,
     fetched: Vec<Digest>,
 }
@@ -408,7 +418,7 @@ struct Layers {
 impl Layers {
     fn new(lease: Lease) -> Self {
         Self {
-            lease,
+            _lease: lease,
             held: Vec::new(),
             fetched: Vec::new(),
         }

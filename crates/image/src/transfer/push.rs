@@ -114,7 +114,10 @@ impl Push {
                 format!("The push refers to repository [{}]", self.target),
             )
             .await?;
-        let references = self.references();
+        let references = {
+            let push = self.clone();
+            blocking(move || Ok(push.references())).await?
+        };
         if references.is_empty() {
             let reference = &self.options.reference;
             let of_repository = reference.clone().name_only();
@@ -182,10 +185,7 @@ impl Push {
 
     /// Sends what the image came with, if its manifest is here and each blob can be had as it was.
     async fn as_it_came(&self, image: &Image, uploads: &Arc<Uploads>) -> Result<Option<Ready>> {
-        let Some(record) = self.best_manifest(image) else {
-            return Ok(None);
-        };
-        let Some((manifest, bytes)) = self.read_manifest(&record).await else {
+        let Some((record, manifest, bytes)) = self.best_manifest(image).await else {
             return Ok(None);
         };
         if !self.is_as_asked(&manifest) {
@@ -218,27 +218,32 @@ impl Push {
     }
 
     /// Chooses among the manifests that an image is known by: one of the target, then of its registry, then the newest.
-    fn best_manifest(&self, image: &Image) -> Option<ManifestRecord> {
-        let manifests = self.transfers.0.images.manifests_of(&image.id);
+    /// A manifest that only claims to be of this image, because its layers were here already, is none of them.
+    async fn best_manifest(&self, image: &Image) -> Option<(ManifestRecord, Manifest, Vec<u8>)> {
+        let (images, id) = (self.transfers.0.images.clone(), image.id.clone());
+        let diff_ids = image.layers.iter().map(|layer| layer.diff_id.clone());
+        let diff_ids: Vec<Digest> = diff_ids.collect();
         let domain = format!("{}/", self.options.reference.domain());
-        manifests
-            .into_iter()
-            .filter(|record| media_type::is_manifest(&record.media_type))
-            .max_by_key(|record| {
+        let target = self.target.clone();
+        let found = blocking(move || {
+            let mut manifests = images.manifests_of(&id);
+            manifests.retain(|record| media_type::is_manifest(&record.media_type));
+            manifests.sort_by_key(|record| {
                 let mut repositories = record.repositories.iter();
-                (
-                    record.repositories.contains(&self.target),
+                std::cmp::Reverse((
+                    record.repositories.contains(&target),
                     repositories.any(|name| name.starts_with(&domain)),
                     record.stored,
-                )
-            })
-    }
-
-    async fn read_manifest(&self, record: &ManifestRecord) -> Option<(Manifest, Vec<u8>)> {
-        let (images, digest) = (self.transfers.0.images.clone(), record.digest.clone());
-        let bytes = blocking(move || images.0.content.get(&digest)).await.ok()?;
-        let manifest = parse("manifest", &bytes).ok()?;
-        Some((manifest, bytes))
+                ))
+            });
+            Ok(manifests.into_iter().find_map(|record| {
+                let bytes = images.0.content.get(&record.digest).ok()?;
+                let manifest: Manifest = parse("manifest", &bytes).ok()?;
+                let is_proven = images.is_proven(&manifest, &id, &diff_ids);
+                is_proven.then_some((record, manifest, bytes))
+            }))
+        });
+        found.await.ok().flatten()
     }
 
     /// Tells whether a manifest's layers are compressed as was asked for; gzip, the default, asks for nothing.
@@ -311,7 +316,8 @@ impl Push {
             .repository
             .put_manifest(&tag, &media_type, bytes.clone().into());
         let digest = put.await?;
-        if digest != record.digest {
+        // A registry names what it stored by an algorithm of its own, whatever the image was pulled by.
+        if digest != crate::hash::digest_of(digest.algorithm(), &bytes) {
             return Err(Error::Registry(gantry_distribution::Error::Corrupt(
                 format!(
                     "the registry stored {digest} where {} was pushed",
@@ -320,6 +326,7 @@ impl Push {
             )));
         }
         let size = bytes.len();
+        record.digest = digest.clone();
         record.image = Some(image.id.clone());
         record.repositories.insert(self.target.clone());
         let by_digest = reference.clone().name_only().with_digest(digest.clone());

@@ -8,7 +8,8 @@ use crate::store::Image;
 use crate::transfer::inspect::parse;
 use crate::transfer::layer::blocking;
 use gantry_api::digest::Digest;
-use gantry_api::oci::image::{Manifest, media_type};
+use gantry_api::id::ImageId;
+use gantry_api::oci::image::{Descriptor, Manifest, media_type};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -27,7 +28,9 @@ impl Push {
                 std::cmp::Reverse((record.repositories.contains(&target), record.stored))
             });
             for index in indexes {
-                if let Some(parts) = images.beneath(&index)? {
+                if let Some(parts) = images.beneath(&index)?
+                    && images.is_proven_whole(&parts, &id)?
+                {
                     return Ok(Some(parts));
                 }
             }
@@ -50,19 +53,24 @@ impl Push {
                 continue;
             }
             let manifest: Manifest = parse("manifest", &bytes)?;
-            let descriptors = std::iter::once(&manifest.config).chain(&manifest.layers);
-            let new = descriptors.filter(|descriptor| sent.insert(descriptor.digest.clone()));
-            let blobs = new.map(|descriptor| {
-                let mirror = self.transfers.0.images.lock();
-                let known = mirror.blobs.get(&descriptor.digest);
-                Blob {
+            let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
+            let new = parts.filter(|part| sent.insert(part.digest.clone()));
+            let new: Vec<Descriptor> = new.cloned().collect();
+            let images = self.transfers.0.images.clone();
+            let blobs = blocking(move || {
+                let mirror = images.lock();
+                let blobs = new.into_iter().map(|descriptor| Blob {
                     id: descriptor.digest.short().to_owned(),
                     total: descriptor.size,
-                    diff_id: known.and_then(|known| known.diff_id.clone()),
-                    form: Form::Exactly(Box::new(descriptor.clone())),
-                }
+                    diff_id: mirror
+                        .blobs
+                        .get(&descriptor.digest)
+                        .and_then(|known| known.diff_id.clone()),
+                    form: Form::Exactly(Box::new(descriptor)),
+                });
+                Ok(blobs.collect())
             });
-            uploads.send(blobs.collect()).await?;
+            uploads.send(blobs.await?).await?;
             self.put_part(&record, bytes).await?;
         }
         Ok(Ready {
@@ -82,6 +90,28 @@ impl Push {
 }
 
 impl crate::store::Images {
+    /// Tells whether an index holds an image's manifest, each of whose layers was seen to be the image's.
+    fn is_proven_whole(&self, parts: &[Part], id: &ImageId) -> Result<bool> {
+        let diff_ids = match self.lock().images.get(id) {
+            Some(image) => image.diff_ids.clone(),
+            None => return Ok(false),
+        };
+        let config = Digest::from(id);
+        let mut is_proven = false;
+        for (record, bytes) in parts {
+            if media_type::is_manifest(&record.media_type) {
+                let manifest: Manifest = parse("manifest", bytes)?;
+                if manifest.config.digest == config {
+                    if !self.is_proven(&manifest, id, &diff_ids) {
+                        return Ok(false);
+                    }
+                    is_proven = true;
+                }
+            }
+        }
+        Ok(is_proven)
+    }
+
     /// Gives everything beneath an index and at last itself, each behind what it names; nothing, if a part is not here.
     fn beneath(&self, index: &ManifestRecord) -> Result<Option<Vec<Part>>> {
         let mut order: Vec<ManifestRecord> = Vec::new();

@@ -152,12 +152,16 @@ pub(crate) async fn local(
     digest: &Digest,
     repository: Option<&str>,
 ) -> Option<FetchedManifest> {
-    let record = images.manifest_record(digest)?;
+    let (images, digest) = (images.clone(), digest.clone());
+    let found = blocking(move || {
+        let record = images.manifest_record(&digest);
+        Ok((record, images.0.content.get(&digest)?))
+    });
+    let (record, bytes) = found.await.ok()?;
+    let record = record?;
     if repository.is_some_and(|repository| !record.repositories.contains(repository)) {
         return None;
     }
-    let (images, digest) = (images.clone(), digest.clone());
-    let bytes = blocking(move || images.0.content.get(&digest)).await.ok()?;
     Some(FetchedManifest {
         descriptor: Descriptor::new(&record.media_type, record.digest, record.size_bytes),
         bytes: bytes.into(),
@@ -188,22 +192,7 @@ pub(crate) async fn tell_limit(lines: &Lines, top: &FetchedManifest) -> Result<(
     let Some(limit) = top.rate_limit else {
         return Ok(());
     };
-    let text = format!(
-        "Rate limit: {} of {} pulls left in {}",
-        limit.remaining,
-        limit.limit,
-        window(limit.window_seconds)
-    );
-    lines.status("", text).await
-}
-
-fn window(seconds: u64) -> String {
-    match seconds {
-        3600 => "1 hour".to_owned(),
-        _ if seconds != 0 && seconds.is_multiple_of(3600) => format!("{} hours", seconds / 3600),
-        _ if seconds != 0 && seconds.is_multiple_of(60) => format!("{} minutes", seconds / 60),
-        _ => format!("{seconds} seconds"),
-    }
+    lines.status("", format!("Rate limit: {limit}")).await
 }
 
 #[cfg(test)]

@@ -22,9 +22,11 @@ use bytes::Bytes;
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::Descriptor;
 use gantry_api::reference::Reference;
-use gantry_distribution::{BlobUpload, Credentials, Error as RegistryError, Mounted, Repository};
+use gantry_distribution::{
+    BlobReader, BlobUpload, Credentials, Error as RegistryError, Mounted, Repository,
+};
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -74,6 +76,28 @@ pub(crate) struct Sent {
 pub(crate) struct Uploads {
     push: Push,
     _lease: Lease,
+}
+
+/// Is what came of the try to copy a blob from a registry.
+enum Copied {
+    Yes,
+    /// It is not there, or not as it was, or the registry does not answer.
+    No,
+    /// The registry wants to know who asks.
+    Refused,
+}
+
+impl Copied {
+    fn not(error: &gantry_distribution::Error) -> Self {
+        use gantry_distribution::Error::{Registry, Unauthorized};
+        match error {
+            Unauthorized(_)
+            | Registry {
+                status: 401 | 403, ..
+            } => Self::Refused,
+            _ => Self::No,
+        }
+    }
 }
 
 /// Is a stream of a blob's bytes.
@@ -151,7 +175,7 @@ impl Uploads {
         };
         let sent = match &blob.form {
             Form::Exactly(descriptor) => {
-                let known = self.record(&descriptor.digest);
+                let known = self.record(&descriptor.digest).await?;
                 self.exactly(blob, descriptor, known).await?
             }
             Form::Any(compression) => self.any(blob, *compression).await?,
@@ -197,18 +221,27 @@ impl Uploads {
                 return Ok(sent(Way::Copied));
             }
         }
+        let mut refused = String::new();
         for source in known.iter().flat_map(|known| &known.sources) {
-            if *source != self.push.target
-                && self.copy(blob, descriptor, source, &mut upload).await?
-            {
-                return Ok(sent(Way::Copied));
+            if *source == self.push.target {
+                continue;
+            }
+            match self.copy(blob, descriptor, source, &mut upload).await? {
+                Copied::Yes => return Ok(sent(Way::Copied)),
+                Copied::No => {}
+                Copied::Refused => {
+                    refused = format!(
+                        " ({source} refused it: it is asked without credentials, for a push has those of its target alone; \
+                         let the policy keep blobs and pull again, or let anybody read it there)"
+                    );
+                }
             }
         }
         if let Some(upload) = upload {
             upload.cancel().await;
         }
         Err(Error::NotFound(format!(
-            "layer {} is at no registry any more as it was",
+            "layer {} can be had from no registry as it was{refused}",
             descriptor.digest
         )))
     }
@@ -219,7 +252,7 @@ impl Uploads {
             return Err(Error::invalid("a layer has no diffID"));
         };
         let mut upload = None;
-        if let Some(known) = self.best_form(diff_id, compression) {
+        if let Some(known) = self.best_form(diff_id, compression).await? {
             let mut descriptor =
                 Descriptor::new(&known.media_type, known.digest.clone(), known.size_bytes);
             descriptor.annotations.clone_from(&known.annotations);
@@ -247,10 +280,16 @@ impl Uploads {
     }
 
     /// Chooses the form of a layer that the target most likely has. What nobody has checked is not built upon.
-    fn best_form(&self, diff_id: &Digest, compression: Compression) -> Option<BlobRecord> {
+    async fn best_form(
+        &self,
+        diff_id: &Digest,
+        compression: Compression,
+    ) -> Result<Option<BlobRecord>> {
         let domain = format!("{}/", self.push.options.reference.domain());
-        let forms = self.images().blobs_of(diff_id).into_iter();
-        forms
+        let (images, diff_id) = (self.images().clone(), diff_id.clone());
+        let forms = blocking(move || Ok(images.blobs_of(&diff_id))).await?;
+        let best = forms
+            .into_iter()
             .filter(|blob| blob.verified && compression.is_of(&blob.media_type))
             .max_by_key(|blob| {
                 (
@@ -258,7 +297,8 @@ impl Uploads {
                     blob.sources.iter().any(|name| name.starts_with(&domain)),
                     blob.made_by.is_some(),
                 )
-            })
+            });
+        Ok(best)
     }
 
     /// Finds out whether the target has a blob or can take it from a neighbour. A mount that fails leaves an upload.
@@ -355,7 +395,7 @@ impl Uploads {
         self.lines().status(&blob.id, "Pushed").await
     }
 
-    /// Streams a blob from a registry that has it; tells whether that went well. One that is gone, or whose bytes are
+    /// Streams a blob from a registry that has it; tells what came of it. One that is gone, or whose bytes are
     /// not the right ones, is no failure of the push.
     async fn copy(
         &self,
@@ -363,50 +403,31 @@ impl Uploads {
         descriptor: &Descriptor,
         source: &str,
         upload: &mut Option<BlobUpload>,
-    ) -> Result<bool> {
+    ) -> Result<Copied> {
         let Some(repository) = self.source(source) else {
-            return Ok(false);
+            return Ok(Copied::No);
         };
         // A registry that is gone must not hold the push up: what it had can be made anew.
         let asked = repository.clone().impatient();
-        if !matches!(asked.head_blob(&descriptor.digest).await, Ok(Some(_))) {
-            return Ok(false);
+        match asked.head_blob(&descriptor.digest).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(Copied::No),
+            Err(error) => return Ok(Copied::not(&error)),
         }
-        let Ok(mut reader) = repository.blob(descriptor, 0).await else {
-            return Ok(false);
-        };
-        let (sender, pieces) = mpsc::channel(QUEUE_MAX);
-        let (ended, end) = oneshot::channel();
-        let progress = Arc::new(AtomicU64::new(0));
-        let done = Arc::clone(&progress);
-        let (algorithm, size) = (descriptor.digest.algorithm().to_owned(), descriptor.size);
-        let total = blob.total;
-        tokio::spawn(async move {
-            let mut hasher = AnyHasher::new(&algorithm);
-            let mut read = 0;
-            let result = loop {
-                match reader.next().await {
-                    Ok(Some(piece)) => {
-                        hasher.update(&piece);
-                        read += piece.len() as u64;
-                        done.store(scaled(read, size, total), Ordering::Relaxed);
-                        if sender.send(piece).await.is_err() {
-                            break Err(Error::Cancelled);
-                        }
-                    }
-                    Ok(None) => break Ok((hasher.finish(), read)),
-                    Err(error) => break Err(error.into()),
-                }
+        loop {
+            let reader = match repository.blob(descriptor, 0).await {
+                Ok(reader) => reader,
+                Err(error) => return Ok(Copied::not(&error)),
             };
-            drop(sender);
-            let _ = ended.send(result);
-        });
-        let stream = Stream {
-            pieces,
-            progress,
-            end,
-        };
-        self.stream(blob, descriptor, stream, upload).await
+            let is_mendable = Arc::new(AtomicBool::new(false));
+            let stream = copied(reader, blob, descriptor, Arc::clone(&is_mendable));
+            if self.stream(blob, descriptor, stream, upload).await? {
+                return Ok(Copied::Yes);
+            }
+            if !is_mendable.load(Ordering::Relaxed) {
+                return Ok(Copied::No);
+            }
+        }
     }
 
     /// Gives a repository that a blob is known to be in; the user's credentials are for the target's registry alone.
@@ -479,8 +500,9 @@ impl Uploads {
         })
     }
 
-    fn record(&self, digest: &Digest) -> Option<BlobRecord> {
-        self.images().lock().blobs.get(digest).cloned()
+    async fn record(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
+        let (images, digest) = (self.images().clone(), digest.clone());
+        blocking(move || Ok(images.lock().blobs.get(&digest).cloned())).await
     }
 
     fn images(&self) -> &Images {
@@ -489,6 +511,48 @@ impl Uploads {
 
     fn lines(&self) -> &Lines {
         &self.push.lines
+    }
+}
+
+/// Streams what a registry gives. `is_mendable` tells in the end whether the bytes were wrong by a mirror's fault.
+fn copied(
+    mut reader: BlobReader,
+    blob: &Blob,
+    descriptor: &Descriptor,
+    is_mendable: Arc<AtomicBool>,
+) -> Stream {
+    let (sender, pieces) = mpsc::channel(QUEUE_MAX);
+    let (ended, end) = oneshot::channel();
+    let progress = Arc::new(AtomicU64::new(0));
+    let done = Arc::clone(&progress);
+    let (expected, size, total) = (descriptor.digest.clone(), descriptor.size, blob.total);
+    tokio::spawn(async move {
+        let mut hasher = AnyHasher::new(expected.algorithm());
+        let mut read = 0;
+        let result = loop {
+            match reader.next().await {
+                Ok(Some(piece)) => {
+                    hasher.update(&piece);
+                    read += piece.len() as u64;
+                    done.store(scaled(read, size, total), Ordering::Relaxed);
+                    if sender.send(piece).await.is_err() {
+                        break Err(Error::Cancelled);
+                    }
+                }
+                Ok(None) => break Ok((hasher.finish(), read)),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        if matches!(&result, Ok((got, _)) if *got != expected) {
+            is_mendable.store(reader.blame(), Ordering::Relaxed);
+        }
+        drop(sender);
+        let _ = ended.send(result);
+    });
+    Stream {
+        pieces,
+        progress,
+        end,
     }
 }
 

@@ -5,6 +5,7 @@ use super::layer::{blocking, partial_name};
 use super::lines::Lines;
 use super::resolve::{self, Resolved};
 use super::{Setup, Transfers};
+use crate::content::Partial;
 use crate::error::{Error, Result};
 use crate::hash::AnyHasher;
 use crate::pipe::PIECE_BYTES;
@@ -15,9 +16,14 @@ use gantry_api::oci::image::{Descriptor, Index, Manifest, media_type};
 use gantry_distribution::Repository;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Is how many manifests one index may bring; real ones have some dozens.
 const MANIFESTS_MAX: usize = 1024;
+/// Is how many bytes all of them may have; they are in memory until the commit.
+const MANIFESTS_BYTES_MAX: u64 = 64 << 20;
+/// Is how often a blob is asked for that another pull writes.
+const PARTIAL_POLL: Duration = Duration::from_millis(100);
 
 pub(crate) struct Whole<'a> {
     pub transfers: &'a Transfers,
@@ -45,15 +51,20 @@ impl Whole<'_> {
             .iter()
             .map(|(record, _)| &record.digest)
             .collect();
-        let mut open = vec![resolved.top.clone()];
-        let mut seen = HashSet::new();
-        while let Some(fetched) = open.pop() {
-            if !seen.insert(fetched.descriptor.digest.clone()) {
-                continue;
-            }
-            if seen.len() > MANIFESTS_MAX {
+        let top = resolved.top.clone();
+        let mut open = vec![top.descriptor.digest.clone()];
+        let mut seen: HashSet<Digest> = open.iter().cloned().collect();
+        let mut bytes: u64 = 0;
+        while let Some(digest) = open.pop() {
+            let fetched = if digest == top.descriptor.digest {
+                top.clone()
+            } else {
+                resolve::by_digest(self.repository, images, &digest).await?
+            };
+            bytes += fetched.bytes.len() as u64;
+            if bytes > MANIFESTS_BYTES_MAX {
                 return Err(Error::invalid(format!(
-                    "the index lists more than {MANIFESTS_MAX} manifests"
+                    "the manifests of the index have more than {MANIFESTS_BYTES_MAX} bytes"
                 )));
             }
             let mut record = resolve::record(&fetched, self.source);
@@ -61,7 +72,14 @@ impl Whole<'_> {
                 let index: Index = parse("index", &fetched.bytes)?;
                 for below in &index.manifests {
                     record.manifests.push(below.digest.clone());
-                    open.push(resolve::by_digest(self.repository, images, &below.digest).await?);
+                    if seen.insert(below.digest.clone()) {
+                        open.push(below.digest.clone());
+                    }
+                    if seen.len() > MANIFESTS_MAX {
+                        return Err(Error::invalid(format!(
+                            "the index lists more than {MANIFESTS_MAX} manifests"
+                        )));
+                    }
                 }
             } else {
                 let manifest: Manifest = parse("manifest", &fetched.bytes)?;
@@ -129,7 +147,8 @@ impl Fetch {
             })
             .await?;
         } else {
-            self.download(&descriptor).await?;
+            // A mirror that gave wrong bytes is not asked again.
+            while !self.download(&descriptor).await? {}
         }
         self.lines.status(id, "Download complete").await
     }
@@ -157,10 +176,9 @@ impl Fetch {
             {
                 let mut mirror = images.lock();
                 lease.add(&mut mirror, &digest);
-                let diff_id = mirror
-                    .blobs
-                    .get(&digest)
-                    .and_then(|blob| blob.diff_id.as_ref());
+                // What a manifest merely claims to unpack to a layer of this machine is fetched all the same.
+                let blob = mirror.blobs.get(&digest).filter(|blob| blob.verified);
+                let diff_id = blob.and_then(|blob| blob.diff_id.as_ref());
                 if diff_id.is_some_and(|diff_id| mirror.layers.contains_key(diff_id)) {
                     return Ok(true);
                 }
@@ -171,14 +189,36 @@ impl Fetch {
         .await
     }
 
-    async fn download(&self, descriptor: &Descriptor) -> Result<()> {
+    /// Opens the partial of a blob; nothing, where another pull has brought the blob meanwhile.
+    async fn open(&self, digest: &Digest) -> Result<Option<Partial>> {
+        loop {
+            let (images, digest) = (self.transfers.0.images.clone(), digest.clone());
+            let opened = blocking(move || {
+                let partial = images.0.content.partial(&partial_name(&digest))?;
+                if images.0.content.size(&digest)?.is_none() {
+                    return Ok(Some(partial));
+                }
+                partial.discard()?;
+                Ok(None)
+            });
+            match opened.await {
+                // Another pull, or one that is being cancelled, writes it; it ends, for it does not outwait a registry.
+                Err(Error::Conflict(_)) => tokio::time::sleep(PARTIAL_POLL).await,
+                other => return other,
+            }
+        }
+    }
+
+    /// Fetches a blob into the store; tells of wrong bytes that another host may have right.
+    async fn download(&self, descriptor: &Descriptor) -> Result<bool> {
         let Descriptor { digest, size, .. } = descriptor;
         let images = self.transfers.0.images.clone();
-        let (content, name) = (images.0.content.clone(), partial_name(digest));
+        let Some(partial) = self.open(digest).await? else {
+            return Ok(true);
+        };
         let (mut partial, mut hasher) = {
             let algorithm = digest.algorithm().to_owned();
             blocking(move || {
-                let partial = content.partial(&name)?;
                 let mut hasher = AnyHasher::new(&algorithm);
                 let mut file = partial.reader()?;
                 let mut buffer = vec![0; PIECE_BYTES];
@@ -217,10 +257,15 @@ impl Fetch {
             }
         }
         let got = hasher.finish();
+        let is_mendable = got != *digest && reader.blame();
         let digest = digest.clone();
         blocking(move || {
             if got == digest {
-                partial.commit(&digest)
+                partial.commit(&digest)?;
+                Ok(true)
+            } else if is_mendable {
+                partial.discard()?;
+                Ok(false)
             } else {
                 partial.discard()?;
                 Err(Error::Registry(gantry_distribution::Error::Corrupt(

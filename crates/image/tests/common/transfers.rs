@@ -16,9 +16,13 @@ pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 pub fn transfers(store: &Store) -> Transfers {
+    transfers_with(store, 3)
+}
+
+pub fn transfers_with(store: &Store, downloads: usize) -> Transfers {
     let transfers = Transfers::new(store.images.clone());
     let concurrency = Concurrency {
-        downloads: 3,
+        downloads,
         uploads: 5,
     };
     let config = Config {

@@ -8,8 +8,8 @@
 //! root         **                pull,push,delete,admin
 //! ```
 //! `*` as a user is everybody who logged in; in a pattern it stands for any letters of one component, `**` for any
-//! letters at all. Rights of all lines that fit add up. `admin` is for what concerns the whole registry: collecting,
-//! metrics.
+//! letters at all. Rights of all lines that fit add up. `adopt` lets a push take blobs of the engine beside instead of
+//! sending them; `admin` is for what concerns the whole registry: collecting, metrics.
 
 use crate::name::Name;
 
@@ -19,6 +19,8 @@ pub enum Action {
     Pull,
     Push,
     Delete,
+    /// Takes blobs of the engine beside, whosever they are there.
+    Adopt,
     Admin,
 }
 
@@ -32,14 +34,21 @@ impl Action {
             Self::Pull => "pull",
             Self::Push => "push",
             Self::Delete => "delete",
+            Self::Adopt => "adopt",
             Self::Admin => "admin",
         }
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::Pull, Self::Push, Self::Delete, Self::Admin]
-            .into_iter()
-            .find(|action| action.word() == word)
+        [
+            Self::Pull,
+            Self::Push,
+            Self::Delete,
+            Self::Adopt,
+            Self::Admin,
+        ]
+        .into_iter()
+        .find(|action| action.word() == word)
     }
 }
 

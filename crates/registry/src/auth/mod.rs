@@ -9,16 +9,17 @@ pub mod htpasswd;
 pub mod token;
 mod watched;
 
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::name::Name;
 use crate::options::{Options, Tokens};
 use access::{Access, Action, Who};
 use base64::Engine as _;
 use htpasswd::Users;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use token::{Claims, Grant, Signer};
+use tokio::sync::Semaphore;
 use watched::{Watched, invalid_file};
 
 /// How long a password that was right is not hashed again.
@@ -27,6 +28,13 @@ const REMEMBER: Duration = Duration::from_secs(300);
 const REMEMBERED_MAX: usize = 1024;
 /// How many passwords are hashed at once: guessing must not take the machine.
 const HASHES_AT_ONCE: usize = 2;
+/// How many more may wait for that, some seconds' worth; the next one is told to come again.
+const HASHES_WAITING: usize = 32;
+/// The name and the action by which tokens of an outside service give the right to what concerns the whole registry. The
+/// list of repositories, `registry:catalog:*`, is another thing.
+const ADMIN_NAME: &str = "gantry";
+/// The scope that clients are told to ask for.
+pub const ADMIN_SCOPE: &str = "registry:gantry:admin";
 
 /// Decides on requests.
 pub struct Auth {
@@ -35,7 +43,8 @@ pub struct Auth {
     access: Option<Watched<Access>>,
     remembered: Mutex<HashMap<[u8; 32], Instant>>,
     salt: [u8; 32],
-    hashing: tokio::sync::Semaphore,
+    hashing: Arc<Semaphore>,
+    waiting: Semaphore,
 }
 
 enum Scheme {
@@ -111,7 +120,8 @@ impl Auth {
             access,
             remembered: Mutex::default(),
             salt,
-            hashing: tokio::sync::Semaphore::new(HASHES_AT_ONCE),
+            hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+            waiting: Semaphore::new(HASHES_AT_ONCE + HASHES_WAITING),
         })
     }
 
@@ -133,7 +143,8 @@ impl Auth {
     /// Finds who asks from the `Authorization` header.
     ///
     /// # Errors
-    /// [`Code::Unauthorized`] for a wrong password, and for a token that is not good.
+    /// [`Code::Unauthorized`] for a wrong password, and for a token that is not good; [`Code::TooManyRequests`] where too
+    /// many passwords wait already.
     pub async fn caller(&self, header: Option<&str>) -> Result<Caller> {
         let Some((kind, value)) = header.and_then(|header| header.split_once(' ')) else {
             return Ok(Caller::Anonymous);
@@ -193,10 +204,19 @@ impl Auth {
         if is_known && hash.is_some() {
             return Ok(());
         }
-        let _place = self.hashing.acquire().await;
+        let _waiting = self
+            .waiting
+            .try_acquire()
+            .map_err(|_| Error::from(Code::TooManyRequests))?;
+        let place = Arc::clone(&self.hashing).acquire_owned().await;
         let (password, is_user) = (password.to_owned(), hash.is_some());
         let hash = hash.unwrap_or_else(|| htpasswd::NOBODY.to_owned());
-        let is_right = crate::server::blocking(move || htpasswd::verify(&password, &hash)).await;
+        let is_right = crate::server::blocking(move || {
+            // Held by the work and not by the client, who may be gone before it ends.
+            let _place = place;
+            htpasswd::verify(&password, &hash)
+        })
+        .await;
         if !(is_right && is_user) {
             return Err(Code::Unauthorized.into());
         }
@@ -228,6 +248,31 @@ impl Auth {
             }),
             (_, Caller::User(user)) => self.allows(Who::User(user), name, action),
             (_, Caller::Anonymous) => self.allows(Who::Anonymous, name, action),
+        }
+    }
+
+    /// Tells whether a caller may take blobs of the engine beside into a repository. Whoever may push everything may; with
+    /// rights by repository it is a right of its own, because the engine does not say whose its blobs are.
+    pub fn may_adopt(&self, caller: &Caller, name: &Name) -> bool {
+        if !self.may(caller, name, Action::Push) {
+            return false;
+        }
+        match (&self.scheme, caller) {
+            (Scheme::Open, _) => true,
+            (_, Caller::Anonymous) => self.allows(Who::Anonymous, name, Action::Adopt),
+            (_, Caller::User(user)) => self.allows(Who::User(user), name, Action::Adopt),
+            // No client asks for it in a scope, so the service's own users need not.
+            (Scheme::Bearer(signer, _), Caller::Bearer(claims)) if signer.signs() => {
+                self.allows(who(&claims.sub), name, Action::Adopt)
+            }
+            (_, Caller::Bearer(claims)) => claims.access.iter().any(|grant| {
+                grant.kind == "repository"
+                    && grant.name == name.as_str()
+                    && grant
+                        .actions
+                        .iter()
+                        .any(|word| word == Action::Adopt.word())
+            }),
         }
     }
 
@@ -271,7 +316,12 @@ impl Auth {
                 by_user(who(&claims.sub))
             }
             (_, Caller::Bearer(claims)) => claims.access.iter().any(|grant| {
-                grant.kind == "registry" && grant.actions.iter().any(|word| word == "*")
+                grant.kind == "registry"
+                    && grant.name == ADMIN_NAME
+                    && grant
+                        .actions
+                        .iter()
+                        .any(|word| word == Action::Admin.word() || word == "*")
             }),
         }
     }

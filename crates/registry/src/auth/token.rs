@@ -19,6 +19,9 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+use x509_cert::Certificate;
+use x509_cert::der::DecodePem as _;
+use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
 /// How long a token lets in; clients renew it by themselves.
 pub const LIFETIME: Duration = Duration::from_secs(300);
@@ -26,6 +29,7 @@ pub const LIFETIME: Duration = Duration::from_secs(300);
 const REFRESH_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// The audience of refresh tokens: none of them is taken for a token that lets in.
 const REFRESH_AUDIENCE: &str = "gantry-registry-refresh";
+const NO_KEY: &str = "is no public key or certificate of RSA, P-256, P-384 or Ed25519 in PEM";
 /// How wrong the clock of another machine may be.
 const LEEWAY: Duration = Duration::from_secs(60);
 
@@ -150,24 +154,32 @@ impl Signer {
         })
     }
 
-    /// Takes the public key of an outside service, in PEM.
+    /// Takes the public key of an outside service, or its certificate, in PEM.
     ///
     /// # Errors
     /// Fails for a file that is no public key of RSA, P-256, P-384 or Ed25519.
     pub fn outside(pem: &[u8], issuer: String, service: String) -> Result<Self, String> {
         install();
-        let verifying = if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
-            [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512]
-                .map(|algorithm| (algorithm, key.clone()))
-                .to_vec()
-        } else if let Ok(key) = DecodingKey::from_ec_pem(pem) {
-            [Algorithm::ES256, Algorithm::ES384]
-                .map(|algorithm| (algorithm, key.clone()))
-                .to_vec()
-        } else if let Ok(key) = DecodingKey::from_ed_pem(pem) {
-            vec![(Algorithm::EdDSA, key)]
-        } else {
-            return Err("is no public key of RSA, P-256, P-384 or Ed25519 in PEM".to_owned());
+        let info = SubjectPublicKeyInfoOwned::from_pem(pem)
+            .or_else(|_| {
+                let certificate = Certificate::from_pem(pem)?;
+                Ok(certificate
+                    .tbs_certificate()
+                    .subject_public_key_info()
+                    .clone())
+            })
+            .map_err(|_: x509_cert::der::Error| NO_KEY.to_owned())?;
+        let bytes = info.subject_public_key.raw_bytes();
+        // RFC 3279 and RFC 8410.
+        let verifying = match info.algorithm.oid.to_string().as_str() {
+            "1.2.840.113549.1.1.1" => [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512]
+                .map(|algorithm| (algorithm, DecodingKey::from_rsa_der(bytes)))
+                .to_vec(),
+            "1.2.840.10045.2.1" => [Algorithm::ES256, Algorithm::ES384]
+                .map(|algorithm| (algorithm, DecodingKey::from_ec_der(bytes)))
+                .to_vec(),
+            "1.3.101.112" => vec![(Algorithm::EdDSA, DecodingKey::from_ed_der(bytes))],
+            _ => return Err(NO_KEY.to_owned()),
         };
         Ok(Self {
             verifying,
@@ -394,6 +406,23 @@ mod tests {
                 .is_none()
         );
         assert!(one.verify("x").is_none());
+    }
+
+    #[test]
+    fn an_outside_services_certificate_stands_for_its_key() {
+        let made = rcgen::generate_simple_self_signed(vec!["auth.test".to_owned()]).unwrap();
+        let key = EncodingKey::from_ec_der(&made.signing_key.serialize_der());
+        let public = made.signing_key.public_key_pem();
+        for pem in [made.cert.pem(), public] {
+            let outside = Signer::outside(pem.as_bytes(), "issuer".into(), "one".into()).unwrap();
+            let claims = serde_json::json!({"iss": "issuer", "aud": "one", "exp": u32::MAX});
+            let token = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &key);
+            assert!(outside.verify(&token.unwrap()).is_some(), "{pem}");
+        }
+        let private = made.signing_key.serialize_pem();
+        for other in [private.as_str(), "", "x"] {
+            assert!(Signer::outside(other.as_bytes(), "i".into(), "s".into()).is_err());
+        }
     }
 
     #[test]

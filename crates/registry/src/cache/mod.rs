@@ -14,11 +14,13 @@ use crate::name::{Name, Reference};
 use crate::options::Options;
 use crate::registry::Registry;
 use crate::server::{Source, blocking};
-use crate::store::{PutManifest, Store, StoredManifest};
+use crate::store::{Adopt, PutManifest, Store, StoredManifest};
 use fetch::Fetches;
 use gantry_api::digest::Digest;
 use gantry_api::reference::Reference as ImageReference;
-use gantry_distribution::{Config, Credentials, Insecure, Proxies, Registries, Repository};
+use gantry_distribution::{
+    Config, Credentials, Error as UpstreamError, Insecure, Proxies, Registries, Repository,
+};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -107,7 +109,7 @@ impl Cache {
             upstreams,
             mirror: options.mirror.clone(),
             tag_ttl: options.tag_ttl,
-            fetches: Fetches::default(),
+            fetches: Fetches::new(&options.limits, options.policy.cache_bytes),
             asking: Mutex::default(),
         }))
     }
@@ -201,11 +203,16 @@ impl Cache {
                 Err(error)
             }
             Err(error) => match known {
-                Some(stored) if matches!(error.code, Code::Upstream | Code::TooManyRequests) => {
+                Some(stored)
+                    if matches!(
+                        error.code,
+                        Code::Upstream | Code::TooManyRequests | Code::Denied
+                    ) =>
+                {
                     metrics.cache_stale.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(name = name.as_str(), %reference, error = crate::server::causes(&error), "the upstream does not answer");
+                    tracing::warn!(name = name.as_str(), %reference, error = crate::server::causes(&error), "the upstream does not give it");
                     let warning =
-                        "the upstream does not answer, and this may be older than what it has";
+                        "the upstream does not give it now, and this may be older than what it has";
                     Ok((stored, Some(warning.to_owned())))
                 }
                 _ => Err(error),
@@ -253,12 +260,16 @@ impl Cache {
             let detail = json!({ "name": name.as_str(), "reference": reference.to_string() });
             Error::new(Code::ManifestUnknown, detail)
         };
-        let failed = |error| upstream_error(error, unknown);
+        let failed = |error| match error {
+            // What is known goes only if the registry itself says that it is gone; else any 404 will do.
+            UpstreamError::Registry { status: 404, .. } if known.is_none() => unknown(),
+            error => upstream_error(error, unknown),
+        };
         let text = reference.to_string();
         if let (Reference::Tag(tag), Some(known)) = (reference, known) {
             let descriptor = repository.head_manifest(&text).await.map_err(failed)?;
-            let descriptor = descriptor.ok_or_else(unknown)?;
-            if descriptor.digest == known.digest {
+            // An answer to HEAD does not say why there is nothing: GET does.
+            if descriptor.is_some_and(|descriptor| descriptor.digest == known.digest) {
                 let (store, name, tag) = (Arc::clone(&self.store), name.clone(), tag.clone());
                 let digest = known.digest.clone();
                 blocking(move || {
@@ -269,7 +280,7 @@ impl Cache {
                 return Ok(known.clone());
             }
         }
-        let fetched = repository.manifest(&text).await.map_err(failed)?;
+        let fetched = repository.raw_manifest(&text).await.map_err(failed)?;
         let stored = StoredManifest {
             digest: fetched.descriptor.digest.clone(),
             media_type: fetched.descriptor.media_type.clone(),
@@ -284,6 +295,7 @@ impl Cache {
             },
             bytes: stored.bytes.clone(),
             is_checked: false,
+            adopt: Adopt::No,
         };
         let (store, name) = (Arc::clone(&self.store), name.clone());
         blocking(move || store.put_manifest(&name, &put)).await?;
@@ -377,6 +389,11 @@ impl Cache {
                 blocking(move || store.referrers(&name, &subject)).await
             }
         }
+    }
+
+    /// Waits until enough was fetched that the cache may have grown over its limit.
+    pub async fn is_filled(&self) {
+        self.fetches.filled.notified().await;
     }
 
     /// Gives the turn of those who ask for one thing.

@@ -4,7 +4,7 @@ use crate::error::{Code, Error, Result};
 use crate::name::Name;
 use crate::options::Upstream;
 use gantry_api::digest::Digest;
-use gantry_distribution::{Credentials, Error as UpstreamError, Repository};
+use gantry_distribution::{Credentials, Error as UpstreamError, ErrorCode, Repository};
 use serde_json::{Value, json};
 
 /// Docker Hub's registry, by which it is reached, and the name that references have for it.
@@ -89,7 +89,10 @@ pub fn upstream_error(error: UpstreamError, unknown: impl Fn() -> Error) -> Erro
     let text = error.to_string();
     let code = match &error {
         UpstreamError::NotFound(_) => return unknown(),
-        UpstreamError::Registry { status: 404, .. } => return unknown(),
+        // A proxy's page says 404 as well, and nothing of what the registry has.
+        UpstreamError::Registry {
+            status: 404, codes, ..
+        } if codes.first().is_some_and(is_unknown) => return unknown(),
         UpstreamError::Unauthorized(_) => Code::Denied,
         UpstreamError::Registry {
             status: 401 | 403, ..
@@ -102,6 +105,14 @@ pub fn upstream_error(error: UpstreamError, unknown: impl Fn() -> Error) -> Erro
         detail: json!({ "upstream": text }),
         cause: Some(Box::new(error)),
     }
+}
+
+/// Tells whether a registry said that something is not there; a bare code is made up from the status.
+fn is_unknown(code: &ErrorCode) -> bool {
+    matches!(
+        code.code.as_str(),
+        "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" | "BLOB_UNKNOWN"
+    )
 }
 
 #[cfg(test)]

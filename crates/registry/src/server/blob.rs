@@ -2,11 +2,9 @@
 
 use super::route::range;
 use super::{Body, Call, blocking, set, status};
-use crate::auth::access::Action;
 use crate::cache::{Coming, Want};
 use crate::error::{Code, Error, Result};
 use crate::name::Name;
-use crate::store::Adopt;
 use gantry_api::digest::Digest;
 use hyper::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE,
@@ -33,11 +31,7 @@ pub async fn get(
             cache.blob(registry, name, digest, want).await?
         }
         _ => {
-            let adopt = if call.may(name, Action::Push) && !registry.options.is_read_only {
-                Adopt::Yes
-            } else {
-                Adopt::No
-            };
+            let adopt = call.adopt(name);
             let (store, name, digest) = (Arc::clone(&registry.store), name.clone(), digest.clone());
             let is_head = call.method == Method::HEAD;
             blocking(move || {

@@ -1,10 +1,10 @@
 //! Reading, writing and deleting manifests and tags.
 
+use super::pace::Pace;
 use super::{Body, Call, blocking, set, status};
 use crate::error::{Code, Error, Result};
 use crate::name::{self, Name, Reference};
 use crate::store::{PutManifest, StoredManifest};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, WARNING};
 use hyper::{Method, Response, StatusCode};
@@ -73,6 +73,7 @@ pub async fn put(
         tags: tags.clone(),
         bytes,
         is_checked: !call.registry.options.is_sparse,
+        adopt: call.adopt(name),
     };
     let (store, repository) = (Arc::clone(&call.registry.store), name.clone());
     let written = blocking(move || store.put_manifest(&repository, &put)).await?;
@@ -106,31 +107,19 @@ pub async fn delete(call: &Call, name: &Name, reference: &Reference) -> Result<R
 
 /// Takes a small body whole.
 pub async fn collect(call: &Call, body: &mut Incoming, bytes_max: usize) -> Result<Vec<u8>> {
-    let silence = call.registry.options.limits.silence;
+    let mut pace = Pace::new(&call.registry.options.limits);
     call.is_body_read.store(true, Ordering::Relaxed);
     let mut bytes = Vec::new();
-    loop {
-        let frame = match tokio::time::timeout(silence, body.frame()).await {
-            Err(_) => return Err(Code::Interrupted.into()),
-            Ok(None) => return Ok(bytes),
-            Ok(Some(Err(error))) => {
-                return Err(Error {
-                    cause: Some(Box::new(error)),
-                    ..Code::Interrupted.into()
-                });
-            }
-            Ok(Some(Ok(frame))) => frame,
-        };
-        if let Some(data) = frame.data_ref() {
-            if bytes.len() + data.len() > bytes_max {
-                let detail = serde_json::json!({ "limit": bytes_max });
-                return Err(Error::new(Code::TooLarge, detail));
-            }
-            call.registry
-                .metrics
-                .bytes_received
-                .fetch_add(data.len() as u64, Ordering::Relaxed);
-            bytes.extend_from_slice(data);
+    while let Some(data) = pace.next(body).await? {
+        if bytes.len() + data.len() > bytes_max {
+            let detail = serde_json::json!({ "limit": bytes_max });
+            return Err(Error::new(Code::TooLarge, detail));
         }
+        call.registry
+            .metrics
+            .bytes_received
+            .fetch_add(data.len() as u64, Ordering::Relaxed);
+        bytes.extend_from_slice(&data);
     }
+    Ok(bytes)
 }

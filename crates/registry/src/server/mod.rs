@@ -8,6 +8,7 @@ mod list;
 mod listen;
 mod manifest;
 mod other;
+mod pace;
 mod route;
 mod upload;
 
@@ -21,6 +22,7 @@ use crate::auth::access::Action;
 use crate::error::{Code, Error, Result};
 use crate::name::Name;
 use crate::registry::Registry;
+use crate::store::Adopt;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -59,6 +61,16 @@ impl Call {
     /// Tells whether the client may do something with a repository.
     pub fn may(&self, name: &Name, action: Action) -> bool {
         self.registry.auth.may(&self.caller, name, action)
+    }
+
+    /// Says whether the engine's blobs may be taken into a repository for the client.
+    pub fn adopt(&self, name: &Name) -> Adopt {
+        let registry = &self.registry;
+        if !registry.options.is_read_only && registry.auth.may_adopt(&self.caller, name) {
+            Adopt::Yes
+        } else {
+            Adopt::No
+        }
     }
 
     /// Refuses what the client may not do with a repository.
@@ -141,7 +153,7 @@ async fn answer(
     let (status, took) = (response.status().as_u16(), began.elapsed());
     registry
         .metrics
-        .answered(kind, call.method.as_str(), status, took);
+        .answered(kind, method_word(&call.method), status, took);
     tracing::info!(
         target: "gantry_registry::access",
         client = %peer,
@@ -197,6 +209,8 @@ async fn dispatch(
         *scope = Some(format!("repository:{name}:{}", words.join(",")));
     } else if matches!(route, Route::Catalog) {
         *scope = Some("registry:catalog:*".to_owned());
+    } else if matches!(route, Route::Metrics | Route::Collect) {
+        *scope = Some(crate::auth::ADMIN_SCOPE.to_owned());
     }
     let authorization = header(&call.headers, &hyper::header::AUTHORIZATION);
     call.caller = registry.auth.caller(authorization).await?;
@@ -306,6 +320,19 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
             // The runtime ends, and this with it.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+/// Gives a method's word for the counters: whoever makes up methods makes no new counters.
+fn method_word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
     }
 }
 

@@ -4,6 +4,7 @@
 //! goes away leaves what came.
 
 use super::blob::{digest_parameter, location};
+use super::pace::Pace;
 use super::route::{Part, content_range};
 use super::{Body, Call, blocking, set};
 use crate::auth::access::Action;
@@ -11,10 +12,9 @@ use crate::error::{Code, Error, Result};
 use crate::hash::Algorithm;
 use crate::metrics::Gauge;
 use crate::name::{self, Name};
-use crate::store::{Adopt, Store};
+use crate::store::Store;
 use bytes::Bytes;
 use gantry_api::digest::Digest;
-use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_RANGE, HeaderName, LOCATION, RANGE};
 use hyper::{Response, StatusCode};
@@ -84,26 +84,34 @@ pub async fn begin(call: &Call, name: &Name, body: &mut Incoming) -> Result<Resp
 }
 
 async fn mount(call: &Call, name: &Name, digest: &Digest) -> Result<bool> {
-    let registry = &call.registry;
-    let candidates = match call.query.get("from").filter(|from| !from.is_empty()) {
-        Some(from) => vec![Name::parse(from)?],
-        None => {
-            let (store, digest) = (Arc::clone(&registry.store), digest.clone());
-            blocking(move || store.holders(&digest)).await?
-        }
+    let registry = Arc::clone(&call.registry);
+    let said = match call.query.get("from").filter(|from| !from.is_empty()) {
+        Some(from) => Some(Name::parse(from)?),
+        None => None,
     };
-    let from = candidates
-        .into_iter()
-        .find(|from| call.may(from, Action::Pull));
-    let (store, name, digest) = (Arc::clone(&registry.store), name.clone(), digest.clone());
+    if let Some(from) = &said
+        && !call.may(from, Action::Pull)
+    {
+        // Nor from anywhere else: what he named is not his to have.
+        return Ok(false);
+    }
+    let (caller, adopt) = (call.caller.clone(), call.adopt(name));
+    let (name, digest) = (name.clone(), digest.clone());
     blocking(move || {
+        let store = &registry.store;
+        let from = match said {
+            Some(from) => Some(from),
+            None => store.holder(&digest, |from| {
+                registry.auth.may(&caller, from, Action::Pull)
+            })?,
+        };
         if let Some(from) = from
             && store.mount(&name, &digest, &from)?
         {
             return Ok(true);
         }
         // What the engine beside has needs no upload either.
-        match store.blob_size(&name, &digest, Adopt::Yes) {
+        match store.blob_size(&name, &digest, adopt) {
             Ok(_) => Ok(true),
             Err(error) if error.code == Code::BlobUnknown => Ok(false),
             Err(error) => Err(error),
@@ -201,7 +209,7 @@ async fn receive(
             write(&store, &name, &id, range, limits.blob_bytes, queue, then)
         })
     };
-    let cut = forward(body, pieces, limits.silence, registry).await;
+    let cut = forward(body, pieces, Pace::new(&limits), registry).await;
     let written = match writing.await {
         Ok(written) => written,
         Err(error) => Err(Error {
@@ -223,28 +231,25 @@ async fn receive(
 async fn forward(
     body: &mut Incoming,
     pieces: mpsc::Sender<Piece>,
-    silence: std::time::Duration,
+    mut pace: Pace,
     registry: &crate::Registry,
 ) -> Option<String> {
     loop {
-        let frame = match tokio::time::timeout(silence, body.frame()).await {
-            Err(_) => return Some("the client sent nothing for too long".to_owned()),
-            Ok(Some(Err(error))) => return Some(error.to_string()),
+        let data = match pace.next(body).await {
+            Err(error) => return Some(error.to_string()),
             Ok(None) => {
                 // A failed send means that the writer gave up, and says why.
                 let _ = pieces.send(Piece::End).await;
                 return None;
             }
-            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(data)) => data,
         };
-        if let Ok(data) = frame.into_data() {
-            registry
-                .metrics
-                .bytes_received
-                .fetch_add(data.len() as u64, Ordering::Relaxed);
-            if pieces.send(Piece::Data(data)).await.is_err() {
-                return None;
-            }
+        registry
+            .metrics
+            .bytes_received
+            .fetch_add(data.len() as u64, Ordering::Relaxed);
+        if pieces.send(Piece::Data(data)).await.is_err() {
+            return None;
         }
     }
 }

@@ -6,9 +6,10 @@ use crate::name::Name;
 use gantry_api::digest::Digest;
 use serde_json::json;
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::sync::PoisonError;
 
-/// Says whether the engine's blobs may be taken over for this client: only for one that may push.
+/// Says whether the engine's blobs may be taken over for this client: only for one that has the right to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adopt {
     Yes,
@@ -88,14 +89,28 @@ impl Store {
         Ok(true)
     }
 
-    /// Lists the repositories that have a blob.
+    /// Finds a repository that has a blob and that the caller may take it from.
     ///
     /// # Errors
     /// Fails where the disk does.
-    pub fn holders(&self, digest: &Digest) -> Result<Vec<Name>> {
-        let mut names = self.all_repositories()?;
-        names.retain(|name| self.link(name, Kind::Blobs, digest).exists());
-        Ok(names)
+    pub fn holder(
+        &self,
+        digest: &Digest,
+        may_take: impl Fn(&Name) -> bool,
+    ) -> Result<Option<Name>> {
+        // Most that are asked for are not here, and that costs no walk.
+        if self.content.size(digest)?.is_none() {
+            return Ok(None);
+        }
+        let mut found = None;
+        self.walk(|name| {
+            if self.link(&name, Kind::Blobs, digest).exists() && may_take(&name) {
+                found = Some(name);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
     }
 
     /// Gives a repository a blob whose content is there and pinned.

@@ -3,6 +3,7 @@
 use super::{Store, list};
 use crate::error::Result;
 use crate::name::{Name, is_component};
+use std::ops::ControlFlow;
 
 impl Store {
     /// Lists the repositories that have a manifest, in the order of their names' bytes.
@@ -23,6 +24,16 @@ impl Store {
     /// Lists all repositories, those without a manifest too.
     pub(super) fn all_repositories(&self) -> Result<Vec<Name>> {
         let mut found = Vec::new();
+        self.walk(|name| {
+            found.push(name);
+            ControlFlow::Continue(())
+        })?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Visits the repositories in no order until the visitor has enough.
+    pub(super) fn walk(&self, mut visit: impl FnMut(Name) -> ControlFlow<()>) -> Result<()> {
         let mut pending = vec![String::new()];
         while let Some(above) = pending.pop() {
             let mut is_repository = false;
@@ -36,11 +47,13 @@ impl Store {
                     is_repository = true;
                 }
             }
-            if is_repository {
-                found.extend(Name::parse(&above));
+            if is_repository
+                && let Ok(name) = Name::parse(&above)
+                && visit(name).is_break()
+            {
+                break;
             }
         }
-        found.sort_unstable();
-        Ok(found)
+        Ok(())
     }
 }

@@ -70,14 +70,25 @@ impl Store {
         let evicted = self.over_size(&names, policy)?;
         let mut linked = HashSet::new();
         for name in &names {
-            self.collect_repository(name, policy, &evicted, &mut linked, &mut collected)?;
+            let done = self.collect_repository(name, policy, &evicted, &mut linked, &mut collected);
+            if let Err(error) = done {
+                tracing::error!(
+                    name = name.as_str(),
+                    error = crate::server::causes(&error),
+                    "collect a repository; all it has is kept"
+                );
+                self.keep_all(name, &mut linked)?;
+            }
         }
         self.references
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|digest, _| linked.contains(digest));
+        let crowded: HashSet<&Digest> = evicted.iter().map(|(_, digest)| digest).collect();
         for stored in self.content.list()? {
-            let is_young = !is_older(stored.modified, policy.grace);
+            // What made way for other content of a cache does so at once; pins still hold it.
+            let is_young =
+                !crowded.contains(&stored.digest) && !is_older(stored.modified, policy.grace);
             if linked.contains(&stored.digest) || is_young {
                 continue;
             }
@@ -104,6 +115,15 @@ impl Store {
         Ok(true)
     }
 
+    /// Notes all that a repository links as needed.
+    fn keep_all(&self, name: &Name, linked: &mut HashSet<Digest>) -> Result<()> {
+        for kind in [Kind::Blobs, Kind::Manifests] {
+            let files = list(&self.directory(name, kind))?;
+            linked.extend(files.iter().filter_map(|file| digest_of_file(file)));
+        }
+        Ok(())
+    }
+
     fn collect_repository(
         &self,
         name: &Name,
@@ -125,7 +145,12 @@ impl Store {
         }
         let mut needed = HashSet::new();
         for digest in &manifests {
-            needed.extend(self.references(digest)?.iter().cloned());
+            match self.references(digest)? {
+                Some(references) => needed.extend(references.iter().cloned()),
+                None => {
+                    tracing::warn!(name = name.as_str(), %digest, "the content of a manifest is lost")
+                }
+            }
         }
         for file in list(&self.directory(name, Kind::Blobs))? {
             let Some(digest) = digest_of_file(&file) else {
@@ -178,7 +203,9 @@ impl Store {
                 kept.extend(self.tag(name, &tag)?);
             }
             for digest in manifests {
-                kept.extend(self.references(digest)?.iter().cloned());
+                if let Some(references) = self.references(digest)? {
+                    kept.extend(references.iter().cloned());
+                }
             }
             for subject in manifests {
                 for referrer in list(&self.link(name, Kind::Referrers, subject))? {

@@ -28,6 +28,7 @@ pub struct PutManifest {
     pub bytes: Vec<u8>,
     /// Whether blobs must be there. Those of a cache come when they are asked for.
     pub is_checked: bool,
+    pub adopt: Adopt,
 }
 
 /// Is what was written.
@@ -65,7 +66,7 @@ impl Store {
         if put.is_checked {
             let mut missing: Vec<&Digest> = Vec::new();
             for part in parsed.blobs.iter().filter(|part| part.is_needed) {
-                if self.linked_size(name, &part.digest, Adopt::Yes)?.is_none() {
+                if self.linked_size(name, &part.digest, put.adopt)?.is_none() {
                     missing.push(&part.digest);
                 }
             }
@@ -244,24 +245,27 @@ impl Store {
             .collect())
     }
 
-    /// Gives what a manifest refers to, blobs and manifests.
-    pub(super) fn references(&self, digest: &Digest) -> Result<Arc<[Digest]>> {
+    /// Gives what a manifest refers to, blobs and manifests; `None` where its content is lost.
+    pub(super) fn references(&self, digest: &Digest) -> Result<Option<Arc<[Digest]>>> {
         let cache = || {
             self.references
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
         };
         if let Some(known) = cache().get(digest) {
-            return Ok(Arc::clone(known));
+            return Ok(Some(Arc::clone(known)));
         }
-        let bytes = self.content.get(digest)?;
+        let bytes = match self.content.get(digest) {
+            Err(gantry_image::Error::NotFound(_)) => return Ok(None),
+            bytes => bytes?,
+        };
         let parsed = Parsed::read(None, &bytes).or_else(|_| {
             // One of an unknown kind, without its own type: whatever it names is kept.
             Parsed::read(Some("application/json"), &bytes)
         })?;
         let references: Arc<[Digest]> = parsed.references().cloned().collect();
         cache().insert(digest.clone(), Arc::clone(&references));
-        Ok(references)
+        Ok(Some(references))
     }
 
     /// Gives the descriptors of the manifests that refer to one, in the order of their digests.

@@ -137,6 +137,68 @@ fn a_mount_needs_the_right_to_read_its_source() {
 }
 
 #[test]
+fn the_engines_blobs_are_for_who_has_the_right_to_them() {
+    let (engine, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let content = gantry_image::content::Content::open(engine.path()).unwrap();
+    let digest = content.put(b"not alice's", &|| false).unwrap();
+    let mut options = with_users(root.path());
+    options.engine_root = Some(engine.path().to_owned());
+    std::fs::write(
+        root.path().join("access"),
+        "alice team/** pull,push\nroot root/** pull,push,adopt\n",
+    )
+    .unwrap();
+    let server = Server::start(options);
+    let tries = |user: &str, name: &str, from: &str| {
+        let who = basic(user, "secret");
+        let head = with(
+            &server,
+            &who,
+            "HEAD",
+            &format!("/v2/{name}/blobs/{digest}"),
+            b"",
+        );
+        let path = format!("/v2/{name}/blobs/uploads/?mount={digest}{from}");
+        let mounted = with(&server, &who, "POST", &path, b"");
+        let manifest = super::client::manifest(digest.as_str(), 11, digest.as_str(), 11);
+        let path = format!("/v2/{name}/manifests/t");
+        let put = with(&server, &who, "PUT", &path, manifest.as_bytes());
+        [head.status, mounted.status, put.status]
+    };
+    assert_eq!(tries("alice", "team/a", ""), [404, 202, 400]);
+    assert_eq!(tries("alice", "team/a", "&from=team/b"), [404, 202, 400]);
+    // Not from elsewhere after a refused source, whatever else he may.
+    let path = format!("/v2/root/a/blobs/uploads/?mount={digest}&from=private");
+    let root_user = basic("root", "secret");
+    assert_eq!(with(&server, &root_user, "POST", &path, b"").status, 202);
+    assert_eq!(tries("root", "root/b", ""), [200, 201, 201]);
+}
+
+#[test]
+fn a_crowd_of_guesses_is_told_to_wait_and_keeps_nobody_out_who_was_in() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(with_users(root.path()));
+    let alice = basic("alice", "secret");
+    assert_eq!(with(&server, &alice, "GET", "/v2/", b"").status, 200);
+    let answers: Vec<u16> = std::thread::scope(|scope| {
+        let guesses: Vec<_> = (0..100)
+            .map(|number| {
+                let (server, guess) = (&server, basic("alice", &number.to_string()));
+                scope.spawn(move || with(server, &guess, "GET", "/v2/", b"").status)
+            })
+            .collect();
+        assert_eq!(with(&server, &alice, "GET", "/v2/", b"").status, 200);
+        guesses
+            .into_iter()
+            .map(|guess| guess.join().unwrap())
+            .collect()
+    });
+    let count = |status| answers.iter().filter(|answer| **answer == status).count();
+    assert!(count(429) > 0 && count(401) >= 34, "{answers:?}");
+    assert_eq!(count(429) + count(401), answers.len(), "{answers:?}");
+}
+
+#[test]
 fn changed_files_are_read_again_and_broken_ones_are_not_taken() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::start(with_users(root.path()));
@@ -332,6 +394,22 @@ fn tokens_of_an_outside_service_are_taken_by_its_key() {
     ] {
         assert_eq!(with(&server, &bad, "POST", upload, b"").status, 401);
     }
+    // Whoever may list the repositories is not whoever may do everything.
+    let may = |kind: &str, name: &str, action: &str| {
+        let grant = format!(r#"{{"type":"{kind}","name":"{name}","actions":["{action}"]}}"#);
+        let token = token("auth.test", "reg", &grant);
+        ["/v2/_catalog", "/metrics"].map(|path| with(&server, &token, "GET", path, b"").status)
+    };
+    assert_eq!(may("registry", "catalog", "*"), [200, 401]);
+    assert_eq!(may("repository", "gantry", "admin"), [401, 401]);
+    assert_eq!(may("registry", "gantry", "admin"), [401, 200]);
+    assert!(
+        server
+            .get("/metrics")
+            .header("www-authenticate")
+            .unwrap()
+            .ends_with("scope=\"registry:gantry:admin\"")
+    );
     // It signs none itself.
     assert_eq!(server.get("/token").status, 405);
 }

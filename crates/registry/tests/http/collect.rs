@@ -93,6 +93,30 @@ fn manifests_without_a_tag_go_unless_something_refers_to_them() {
 }
 
 #[test]
+fn a_manifest_that_is_lost_or_broken_stops_no_collection() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = options(root.path());
+    options.policy.grace = Duration::ZERO;
+    let server = Server::start(options);
+    let content = |digest: &str| root.path().join("content/sha256").join(&digest[7..]);
+    let lost = server.push_image("a", "t", b"lost");
+    let broken = server.push_image("b", "t", b"broken");
+    let good = server.push_image("c", "t", b"good");
+    std::fs::remove_file(content(&lost)).unwrap();
+    std::fs::write(content(&broken), "x").unwrap();
+    for name in ["a", "c"] {
+        server.push_blob(name, b"orphan");
+    }
+    collect(&server);
+    assert!(!content(&sha256(b"orphan")).exists());
+    assert!(!content(&sha256(b"lost")).exists(), "no manifest has it");
+    // What a broken manifest refers to is not known, so all of its repository stays.
+    assert!(content(&sha256(b"broken")).exists());
+    assert_eq!(server.get(&format!("/v2/c/manifests/{good}")).status, 200);
+    assert!(content(&sha256(b"good")).exists());
+}
+
+#[test]
 fn uploads_that_rest_expire() {
     let root = tempfile::tempdir().unwrap();
     let mut options = options(root.path());

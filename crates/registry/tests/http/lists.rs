@@ -4,6 +4,19 @@ use super::client::{INDEX, MANIFEST, Server, options, sha256};
 use serde_json::json;
 
 #[test]
+fn methods_that_clients_make_up_are_counted_as_one() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(options(root.path()));
+    for number in 0..20 {
+        server.send(&format!("MADEUP{number}"), "/v2/", &[], b"");
+    }
+    let text = String::from_utf8(server.get("/metrics").body).unwrap();
+    assert!(!text.contains("MADEUP"), "{text}");
+    let line = "requests_total{route=\"base\",method=\"other\",status=\"405\"} 20\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn tags_come_in_pages_that_link_to_the_next() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::start(options(root.path()));

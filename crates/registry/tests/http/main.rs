@@ -1,6 +1,7 @@
 //! The registry over HTTP, on a loopback port: every endpoint, and every way in which it refuses.
 
 mod access;
+mod bounds;
 mod cache;
 mod client;
 mod collect;

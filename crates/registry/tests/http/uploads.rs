@@ -387,6 +387,53 @@ fn limits_are_kept() {
 }
 
 #[test]
+fn a_mount_of_what_is_not_here_looks_at_no_repository() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(options(root.path()));
+    let digest = server.push_blob("a", b"here");
+    // Cannot be listed: who walks all repositories fails.
+    std::fs::write(root.path().join("repositories/stray"), "").unwrap();
+    let mount = |digest: &str| {
+        let path = format!("/v2/b/blobs/uploads/?mount={digest}");
+        server.send("POST", &path, &[], b"").status
+    };
+    assert_eq!(mount(&sha256(b"elsewhere")), 202);
+    std::fs::remove_file(root.path().join("repositories/stray")).unwrap();
+    assert_eq!(mount(&digest), 201);
+}
+
+#[test]
+fn a_client_that_drips_loses_its_place() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = options(root.path());
+    options.limits.uploads_at_once = 1;
+    let server = Server::start(options);
+    let upload = location(&server, "a", "");
+    let mut stream = server.connect();
+    let head = super::client::head("PATCH", &upload, &[], Some(1_000_000));
+    stream.write_all(head.as_bytes()).unwrap();
+    let began = std::time::Instant::now();
+    let digest = sha256(b"x");
+    let path = format!("/v2/a/blobs/uploads/?digest={digest}");
+    let mut was_refused = false;
+    // Never silent for as long as it might be.
+    loop {
+        let _ = stream.write_all(b"x");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        match server.send("POST", &path, &[], b"x").status {
+            201 if was_refused => break,
+            201 => {}
+            429 => was_refused = true,
+            status => panic!("{status}"),
+        }
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(15),
+            "it drips on"
+        );
+    }
+}
+
+#[test]
 fn blobs_of_the_engine_beside_are_linked_for_who_may_push() {
     let (engine, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let content = gantry_image::content::Content::open(engine.path()).unwrap();

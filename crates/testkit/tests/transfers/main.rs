@@ -40,8 +40,8 @@ fn kills_during_transfers_lose_nothing() {
     engine.start_daemon(&[]);
     let _registry = DockerRegistry::start(&engine, PORT, false);
     let archives = archives();
-    for image in 0..IMAGES {
-        assert_eq!(load(&engine, &archives[image]), Answer::Done);
+    for (image, archive) in archives.iter().enumerate() {
+        assert_eq!(load(&engine, archive), Answer::Done);
         assert_eq!(push(&engine, image, "1"), Answer::Done);
     }
     let mut present = [true; IMAGES];

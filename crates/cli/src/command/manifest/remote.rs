@@ -241,10 +241,6 @@ async fn configured(
             config.size
         )));
     }
-    let mut reader = repository.blob(&config, 0).await.map_err(failure)?;
-    let mut bytes = Vec::new();
-    while let Some(piece) = reader.next().await.map_err(failure)? {
-        bytes.extend_from_slice(&piece);
-    }
+    let bytes = repository.whole_blob(&config).await.map_err(failure)?;
     parse(reference, &bytes).map(Some)
 }
