@@ -271,7 +271,7 @@ fn images_that_nobody_uses_go_by_the_policy() {
         s.d("image gc --policy")
             .ok()
             .stdout
-            .contains("unused-for       3 days\n")
+            .contains("unused-for       3d\n")
     });
 }
 
