@@ -272,12 +272,10 @@ impl Images {
         blob.kept = false;
         let change = crate::index::Change {
             blobs: vec![blob],
+            dropped: vec![digest.clone()],
             ..Default::default()
         };
-        self.write(&change, &mut mirror)?;
-        if !mirror.knows_content(digest) {
-            self.0.content.remove(digest)?;
-        }
+        self.carry_out(&mut mirror, change, Vec::new())?;
         Ok(true)
     }
 }

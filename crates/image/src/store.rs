@@ -307,13 +307,26 @@ impl Images {
         if change.is_empty() {
             return Ok(());
         }
-        // In this order a crash at any point is finished by the next open.
+        self.carry_out(mirror, change, numbers)
+    }
+
+    /// Writes a change, then removes the content and the snapshots that it lets go of. In this order a crash at any point
+    /// is finished by the next open.
+    pub(crate) fn carry_out(
+        &self,
+        mirror: &mut Mirror,
+        change: Change,
+        numbers: Vec<u64>,
+    ) -> Result<()> {
         self.write(&change, mirror)?;
         for id in &change.removed_images {
             self.forget(id);
         }
         for digest in &change.dropped {
-            self.0.content.remove(digest)?;
+            // One file may be content for several reasons.
+            if !mirror.knows_content(digest) {
+                self.0.content.remove(digest)?;
+            }
         }
         for number in &numbers {
             self.0.snapshots.remove(*number)?;
