@@ -286,17 +286,19 @@ async fn open_partial(images: &Images, descriptor: &Descriptor) -> Result<Option
     let started = Instant::now();
     loop {
         let (images, name) = (images.clone(), partial_name(&descriptor.digest));
-        match blocking(move || images.0.content.partial(&name)).await {
+        let size = descriptor.size;
+        let opened = blocking(move || {
+            let mut partial = images.0.content.partial(&name)?;
+            if partial.bytes() > size {
+                partial.truncate(0)?;
+            }
+            Ok(partial)
+        });
+        match opened.await {
             Err(Error::Conflict(_)) if started.elapsed() < PARTIAL_WAIT => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            Ok(mut partial) => {
-                if partial.bytes() > descriptor.size {
-                    partial.truncate(0)?;
-                }
-                return Ok(Some(partial));
-            }
-            Err(error) => return Err(error),
+            other => return other.map(Some),
         }
     }
 }

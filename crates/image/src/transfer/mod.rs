@@ -19,6 +19,7 @@ use flights::Flights;
 use gantry_api::platform::Platform;
 use gantry_api::reference::Reference;
 use gantry_distribution::{Config, Credentials, Registries, SignaturePolicy};
+use lines::Lines;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -87,7 +88,8 @@ pub type Events = mpsc::Receiver<Result<TransferEvent>>;
 #[derive(Clone)]
 pub struct Transfers(pub(crate) Arc<Shared>);
 
-pub use pull::Done;
+/// Is called once with what a transfer was asked for, when it has succeeded.
+pub type Done = Box<dyn FnOnce(&Reference) + Send>;
 
 pub(crate) struct Shared {
     pub images: Images,
@@ -187,6 +189,31 @@ impl Transfers {
             ..setup
         })
     }
+}
+
+/// Runs a transfer in a task of its own, which ends early where nobody reads its lines any more.
+fn spawn(
+    lines: Lines,
+    run: impl Future<Output = Result<()>> + Send + 'static,
+    reference: Reference,
+    done: Done,
+) {
+    tokio::spawn(async move {
+        let whole = async {
+            run.await?;
+            let told = layer::blocking(move || {
+                done(&reference);
+                Ok(())
+            });
+            told.await
+        };
+        tokio::select! {
+            result = whole => if let Err(error) = result {
+                lines.fail(error).await;
+            },
+            () = lines.closed() => {}
+        }
+    });
 }
 
 impl Shared {

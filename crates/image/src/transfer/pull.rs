@@ -6,7 +6,7 @@ use super::layer::{Wanted, blocking};
 use super::lines::Lines;
 use super::resolve::{self, Resolved};
 use super::whole::Kept;
-use super::{Events, LINES_MAX, PullOptions, Setup, Transfers};
+use super::{Done, Events, LINES_MAX, PullOptions, Setup, Transfers};
 use crate::error::{Error, Result};
 use crate::load::image_record;
 use crate::record::BlobRecord;
@@ -20,9 +20,6 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
-
-/// Is called once with what a transfer was asked for, when it has succeeded.
-pub type Done = Box<dyn FnOnce(&Reference) + Send>;
 
 /// Is the work on one tag.
 struct Pull {
@@ -70,24 +67,13 @@ impl Transfers {
         };
         let (first, rest) = (first.clone(), rest.to_vec());
         let top = pull.top(&first).await?;
-        tokio::spawn(async move {
-            let lines = pull.lines.clone();
-            let run = async {
-                pull.run(first, rest, top).await?;
-                let reference = pull.options.reference.clone();
-                let told = blocking(move || {
-                    done(&reference);
-                    Ok(())
-                });
-                told.await
-            };
-            tokio::select! {
-                result = run => if let Err(error) = result {
-                    lines.fail(error).await;
-                },
-                () = lines.closed() => {}
-            }
-        });
+        let (lines, reference) = (pull.lines.clone(), pull.options.reference.clone());
+        super::spawn(
+            lines,
+            async move { pull.run(first, rest, top).await },
+            reference,
+            done,
+        );
         Ok(receiver)
     }
 }

@@ -3,8 +3,8 @@
 //! An image that came with a manifest goes with it, byte for byte, as long as each of its blobs can be had: see
 //! [`super::upload`]. Else a manifest is made, as Docker makes it: schema 2 for gzip, OCI for what that does not know.
 
+use super::Done;
 use super::lines::Lines;
-use super::pull::Done;
 use super::upload::{Blob, Form, Sent, Uploads, Way};
 use super::{Events, LINES_MAX, PushOptions, Setup, Transfers};
 use crate::encode::Compression;
@@ -65,23 +65,8 @@ impl Transfers {
             options,
         };
         push.check_platform().await?;
-        tokio::spawn(async move {
-            let lines = push.lines.clone();
-            let run = async {
-                push.run().await?;
-                let told = blocking(move || {
-                    done(&reference);
-                    Ok(())
-                });
-                told.await
-            };
-            tokio::select! {
-                result = run => if let Err(error) = result {
-                    lines.fail(error).await;
-                },
-                () = lines.closed() => {}
-            }
-        });
+        let lines = push.lines.clone();
+        super::spawn(lines, async move { push.run().await }, reference, done);
         Ok(receiver)
     }
 }
@@ -121,7 +106,8 @@ impl Push {
         if references.is_empty() {
             let reference = &self.options.reference;
             let of_repository = reference.clone().name_only();
-            let is_known = !self.transfers.0.images.tags_of(&of_repository).is_empty();
+            let images = self.transfers.0.images.clone();
+            let is_known = blocking(move || Ok(!images.tags_of(&of_repository).is_empty())).await?;
             return Err(Error::NotFound(match is_known {
                 true => format!("tag does not exist: {reference}"),
                 false => format!(
