@@ -5,7 +5,7 @@ SHELL := /bin/bash
 TARGET := target/x86_64-unknown-linux-gnu
 IMAGES := target/test-images
 
-.PHONY: help build release demo test test-unprivileged scenarios vm crash conformance oracle oracle-down bench images packages lint install clean
+.PHONY: help tools build release demo test test-unprivileged scenarios vm crash conformance oracle oracle-down bench images packages lint install clean
 
 help:
 	@echo 'make demo               see it work: installs what it needs, builds, runs containers, cleans up'
@@ -20,15 +20,18 @@ help:
 	@echo 'make bench              Gantry beside Docker and podman   (B="..." chooses)'
 	@echo 'make install            /usr/local/bin/gantry, and docker if that is free'
 
-build:
+build: tools
 	cargo build --workspace --bins
 
-release:
+release: tools
 	cargo build --release --package gantry
 	@ls -l $(TARGET)/release/gantry
 
 demo:
 	demo/run
+
+tools:
+	tests/packages build
 
 packages:
 	tests/packages test

@@ -275,7 +275,7 @@ impl Uploads {
         Ok(Sent {
             descriptor: Descriptor::new(compression.layer_type(), digest, size),
             way: Way::Made,
-            made_by: Some(compression.encoder().to_owned()),
+            made_by: Some(compression.encoder().into_owned()),
         })
     }
 
