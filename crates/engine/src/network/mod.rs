@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gantry_network::{BridgeInfo, Endpoint, PublishedPort, Stack, StackConfig};
+use gantry_network::{Endpoint, NetworkInfo, PublishedPort, Stack, StackConfig};
 
 use crate::container::Record;
 use crate::{Engine, EngineConfig, Error, Filters, Result};
@@ -47,9 +47,15 @@ pub(crate) fn open(
         firewall: config.firewall,
         ip_forward: config.ip_forward,
         ip_forward_no_drop: config.ip_forward_no_drop,
+        allow_direct_routing: false,
+        obey_host_firewall: false,
         watch: true,
         reserver: netd,
         warn: Arc::new(|text| tracing::warn!("{text}")),
+        // The stack tells the operator of each repair itself.
+        on_repair: Arc::new(|_| {}),
+        // Without a container's namespace its interface is not made again.
+        netns_of: Arc::new(|_| None),
     };
     Stack::open(stack, &[], live).map_err(|error| {
         let mut text = error.to_string();
@@ -80,7 +86,7 @@ pub struct Network {
     /// `bridge`, `host` or `null`.
     pub driver: &'static str,
     pub created_ns: i64,
-    pub bridge: Option<BridgeInfo>,
+    pub bridge: Option<NetworkInfo>,
     /// Containers on it that run.
     pub containers: Vec<Member>,
     pub labels: BTreeMap<String, String>,

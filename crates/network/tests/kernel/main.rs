@@ -1,0 +1,12 @@
+//! Bridges, addresses, published ports and the firewall against the real kernel.
+//!
+//! Each test moves its own thread into a new network namespace, which plays the host, so the machine's own network is
+//! never touched. Needs root.
+
+mod bridges;
+mod foreign;
+mod golden;
+mod measure;
+mod published;
+mod repair;
+mod world;
