@@ -17,6 +17,7 @@ use gantry_sys::netlink::{Batch, Family, Socket, route};
 
 pub const A: u16 = 1;
 pub const PTR: u16 = 12;
+pub const MX: u16 = 15;
 pub const TXT: u16 = 16;
 pub const AAAA: u16 = 28;
 pub const NOERROR: u16 = 0;

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use fixture::{
-    A, AAAA, Answer, Container, Host, NOERROR, OPT, PTR, SERVFAIL, endpoint, query, receive,
+    A, AAAA, Answer, Container, Host, MX, NOERROR, OPT, PTR, SERVFAIL, endpoint, query, receive,
     resolver, send, servers,
 };
 use gantry_netd::protocol::Resolver;
@@ -52,6 +52,94 @@ fn names_are_answered_over_both_transports() {
     moved.networks[0].id = "n2".to_owned();
     host.client.resolver(&moved, None).unwrap();
     container.ask("new", A).is(SERVFAIL, &[]);
+}
+
+/// What Docker 28.5 answered, recorded by the byte.
+#[test]
+fn answers_are_dockers() {
+    let host = Host::new();
+    host.client
+        .put_names(endpoint("e1", &["dn1"], &["10.233.77.2"]))
+        .unwrap();
+    let mut resolver = resolver("c1", servers(&[]));
+    resolver.networks[0].name = "dnetd".to_owned();
+    let container = Container::new(&host, &resolver);
+    let reverse = "2.77.233.10.in-addr.arpa";
+    let flagged = |flags: [u8; 2]| {
+        let mut bytes = query(0x1234, "dn1", A, &[]);
+        bytes[2..4].copy_from_slice(&flags);
+        bytes
+    };
+    let asked_and_answered: &[(Vec<u8>, &str)] = &[
+        (
+            query(0x1234, "DN1", A, &[]),
+            "12348180000100010000000003444e31000001000103444e3100000100010000025800040ae94d02",
+        ),
+        (
+            query(0x1234, "dn1.dnetd", A, &[]),
+            "12348180000100010000000003646e3105646e657464000001000103646e3105646e65746400000100010000025800040ae94d02",
+        ),
+        (
+            query(0x1234, "dn1", AAAA, &[]),
+            "12348180000100000000000003646e3100001c0001",
+        ),
+        (
+            query(0x1234, "dn1", MX, &[]),
+            "12348180000100000000000003646e3100000f0001",
+        ),
+        (
+            query(0x1234, reverse, PTR, &[]),
+            "12348180000100010000000001320237370332333302313007696e2d61646472046172706100000c0001\
+             01320237370332333302313007696e2d61646472046172706100000c000100000258000b03646e3105646e65746400",
+        ),
+        (
+            flagged([0x01, 0x10]),
+            "12348190000100010000000003646e31000001000103646e3100000100010000025800040ae94d02",
+        ),
+        (
+            flagged([0, 0]),
+            "12348080000100010000000003646e31000001000103646e3100000100010000025800040ae94d02",
+        ),
+        (
+            flagged([0x01, 0x20]),
+            "12348180000100010000000003646e31000001000103646e3100000100010000025800040ae94d02",
+        ),
+        (flagged([0x10, 0]), "123490040000000000000000"),
+        (
+            query(0x1234, "dn1", A, &[])[..20].to_vec(),
+            "123481010000000000000000",
+        ),
+        (
+            vec![0, 7, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            "000781010000000000000000",
+        ),
+    ];
+    for (asked, answered) in asked_and_answered {
+        let (socket, mut stream) = (container.udp(), container.tcp());
+        let mut buffer = [0; 512];
+        socket.send(asked).unwrap();
+        let length = socket.recv(&mut buffer).unwrap();
+        assert_eq!(hex(&expanded(&buffer[..length])), *answered);
+        send(&mut stream, asked);
+        assert_eq!(hex(&expanded(&receive(&mut stream))), *answered);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes the name of the first record out, which Docker does not compress.
+fn expanded(message: &[u8]) -> Vec<u8> {
+    let name_end = message[12..]
+        .iter()
+        .position(|&byte| byte == 0)
+        .map_or(message.len(), |length| 13 + length);
+    let mut all = message.to_vec();
+    if all.get(name_end + 4) == Some(&0xc0) {
+        all.splice(name_end + 4..name_end + 6, message[12..name_end].to_vec());
+    }
+    all
 }
 
 #[test]
