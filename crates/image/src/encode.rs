@@ -108,7 +108,7 @@ fn sample(length: usize) -> Vec<u8> {
             .wrapping_add(7);
         let word = (state >> 40) % 5000;
         bytes.extend_from_slice(format!("word{word} ").as_bytes());
-        if word % 64 == 0 {
+        if word.is_multiple_of(64) {
             bytes.extend_from_slice(&state.to_le_bytes());
         }
     }
