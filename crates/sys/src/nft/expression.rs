@@ -116,6 +116,16 @@ pub enum Expression {
         length: u32,
         to: u32,
     },
+    /// Writes a register into the packet and mends the checksum of its transport header, that many bytes from its start.
+    PayloadSet {
+        base: Base,
+        offset: u32,
+        length: u32,
+        from: u32,
+        checksum_offset: u32,
+    },
+    /// Keeps the packet out of connection tracking.
+    NoTrack,
     /// The kind of the destination address (`fib daddr type`), an RTN_ number.
     FibDestinationType {
         to: u32,
@@ -163,7 +173,8 @@ impl Expression {
         let name = match self {
             Self::Meta { .. } => "meta",
             Self::Ct { .. } => "ct",
-            Self::Payload { .. } => "payload",
+            Self::Payload { .. } | Self::PayloadSet { .. } => "payload",
+            Self::NoTrack => "notrack",
             Self::FibDestinationType { .. } => "fib",
             Self::Cmp { .. } => "cmp",
             Self::And { .. } => "bitwise",
@@ -194,6 +205,21 @@ impl Expression {
                 batch.attribute_be32(2, *base as u32);
                 batch.attribute_be32(3, *offset);
                 batch.attribute_be32(4, *length);
+            }
+            Self::PayloadSet {
+                base,
+                offset,
+                length,
+                from,
+                checksum_offset,
+            } => {
+                const NFT_PAYLOAD_CSUM_INET: u32 = 1;
+                batch.attribute_be32(2, *base as u32);
+                batch.attribute_be32(3, *offset);
+                batch.attribute_be32(4, *length);
+                batch.attribute_be32(5, *from);
+                batch.attribute_be32(6, NFT_PAYLOAD_CSUM_INET);
+                batch.attribute_be32(7, *checksum_offset);
             }
             Self::FibDestinationType { to } => {
                 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
@@ -261,7 +287,7 @@ impl Expression {
                 batch.attribute_be32(1, *to);
                 data_value(batch, 2, value);
             }
-            Self::Masquerade => {}
+            Self::NoTrack | Self::Masquerade => {}
         }
         batch.end(data);
     }
