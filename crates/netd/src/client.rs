@@ -18,11 +18,13 @@ use gantry_api::port::{PortReserver, Reservation, ReserveError};
 use gantry_sys::unix;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::protocol::{self, Envelope, NAMES, Reply, Request, Status};
+use crate::protocol::{self, Envelope, NAMES, PORTS, Reply, Request, Status};
 
 mod names;
+mod ports;
 
 pub use names::Sockets;
+pub use ports::KeptPort;
 
 /// How long an answer may take before netd counts as unresponsive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,7 +86,11 @@ impl Client {
             options,
             state: Mutex::default(),
         };
-        if !client.features()?.iter().any(|feature| feature == NAMES) {
+        let features = client.features()?;
+        if ![NAMES, PORTS]
+            .iter()
+            .all(|known| features.iter().any(|feature| feature == known))
+        {
             // One of an earlier version. Its successor reads its files and takes the same ports.
             client.kill()?;
             client.features()?;

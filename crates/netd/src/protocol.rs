@@ -5,7 +5,7 @@
 //! SCM_RIGHTS on the first byte of a request's frame, whose envelope says how many are its own.
 
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use gantry_api::port::{Protocol, Reservation};
@@ -16,7 +16,17 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 1;
 
 /// What this netd can do beyond the verbs of version 1.
-pub const FEATURES: &[&str] = &["reserve", "forward-tcp", "forward-udp", "guard", NAMES];
+pub const FEATURES: &[&str] = &[
+    "reserve",
+    "forward-tcp",
+    "forward-udp",
+    "guard",
+    PORTS,
+    NAMES,
+];
+
+/// The feature of taking sockets over, which a netd of an earlier version has not.
+pub const PORTS: &str = "adopt-ports";
 
 /// The feature of answering names, which a netd of an earlier version has not.
 pub const NAMES: &str = "names";
@@ -56,6 +66,17 @@ pub enum Request {
         owner: String,
     },
     Owners,
+    /// Names the sockets that keep the ports of an owner, or of all.
+    Ports {
+        #[serde(default)]
+        owner: Option<String>,
+    },
+    /// Hands over sockets that keep an owner's ports, one descriptor each: the daemon holds them over netd's death, so that
+    /// who connects meanwhile waits in their queues.
+    AdoptPorts {
+        owner: String,
+        sockets: Vec<PortSocket>,
+    },
     /// Takes `route_localnet` off the interfaces when the nftables table is gone. Replaces the guard before.
     Guard {
         table: String,
@@ -91,6 +112,18 @@ pub enum Request {
     Status,
     /// Gives everything back and ends: the engine is being uninstalled or was a test.
     Shutdown,
+}
+
+/// A socket that keeps a host port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSocket {
+    pub owner: String,
+    pub protocol: Protocol,
+    /// Where to what comes is carried.
+    pub target: SocketAddr,
+    /// Its number in netd; of no meaning when it is handed over.
+    #[serde(default)]
+    pub fd: i32,
 }
 
 /// The names of a container on one network.
@@ -152,6 +185,10 @@ pub enum Reply {
     Ok,
     Owners {
         owners: Vec<String>,
+    },
+    Ports {
+        pid: u32,
+        sockets: Vec<PortSocket>,
     },
     Resolvers {
         containers: Vec<String>,

@@ -67,6 +67,8 @@ enum Thing {
 struct Holding {
     reservations: Vec<Reservation>,
     sockets: Vec<Key>,
+    /// What a restarted netd could not reserve: a daemon may hold its sockets and hand them over, or somebody took it.
+    lacking: Vec<Reservation>,
 }
 
 /// The whole of netd.
@@ -126,10 +128,7 @@ impl Server {
             server.slab.put(key, Thing::HostFiles);
         }
         for (owner, reservations) in state::load(&server.directory)? {
-            for reservation in reservations {
-                // What somebody else has taken meanwhile stays lost; the firewall still leads it to the container.
-                let _ = server.reserve(&owner, &[reservation]);
-            }
+            server.reserve_again(&owner, reservations);
         }
         if !server.guard.interfaces.is_empty() {
             server.watch_ruleset()?;
@@ -286,7 +285,13 @@ impl Server {
                     port.clients.remove(&flow.client);
                 }
             }
-            Some(Thing::NameUdp(fd, _) | Thing::NameTcp(fd, _) | Thing::Shim(fd, _)) => {
+            Some(
+                Thing::Tcp { fd, .. }
+                | Thing::Udp(udp::Port { fd, .. })
+                | Thing::NameUdp(fd, _)
+                | Thing::NameTcp(fd, _)
+                | Thing::Shim(fd, _),
+            ) => {
                 // Closing alone does not end the watch: others hold the same socket.
                 let _ = self.epoll.delete(fd.as_fd());
             }

@@ -400,6 +400,64 @@ fn a_killed_netd_comes_back_with_what_it_held() {
 }
 
 #[test]
+fn who_connects_while_netd_is_dead_waits_in_sockets_that_are_held_beside_it() {
+    let host = Host::new();
+    let ports = [both(Protocol::Tcp, 8080, 80), both(Protocol::Udp, 5353, 53)].concat();
+    host.client.reserve("web", &ports).unwrap();
+    let listener = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    let datagrams = host.enter(|| UdpSocket::bind("0.0.0.0:53").unwrap());
+    let server = thread::spawn(move || {
+        for mut stream in listener.incoming().flatten().take(3) {
+            stream.write_all(b"here").unwrap();
+        }
+    });
+    let echo = thread::spawn(move || {
+        for _ in 0..3 {
+            let mut buffer = [0; 16];
+            let (length, sender) = datagrams.recv_from(&mut buffer).unwrap();
+            datagrams.send_to(&buffer[..length], sender).unwrap();
+        }
+    });
+    for _ in 0..3 {
+        let kept = host.client.ports(None).unwrap();
+        assert_eq!(kept.len(), 2);
+        let pidfd = host.client.pidfd().unwrap();
+        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+        // Nobody listens, and nobody is refused.
+        let mut stream = TcpStream::connect("[::1]:8080").unwrap();
+        let asker = UdpSocket::bind("[::1]:0").unwrap();
+        asker.send_to(b"question", "[::1]:5353").unwrap();
+        let client = &host.client;
+        assert_eq!(client.owners().unwrap(), ["web"]);
+        assert_eq!(client.ports(None).unwrap().len(), 0);
+        client.adopt_ports("web", &kept).unwrap();
+        // What is there already is not taken twice, and a stranger gets nothing.
+        client.adopt_ports("web", &kept).unwrap();
+        client.adopt_ports("stranger", &kept).unwrap();
+        assert_eq!(client.status().unwrap().sockets, 2);
+        drop(kept);
+        for socket in [&stream as &dyn AsFd, &asker] {
+            let limit = Some(Duration::from_secs(10));
+            let kind = rustix::net::sockopt::Timeout::Recv;
+            rustix::net::sockopt::set_socket_timeout(socket.as_fd(), kind, limit).unwrap();
+        }
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "here");
+        let mut answer = [0; 16];
+        let (length, _) = asker.recv_from(&mut answer).unwrap();
+        assert_eq!(&answer[..length], b"question");
+    }
+    server.join().unwrap();
+    echo.join().unwrap();
+    // Given back is given back, also where the sockets were handed over.
+    host.client.release("web").unwrap();
+    assert!(can_bind("::", 8080, net::Transport::Tcp));
+    assert!(can_bind("::", 5353, net::Transport::Udp));
+}
+
+#[test]
 fn an_unknown_verb_is_answered_and_the_connection_goes_on() {
     let host = Host::new();
     let mut stream = UnixStream::connect(socket_path(host.exec_root.path())).unwrap();
@@ -504,6 +562,17 @@ fn ten_thousand_ports_fit() {
         private_kib(pid)
     );
     assert!(!can_bind("::", 29_999, net::Transport::Tcp));
+    // A restarted one needs no more of them, whether they are held beside it or not.
+    for is_held in [false, true] {
+        let kept = is_held.then(|| host.client.ports(None).unwrap());
+        let pidfd = host.client.pidfd().unwrap();
+        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+        if let Some(kept) = &kept {
+            host.client.adopt_ports("many", kept).unwrap();
+        }
+        assert_eq!(host.client.status().unwrap().sockets, 10_000);
+    }
     let start = Instant::now();
     host.client.release("many").unwrap();
     println!("released in {:?}", start.elapsed());

@@ -1,12 +1,13 @@
 //! netd, the process that holds host ports and answers names: started when it is first needed, and again after its death.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gantry_api::port::{PortReserver, Reservation, ReserveError};
-use gantry_netd::client::{self, Client, Sockets, SpawnOptions};
+use gantry_netd::client::{self, Client, KeptPort, Sockets, SpawnOptions};
 use gantry_shim::protocol::{Reply as ShimReply, Request as ShimRequest};
 use gantry_sys::unix;
 use tokio::sync::{Notify, oneshot};
@@ -19,8 +20,20 @@ pub(crate) struct Netd {
     client: std::sync::Mutex<Option<Arc<Client>>>,
     /// Told when netd is first needed.
     opened: Notify,
+    /// Locked while sockets are fetched, so that a port that is given back is held by nobody.
+    kept: std::sync::Mutex<Kept>,
+    /// Told when a port was reserved.
+    reserved: Notify,
     /// It was ended for good. Held while it is looked after, so that nobody starts it again in between.
     ended: std::sync::Mutex<bool>,
+}
+
+/// Sockets of host ports that are held beside netd: who connects while netd is dead waits in their queues.
+#[derive(Default)]
+struct Kept {
+    by_owner: HashMap<String, Vec<KeptPort>>,
+    /// Owners whose sockets are not fetched yet.
+    waiting: Vec<String>,
 }
 
 impl Netd {
@@ -30,6 +43,8 @@ impl Netd {
             options,
             client: std::sync::Mutex::new(None),
             opened: Notify::new(),
+            kept: std::sync::Mutex::default(),
+            reserved: Notify::new(),
             ended: std::sync::Mutex::new(false),
         })
     }
@@ -75,12 +90,50 @@ impl Netd {
     }
 }
 
+impl Netd {
+    /// Gives a netd that was just started, or found, the sockets that it lacks, and fetches those that are not held here.
+    fn share_ports(&self) -> std::io::Result<()> {
+        let client = self.client().map_err(std::io::Error::other)?;
+        let mut kept = self.kept.lock().expect("no holder panics");
+        for (owner, ports) in &kept.by_owner {
+            client.adopt_ports(owner, ports)?;
+        }
+        kept.waiting.clear();
+        kept.by_owner.clear();
+        for port in client.ports(None)? {
+            let owner = port.owner().to_owned();
+            kept.by_owner.entry(owner).or_default().push(port);
+        }
+        Ok(())
+    }
+
+    /// Fetches the sockets of ports that were reserved since the last time. Nobody waits for it.
+    fn keep_new_ports(&self) -> std::io::Result<()> {
+        let client = self.client().map_err(std::io::Error::other)?;
+        let mut kept = self.kept.lock().expect("no holder panics");
+        while let Some(owner) = kept.waiting.pop() {
+            let ports = client.ports(Some(&owner))?;
+            kept.by_owner.insert(owner, ports);
+        }
+        Ok(())
+    }
+}
+
 impl PortReserver for Netd {
     fn reserve(&self, owner: &str, reservations: &[Reservation]) -> Result<(), ReserveError> {
-        self.client()?.reserve(owner, reservations)
+        self.client()?.reserve(owner, reservations)?;
+        let mut kept = self.kept.lock().expect("no holder panics");
+        kept.waiting.push(owner.to_owned());
+        self.reserved.notify_one();
+        Ok(())
     }
 
     fn release(&self, owner: &str) -> Result<(), ReserveError> {
+        {
+            let mut kept = self.kept.lock().expect("no holder panics");
+            kept.by_owner.remove(owner);
+            kept.waiting.retain(|waiting| waiting != owner);
+        }
         self.client()?.release(owner)
     }
 
@@ -133,10 +186,31 @@ impl Engine {
                     Err(_) => return,
                 };
                 let since = Instant::now();
+                let share = netd.clone();
+                match crate::blocking::run(move || share.share_ports()).await {
+                    Ok(Err(error)) => tracing::warn!(%error, "share the sockets of host ports"),
+                    Ok(Ok(())) => {}
+                    Err(_) => return,
+                }
                 let Some(inner) = inner.upgrade() else { return };
                 tokio::spawn(Engine { inner }.hand_over_sockets());
-                if let Err(error) = end_of(process).await {
-                    tracing::error!(%error, "watch netd");
+                let mut ended = std::pin::pin!(end_of(process));
+                loop {
+                    tokio::select! {
+                        ended = &mut ended => {
+                            if let Err(error) = ended {
+                                tracing::error!(%error, "watch netd");
+                            }
+                            break;
+                        }
+                        () = netd.reserved.notified() => {
+                            let keep = netd.clone();
+                            let kept = crate::blocking::run(move || keep.keep_new_ports()).await;
+                            if let Ok(Err(error)) = kept {
+                                tracing::warn!(%error, "hold the sockets of host ports");
+                            }
+                        }
+                    }
                 }
                 if since.elapsed() < LIVED {
                     tokio::time::sleep(PAUSE).await;

@@ -146,6 +146,8 @@ impl Server {
                 owners.sort();
                 Reply::Owners { owners }
             }
+            Request::Ports { owner } => self.ports(owner.as_deref()),
+            Request::AdoptPorts { owner, sockets } => self.adopt_ports(&owner, &sockets, fds),
             Request::Guard { table, interfaces } => self.set_guard(Guard { table, interfaces }),
             Request::Names { network, endpoints } => self.replace_names(&network, endpoints),
             Request::PutNames { endpoint } => self.put_names(endpoint),

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use gantry_api::port::{Protocol, Reservation};
 use gantry_sys::epoll::EventFlags;
 
 use super::{Server, Thing};
-use crate::protocol::Reply;
+use crate::protocol::{PortSocket, Reply};
 use crate::slab::Key;
 use crate::{socket, state, udp};
 
@@ -45,7 +46,7 @@ impl Server {
         let all = self
             .owners
             .get(owner)
-            .map(|holding| holding.reservations.clone())
+            .map(|holding| [holding.reservations.as_slice(), &holding.lacking].concat())
             .unwrap_or_default();
         if let Err(error) = state::save(&self.directory, owner, all) {
             self.forget(owner, before, &new);
@@ -71,7 +72,7 @@ impl Server {
             let opened = socket::open(&plan).and_then(|sockets| {
                 for socket in sockets {
                     let key = self
-                        .keep(&plan, socket)
+                        .keep(plan.protocol, plan.target, socket)
                         .map_err(|error| (plan.reservations[0], error))?;
                     keys.push(key);
                 }
@@ -98,29 +99,113 @@ impl Server {
         Ok(())
     }
 
+    /// Reserves what a file of an earlier netd names. What cannot be had is remembered.
+    pub(super) fn reserve_again(&mut self, owner: &str, reservations: Vec<Reservation>) {
+        // As a whole first: reservations of both families share a socket.
+        if self.reserve(owner, &reservations).is_ok() {
+            return;
+        }
+        for reservation in reservations {
+            if self.reserve(owner, &[reservation]).is_err() {
+                let holding = self.owners.entry(owner.to_owned()).or_default();
+                holding.lacking.push(reservation);
+            }
+        }
+    }
+
     /// Enters a host-port socket into the loop.
-    fn keep(&mut self, plan: &socket::Plan, fd: OwnedFd) -> io::Result<Key> {
+    fn keep(&mut self, protocol: Protocol, target: SocketAddr, fd: OwnedFd) -> io::Result<Key> {
         let key = self.slab.reserve();
-        if plan.protocol != Protocol::Sctp
+        if protocol != Protocol::Sctp
             && let Err(error) = self.epoll.add(fd.as_fd(), key.token(0), EventFlags::IN)
         {
             self.slab.remove(key);
             return Err(error);
         }
-        let thing = match plan.protocol {
-            Protocol::Tcp => Thing::Tcp {
-                fd,
-                target: plan.target,
-            },
+        let thing = match protocol {
+            Protocol::Tcp => Thing::Tcp { fd, target },
             Protocol::Udp => Thing::Udp(udp::Port {
                 fd,
-                target: plan.target,
+                target,
                 clients: HashMap::new(),
             }),
             Protocol::Sctp => Thing::Kept { _fd: fd },
         };
         self.slab.put(key, thing);
         Ok(key)
+    }
+
+    /// Tells the sockets that keep ports, of one owner or of all.
+    pub(super) fn ports(&mut self, owner: Option<&str>) -> Reply {
+        let wanted = |name: &String| owner.is_none_or(|owner| owner == name);
+        let mut sockets = Vec::new();
+        for (owner, holding) in self.owners.iter().filter(|(name, _)| wanted(name)) {
+            for &key in &holding.sockets {
+                let (protocol, fd, target) = match self.slab.get_mut(key) {
+                    Some(Thing::Tcp { fd, target }) => (Protocol::Tcp, fd, target),
+                    Some(Thing::Udp(udp::Port { fd, target, .. })) => (Protocol::Udp, fd, target),
+                    // One that carries nothing is as well made anew.
+                    _ => continue,
+                };
+                sockets.push(PortSocket {
+                    owner: owner.clone(),
+                    protocol,
+                    target: *target,
+                    fd: fd.as_raw_fd(),
+                });
+            }
+        }
+        Reply::Ports {
+            pid: std::process::id(),
+            sockets,
+        }
+    }
+
+    /// Takes sockets over for ports that are lacking; others are closed.
+    pub(super) fn adopt_ports(
+        &mut self,
+        owner: &str,
+        sockets: &[PortSocket],
+        fds: Vec<OwnedFd>,
+    ) -> Reply {
+        if sockets.len() != fds.len() {
+            let message = format!("{} sockets with {} descriptors", sockets.len(), fds.len());
+            return Reply::Error { message };
+        }
+        for (socket, fd) in sockets.iter().zip(fds) {
+            if let Err(error) = self.adopt_port(owner, socket, fd) {
+                let message = format!("adopt a port of `{owner}`: {error}");
+                return Reply::Error { message };
+            }
+        }
+        Reply::Ok
+    }
+
+    fn adopt_port(&mut self, owner: &str, socket: &PortSocket, fd: OwnedFd) -> io::Result<()> {
+        let local = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
+        let is_of = |reservation: &Reservation| {
+            let any = (
+                reservation.address.is_unspecified(),
+                local.ip().is_unspecified(),
+            );
+            reservation.protocol == socket.protocol
+                && reservation.port == local.port()
+                && reservation.target == socket.target
+                && (any == (true, true) || reservation.address == local.ip())
+        };
+        let lacks = self.owners.get(owner);
+        if !lacks.is_some_and(|holding| holding.lacking.iter().any(is_of)) {
+            return Ok(());
+        }
+        let key = self.keep(socket.protocol, socket.target, fd)?;
+        if let Some(holding) = self.owners.get_mut(owner) {
+            let found = holding
+                .lacking
+                .extract_if(.., |reservation| is_of(reservation));
+            holding.reservations.extend(found);
+            holding.sockets.push(key);
+        }
+        Ok(())
     }
 
     /// Takes back the newest part of what an owner holds.
@@ -132,7 +217,7 @@ impl Server {
             .reservations
             .retain(|held| !reservations.contains(held));
         let gone = holding.sockets.split_off(sockets_before);
-        if holding.reservations.is_empty() {
+        if holding.reservations.is_empty() && holding.lacking.is_empty() {
             self.owners.remove(owner);
         }
         self.close_ports(&gone);
