@@ -332,7 +332,7 @@ impl Server {
             Ok(request) => self.execute(request.body),
             Err(_) => Reply::Unknown,
         };
-        protocol::encode(&Envelope { id, body }).ok()
+        protocol::encode(&Envelope { id, fds: 0, body }).ok()
     }
 
     fn execute(&mut self, request: Request) -> Reply {
@@ -352,6 +352,12 @@ impl Server {
                 Reply::Owners { owners }
             }
             Request::Guard { table, interfaces } => self.set_guard(Guard { table, interfaces }),
+            Request::Names { .. }
+            | Request::PutNames { .. }
+            | Request::DropNames { .. }
+            | Request::Resolver(_)
+            | Request::DropResolver { .. }
+            | Request::Resolvers => Reply::Unknown,
             Request::Status => Reply::Status(Status {
                 pid: std::process::id(),
                 owners: self.owners.len(),
@@ -363,6 +369,7 @@ impl Server {
                 forwards: self.forwards,
                 forwards_total: self.forwards_total,
                 forwards_refused: self.forwards_refused,
+                ..Status::default()
             }),
             Request::Shutdown => {
                 for owner in self.owners.keys().cloned().collect::<Vec<_>>() {

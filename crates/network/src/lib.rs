@@ -5,6 +5,7 @@
 //! which may be called at any time and again. Everything is synchronous. Every object made in the kernel carries the
 //! engine's id, and nothing without it is touched. Names are netd's.
 
+pub mod dns;
 mod error;
 mod firewall;
 mod ipam;

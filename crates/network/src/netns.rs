@@ -57,7 +57,8 @@ impl Netns {
     }
 }
 
-fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+/// Runs a piece of work in a thread of its own, which may leave the caller's namespace.
+pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         thread::Builder::new()
             .name("netns".to_owned())

@@ -376,6 +376,7 @@ impl Engine {
         let request = StartRequest {
             has_netns: netns.is_some(),
             joins: joined.iter().map(|(kind, _)| (*kind).to_owned()).collect(),
+            keeps_names: false,
             ..request
         };
         let joined = joined.into_iter().map(|(_, namespace)| namespace);

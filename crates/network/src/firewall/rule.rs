@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use gantry_sys::nft::{Base, Cmp, CtKey, Expression, Key, MetaKey, Verdict, register};
+use gantry_sys::nft::{Base, Cmp, CtKey, Expression, Family, Key, MetaKey, Verdict, register};
 use ipnet::Ipv4Net;
 
 /// A condition on a packet.
@@ -232,6 +232,7 @@ fn destination_nat(set: &str, before: u32) -> [Expression; 4] {
             to: Some(R0),
         },
         Expression::DestinationNat {
+            family: Family::Ipv4,
             address: R0,
             port: register(1),
         },

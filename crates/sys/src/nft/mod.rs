@@ -164,6 +164,11 @@ pub const IPV4_ADDR: Type = Type {
     size: 4,
     name: "ipv4_addr",
 };
+pub const IPV6_ADDR: Type = Type {
+    number: 8,
+    size: 16,
+    name: "ipv6_addr",
+};
 pub const INET_PROTO: Type = Type {
     number: 12,
     size: 1,
