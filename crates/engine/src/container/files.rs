@@ -61,8 +61,8 @@ pub(crate) fn write(engine: &Engine, record: &Record, links: &[Linked]) -> Resul
         std::fs::read_to_string("/etc/hosts").unwrap_or_default()
     } else {
         let names = resolv::host_names(&hostname, &record.config.domainname);
-        let endpoint = record.acquired.endpoint.as_ref();
-        let own = endpoint.map(|endpoint| (IpAddr::from(endpoint.ipv4), names));
+        let own = record.acquired.endpoints.iter();
+        let own = own.map(|endpoint| (IpAddr::from(endpoint.ipv4), names.clone()));
         let endpoints: Vec<_> = links.iter().map(Linked::host).chain(own).collect();
         resolv::hosts(&resolv::Hosts {
             ipv6: true,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use gantry_api::port::Protocol;
+use gantry_network::Endpoint;
 
 use super::config::{Config, HostConfig, PortSpec};
 use super::record::{LegacyLink, Record};
@@ -185,7 +186,7 @@ impl Engine {
     /// # Errors
     /// Docker's texts: one that does not run or is not on the bridge.
     pub(crate) fn linked(&self, record: &Record) -> Result<Vec<Linked>> {
-        if record.host.network_mode != "bridge" {
+        if !record.networks.contains_key("bridge") {
             return Ok(Vec::new());
         }
         let one = |link: &LegacyLink| {
@@ -200,7 +201,7 @@ impl Engine {
                     self.name_now(link)
                 )));
             };
-            let Some(endpoint) = &other.acquired.endpoint else {
+            let Some(endpoint) = self.on_bridge(&other) else {
                 return Err(Error::system(format!(
                     "container {} not attached to default bridge network",
                     other.id
@@ -283,13 +284,23 @@ impl Engine {
             .collect()
     }
 
+    /// Returns the container's endpoint on the default bridge.
+    fn on_bridge<'a>(&self, record: &'a Record) -> Option<&'a Endpoint> {
+        let id = self.inner.networks.find("bridge").ok()?.id.clone();
+        record
+            .acquired
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.network == id)
+    }
+
     /// Writes the address of a container that has started into the hosts files of running ones that are linked to it.
     pub(crate) fn refresh_links_to(&self, record: &Record) {
-        if record.acquired.endpoint.is_none() {
+        if self.on_bridge(record).is_none() {
             return;
         }
         for parent in self.linking(&record.id) {
-            if !parent.state.status.has_process() || parent.host.network_mode != "bridge" {
+            if !parent.state.status.has_process() || !parent.networks.contains_key("bridge") {
                 continue;
             }
             for link in parent
@@ -310,7 +321,7 @@ impl Engine {
         child: &Record,
         link: &LegacyLink,
     ) -> std::io::Result<()> {
-        let Some(endpoint) = &child.acquired.endpoint else {
+        let Some(endpoint) = self.on_bridge(child) else {
             return Ok(());
         };
         let path = self.directory(&parent.id).join("hosts");
