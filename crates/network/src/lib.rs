@@ -20,6 +20,8 @@ pub use gantry_api::port::{PortReserver, Protocol, Reservation, ReserveError};
 pub use netns::{Netns, loopback_up};
 pub use stack::Stack;
 pub use types::{
-    AddressPool, BridgeConfig, BridgeInfo, Endpoint, EndpointRequest, MacAddress, PortMapping,
-    PortRange, PublishedPort, Report, StackConfig, Warn,
+    AddressPool, BridgeConfig, DefaultRoutes, Endpoint, EndpointRequest, GatewayMode, Ipv6Config,
+    IpvlanFlag, IpvlanMode, MacAddress, MacvlanConfig, MacvlanKind, MacvlanMode, NetnsOf,
+    NetworkConfig, NetworkInfo, OnRepair, PortMapping, PortRange, PublishedPort, Repair, Report,
+    StackConfig, SubnetInfo, Warn,
 };

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use gantry_sys::net;
@@ -48,6 +48,24 @@ impl Netns {
                 fd,
                 rtnl: Socket::open(Family::Route)?.into(),
             })
+        })
+    }
+
+    /// Opens a socket inside the namespace that a descriptor stands for, which stays the caller's.
+    pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::open(fd.try_clone_to_owned()?)
+    }
+
+    /// Opens a socket inside the namespace of a process.
+    pub fn of_process(pid: i32) -> io::Result<Self> {
+        Self::open(File::open(format!("/proc/{pid}/ns/net"))?.into())
+    }
+
+    /// Runs in the namespace, on a thread of its own.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        in_thread(|| {
+            net::setns_net(self.fd.as_fd())?;
+            work()
         })
     }
 

@@ -69,12 +69,12 @@ impl From<&Endpoint> for Place {
         Place {
             endpoint_id: endpoint.id.clone(),
             mac: endpoint.mac.to_string(),
-            ipv4: Some(endpoint.ipv4),
+            ipv4: endpoint.ipv4,
             prefix_len: endpoint.prefix_len,
             gateway: endpoint.gateway,
-            ipv6: None,
-            prefix_len_v6: 0,
-            gateway_v6: None,
+            ipv6: endpoint.ipv6,
+            prefix_len_v6: endpoint.prefix_len_v6,
+            gateway_v6: endpoint.gateway_v6,
         }
     }
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use gantry_api::port::Protocol;
-use gantry_network::Endpoint;
 
 use super::config::{Config, HostConfig, PortSpec};
 use super::record::{LegacyLink, Record};
@@ -201,7 +200,7 @@ impl Engine {
                     self.name_now(link)
                 )));
             };
-            let Some(endpoint) = self.on_bridge(&other) else {
+            let Some(address) = self.on_bridge(&other) else {
                 return Err(Error::system(format!(
                     "container {} not attached to default bridge network",
                     other.id
@@ -215,7 +214,7 @@ impl Engine {
                 path,
                 id: other.id.clone(),
                 name: other.name.clone(),
-                address: endpoint.ipv4,
+                address,
                 ports: exposed_ports.iter().cloned().collect(),
                 env: env.clone(),
             })
@@ -284,14 +283,11 @@ impl Engine {
             .collect()
     }
 
-    /// Returns the container's endpoint on the default bridge.
-    fn on_bridge<'a>(&self, record: &'a Record) -> Option<&'a Endpoint> {
+    /// Returns the container's address on the default bridge.
+    fn on_bridge(&self, record: &Record) -> Option<Ipv4Addr> {
         let id = self.inner.networks.find("bridge").ok()?.id.clone();
-        record
-            .acquired
-            .endpoints
-            .iter()
-            .find(|endpoint| endpoint.network == id)
+        let mut endpoints = record.acquired.endpoints.iter();
+        endpoints.find(|endpoint| endpoint.network == id)?.ipv4
     }
 
     /// Writes the address of a container that has started into the hosts files of running ones that are linked to it.
@@ -321,7 +317,7 @@ impl Engine {
         child: &Record,
         link: &LegacyLink,
     ) -> std::io::Result<()> {
-        let Some(endpoint) = self.on_bridge(child) else {
+        let Some(address) = self.on_bridge(child) else {
             return Ok(());
         };
         let path = self.directory(&parent.id).join("hosts");
@@ -331,7 +327,7 @@ impl Engine {
             path: String::new(),
             id: child.id.clone(),
             name: child.name.clone(),
-            address: endpoint.ipv4,
+            address,
             ports: Vec::new(),
             env: Vec::new(),
         };

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gantry_network::{Endpoint, EndpointRequest, Netns};
+use gantry_network::{DefaultRoutes, Endpoint, EndpointRequest, Netns};
 
 use super::config::{Config, HostConfig};
 use super::record::Record;
@@ -57,7 +57,7 @@ pub(crate) fn gateways<'a>(
     };
     Gateways {
         ipv4: best(&|one| one.gateway.is_some()),
-        ipv6: best(&|_| false),
+        ipv6: best(&|one| one.gateway_v6.is_some()),
     }
 }
 
@@ -209,6 +209,9 @@ impl Engine {
             network: Some(network.id.clone()),
             mac: crate::network::parse_mac(&settings.mac),
             ipv4: settings.ipv4(),
+            ipv6: settings.ipv6(),
+            link_local: settings.link_local(),
+            sysctls: settings.sysctls()?,
             container_interface: Some(interface_name(settings.interface(), PREFIX, &taken)),
         };
         self.inner
@@ -221,14 +224,18 @@ impl Engine {
     pub(super) fn connect_all(
         &self,
         endpoints: &[Endpoint],
-        _gateways: Gateways,
+        gateways: Gateways,
         netns: &Netns,
     ) -> Result<()> {
         if endpoints.is_empty() {
             return gantry_network::loopback_up(netns).map_err(super::start::network_error);
         }
-        for endpoint in endpoints {
-            let connected = self.inner.network.connect(endpoint, netns);
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let routes = DefaultRoutes {
+                ipv4: gateways.ipv4 == Some(index),
+                ipv6: gateways.ipv6 == Some(index),
+            };
+            let connected = self.inner.network.connect(endpoint, netns, routes);
             connected.map_err(super::start::network_error)?;
         }
         Ok(())

@@ -100,9 +100,8 @@ impl Acquired {
     /// Names what is held, for a person; `None` if nothing is.
     pub fn describe(&self) -> Option<String> {
         let mut held = Vec::new();
-        for endpoint in &self.endpoints {
-            held.push(format!("the address {}", endpoint.ipv4));
-        }
+        let addresses = self.endpoints.iter().flat_map(Endpoint::addresses);
+        held.extend(addresses.map(|address| format!("the address {address}")));
         held.extend(
             self.ports
                 .iter()

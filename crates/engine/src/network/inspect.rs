@@ -1,7 +1,10 @@
 //! `inspect`: a network as the API shows it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use gantry_network::NetworkConfig;
 
 use super::record::{Ipam, IpamConfig, NetworkRecord};
 use crate::{Engine, Result};
@@ -122,7 +125,13 @@ fn member(container: &crate::container::Record, network: &NetworkRecord) -> Opti
     if let Some(endpoint) = endpoint {
         member.endpoint_id = endpoint.id.clone();
         member.mac = endpoint.mac.to_string();
-        member.ipv4 = format!("{}/{}", endpoint.ipv4, endpoint.prefix_len);
+        let with_length = |address: Option<IpAddr>, length: u8| {
+            address
+                .map(|address| format!("{address}/{length}"))
+                .unwrap_or_default()
+        };
+        member.ipv4 = with_length(endpoint.ipv4.map(IpAddr::V4), endpoint.prefix_len);
+        member.ipv6 = with_length(endpoint.ipv6.map(IpAddr::V6), endpoint.prefix_len_v6);
         return Some(member);
     }
     // On `host` and `none` there is nothing but the wish.
@@ -137,27 +146,44 @@ impl NetworkRecord {
         let Some(config) = &self.config else {
             return ipam;
         };
-        let has = |ipam: &Ipam, v6: bool| {
-            let mut subnets = ipam
-                .configs
-                .iter()
-                .map(|config| config.subnet.contains(':'));
-            subnets.any(|is_v6| is_v6 == v6)
+        let (ipv4, ipv6) = match config {
+            NetworkConfig::Bridge(config) => {
+                let ipv4 = (config.subnet, config.gateway, config.ip_range);
+                (ipv4, config.ipv6)
+            }
+            NetworkConfig::Macvlan(config) => {
+                let ipv4 = (config.subnet, config.gateway, config.ip_range);
+                (ipv4, config.ipv6)
+            }
         };
-        if let Some(subnet) = config.subnet.filter(|_| !has(&ipam, false)) {
-            ipam.configs.push(IpamConfig {
-                subnet: subnet.to_string(),
-                ip_range: config
-                    .ip_range
-                    .map(|range| range.to_string())
-                    .unwrap_or_default(),
-                gateway: config
-                    .gateway
-                    .map(|gateway| gateway.to_string())
-                    .unwrap_or_default(),
-                aux_addresses: BTreeMap::new(),
-            });
+        let ipv6 = ipv6.map_or((None, None, None), |ipv6| {
+            (ipv6.subnet, ipv6.gateway, ipv6.ip_range)
+        });
+        let given = |v6: bool| {
+            let mut configs = self.ipam.configs.iter();
+            configs.any(|config| config.subnet.contains(':') == v6)
+        };
+        if !given(false) {
+            ipam.configs.extend(chosen(ipv4));
+        }
+        if !given(true) {
+            ipam.configs.extend(chosen(ipv6));
         }
         ipam
     }
+}
+
+/// Writes a range that the engine chose: subnet, gateway, part for containers.
+fn chosen<N: ToString, A: ToString>(
+    (subnet, gateway, ip_range): (Option<N>, Option<A>, Option<N>),
+) -> Option<IpamConfig> {
+    let text = |range: Option<N>| range.map(|range| range.to_string()).unwrap_or_default();
+    Some(IpamConfig {
+        subnet: subnet?.to_string(),
+        ip_range: text(ip_range),
+        gateway: gateway
+            .map(|gateway| gateway.to_string())
+            .unwrap_or_default(),
+        aux_addresses: BTreeMap::new(),
+    })
 }

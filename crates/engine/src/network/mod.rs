@@ -18,7 +18,7 @@ mod settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gantry_network::{Endpoint, PublishedPort, Stack, StackConfig};
+use gantry_network::{Endpoint, NetworkInfo, PublishedPort, Stack, StackConfig};
 
 pub use create::{CreatedNetwork, NetworkCreate};
 pub use inspect::{Member, Network};
@@ -61,13 +61,17 @@ pub(crate) fn open(
         engine_id: id.to_owned(),
         exec_root: config.exec_root.clone(),
         bridge,
-        address_pools: Vec::new(),
+        address_pools: config.address_pools.clone(),
         firewall: config.firewall,
         ip_forward: config.ip_forward,
         ip_forward_no_drop: config.ip_forward_no_drop,
+        allow_direct_routing: config.allow_direct_routing,
+        obey_host_firewall: config.obey_host_firewall,
         watch: true,
         reserver: netd,
         warn: Arc::new(|text| tracing::warn!("{text}")),
+        on_repair: Arc::new(|_| {}),
+        netns_of: Arc::new(|_| None),
     };
     Stack::open(stack, &[], live).map_err(|error| {
         let mut text = error.to_string();
@@ -104,7 +108,7 @@ pub(crate) fn error(error: gantry_network::Error) -> Error {
 /// Returns the records of the networks that every engine has.
 pub(crate) fn predefined(
     engine_id: &str,
-    bridge: Option<gantry_network::BridgeInfo>,
+    bridge: Option<NetworkInfo>,
     opened_ns: i64,
 ) -> Vec<NetworkRecord> {
     let one = |name: &str, driver: &str| NetworkRecord {
@@ -123,18 +127,35 @@ pub(crate) fn predefined(
     let mut all = vec![one("host", "host"), one("none", "null")];
     if let Some(info) = bridge {
         let mut record = one("bridge", "bridge");
-        record.ipam.configs.push(IpamConfig {
-            subnet: info.subnet.to_string(),
-            ip_range: info
-                .ip_range
-                .map(|range| range.to_string())
-                .unwrap_or_default(),
-            gateway: info.gateway.to_string(),
-            aux_addresses: BTreeMap::new(),
+        let ipv4 = info.ipv4.map(|ipv4| {
+            let text = ipv4.ip_range.map(|range| range.to_string());
+            range(ipv4.subnet, ipv4.gateway, text)
         });
+        let ipv6 = info.ipv6.map(|ipv6| {
+            let text = ipv6.ip_range.map(|range| range.to_string());
+            range(ipv6.subnet, ipv6.gateway, text)
+        });
+        record.enable_ipv4 = ipv4.is_some();
+        record.enable_ipv6 = ipv6.is_some();
+        record.ipam.configs.extend(ipv4.into_iter().chain(ipv6));
         all.push(record);
     }
     all
+}
+
+fn range(
+    subnet: impl ToString,
+    gateway: Option<impl ToString>,
+    ip_range: Option<String>,
+) -> IpamConfig {
+    IpamConfig {
+        subnet: subnet.to_string(),
+        ip_range: ip_range.unwrap_or_default(),
+        gateway: gateway
+            .map(|gateway| gateway.to_string())
+            .unwrap_or_default(),
+        aux_addresses: BTreeMap::new(),
+    }
 }
 
 impl Engine {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use gantry_network::BridgeConfig;
+use gantry_network::NetworkConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -37,7 +37,7 @@ pub struct NetworkRecord {
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
     /// What is made of it, with the addresses that it was given; `None` where nothing is.
-    pub config: Option<BridgeConfig>,
+    pub config: Option<NetworkConfig>,
 }
 
 /// How a network gives addresses.
