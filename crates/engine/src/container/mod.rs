@@ -67,6 +67,7 @@ pub(crate) use filter::until_ns;
 pub(crate) use link::{CallError, Link, Shim};
 pub(crate) use logs::parse_size;
 pub(crate) use merge::overlay as overlay_environment;
+pub(crate) use namespaces::open_namespace;
 pub(crate) use oci::{capabilities as oci_capabilities, name_user, security_options};
 pub(crate) use stats::memory_total;
 
