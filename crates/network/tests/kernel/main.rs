@@ -4,8 +4,12 @@
 //! never touched. Needs root.
 
 mod bridges;
+mod dual;
 mod foreign;
 mod golden;
+mod isolation;
+mod live;
+mod macvlan;
 mod measure;
 mod published;
 mod repair;

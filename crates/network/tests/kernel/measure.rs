@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use gantry_network::{DefaultRoutes, EndpointRequest, Netns, PortReserver, Protocol};
+use gantry_network::{DefaultRoutes, EndpointRequest, Netns, Protocol};
 
 use crate::world::*;
 
