@@ -6,6 +6,7 @@
 mod bridges;
 mod dual;
 mod foreign;
+mod foreign_matrix;
 mod golden;
 mod isolation;
 mod live;
