@@ -171,6 +171,12 @@ impl Containers {
             .collect()
     }
 
+    /// Returns the container of this id.
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Container>> {
+        let index = self.index.read().expect("no holder panics");
+        index.by_id.get(id).cloned()
+    }
+
     pub(crate) fn insert(&self, container: Arc<Container>) {
         let mut index = self.index.write().expect("no holder panics");
         index
