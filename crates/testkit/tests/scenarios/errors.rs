@@ -9,11 +9,15 @@ gantry_testkit::scenarios![wrong_flags_and_values, wrong_objects_and_states];
 const REFUSED: &[(&str, &str)] = &[("run --expose 80/abc @bb true", "invalid proto: abc")];
 
 /// Runs `lines` and compares exit code, standard output and standard error with the recording.
-fn check(s: &Session, file: &str, lines: &[&str]) {
+pub fn check(s: &Session, file: &str, lines: &[&str]) {
     let mut recording = Recording::open(file, s.engine);
     let mut differences = Vec::new();
     for line in lines {
         let outcome = s.d(line);
+        if outcome.code == 0 && line.starts_with("network create ") {
+            let name = line.rsplit(' ').next().unwrap_or_default();
+            s.d(&format!("network rm {name}")).ok();
+        }
         if let Some((_, words)) = REFUSED.iter().find(|(refused, _)| refused == line)
             && !s.engine.is_reference()
         {
