@@ -4,8 +4,8 @@
 //! the socket's queue and nobody polls. One netd per exec root is ensured by a lock that netd holds while it lives.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -15,9 +15,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gantry_api::port::{PortReserver, Reservation, ReserveError};
+use gantry_sys::unix;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::protocol::{self, Envelope, Reply, Request, Status};
+use crate::protocol::{self, Envelope, NAMES, Reply, Request, Status};
+
+mod names;
+
+pub use names::Sockets;
 
 /// How long an answer may take before netd counts as unresponsive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,10 +84,49 @@ impl Client {
             options,
             state: Mutex::default(),
         };
-        client.call(&Request::Hello {
-            version: protocol::VERSION,
-        })?;
+        if !client.features()?.iter().any(|feature| feature == NAMES) {
+            // One of an earlier version. Its successor reads its files and takes the same ports.
+            client.kill()?;
+            client.features()?;
+        }
         Ok(client)
+    }
+
+    fn features(&self) -> io::Result<Vec<String>> {
+        match self.call(&Request::Hello {
+            version: protocol::VERSION,
+        })? {
+            Reply::Hello { features, .. } => Ok(features),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends netd without a word, so that its files stay.
+    fn kill(&self) -> io::Result<()> {
+        let pidfd = self.pidfd()?;
+        self.lock().stream = None;
+        match rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
+            Err(rustix::io::Errno::SRCH) => {}
+            sent => sent?,
+        }
+        unix::wait_readable(pidfd.as_fd(), ANSWER_TIMEOUT)
+    }
+
+    /// Returns a descriptor of netd's process, which is readable once the process has ended. Starts it if none lives.
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        loop {
+            let pid = self.status()?.pid;
+            let named = i32::try_from(pid)
+                .ok()
+                .and_then(rustix::process::Pid::from_raw)
+                .ok_or(rustix::io::Errno::SRCH)?;
+            match rustix::process::pidfd_open(named, rustix::process::PidfdFlags::empty()) {
+                // The number may have passed to another process before it was opened.
+                Ok(pidfd) if self.status()?.pid == pid => return Ok(pidfd),
+                Ok(_) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Asks for the counters.
@@ -117,10 +161,15 @@ impl Client {
     /// While a killed netd is taken down, its socket still accepts, and the new connection is reset in its turn: hence
     /// more than one repetition. Every request may be executed twice.
     fn call(&self, request: &Request) -> io::Result<Reply> {
+        self.call_with(request, &[])
+    }
+
+    /// As [`Client::call`], with descriptors.
+    fn call_with(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Reply> {
         let mut state = self.lock();
         let mut attempts_left = RECONNECTS_MAX;
         loop {
-            let answer = self.try_call(&mut state, request);
+            let answer = self.try_call(&mut state, request, fds);
             let Err(error) = &answer else { return answer };
             state.stream = None;
             if attempts_left == 0 || !is_broken_connection(error) {
@@ -131,7 +180,12 @@ impl Client {
         }
     }
 
-    fn try_call(&self, state: &mut State, request: &Request) -> io::Result<Reply> {
+    fn try_call(
+        &self,
+        state: &mut State,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<Reply> {
         if state.stream.is_none() {
             let stream = self.connect(state)?;
             stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
@@ -143,7 +197,12 @@ impl Client {
         let Some(stream) = state.stream.as_mut() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        protocol::write(stream, &Envelope { id, body: request })?;
+        let frame = protocol::encode(&Envelope {
+            id,
+            fds: fds.len() as u32,
+            body: request,
+        })?;
+        send(stream, &frame, fds)?;
         let reply: Envelope<Reply> = protocol::read(stream)?;
         if reply.id != id {
             return Err(io::Error::new(
@@ -182,6 +241,22 @@ impl Client {
             "netd does not listen",
         ))
     }
+}
+
+/// Sends a frame and, with its first byte, descriptors.
+fn send(stream: &mut UnixStream, frame: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if fds.is_empty() {
+        return stream.write_all(frame);
+    }
+    let sent = loop {
+        match unix::send_with_fds(stream.as_fd(), frame, fds) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                unix::wait_writable(stream.as_fd(), ANSWER_TIMEOUT)?;
+            }
+            sent => break sent?,
+        }
+    };
+    stream.write_all(&frame[sent..])
 }
 
 /// Tells whether the other side is gone, as opposed to slow or in disagreement.

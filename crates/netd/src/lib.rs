@@ -1,8 +1,9 @@
 //! The netd role: one small process per engine that outlives the daemon.
 //!
 //! It holds a socket for each published host port, so that nobody else takes the port, and carries by that socket what
-//! the firewall does not: connections to the host's IPv6 addresses, and everything while the ruleset is missing. It is
-//! single-threaded and synchronous and knows no container, and of the firewall only whether its table stands. Names will be answered here, too.
+//! the firewall does not: connections to the host's IPv6 addresses, and everything while the ruleset is missing. And it
+//! answers containers that ask for names, by sockets inside their network namespaces. It is single-threaded and
+//! synchronous, knows of containers only what it is told, and of the firewall only whether its table stands.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,6 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub mod client;
 mod guard;
+mod names;
 pub mod protocol;
 mod server;
 mod slab;

@@ -1,10 +1,12 @@
 //! The frames between the daemon and netd: a little-endian u32 length, then JSON.
 //!
 //! The protocol lasts for years: hello exchanges versions and features, unknown fields are skipped, an unknown verb is
-//! answered with [`Reply::Unknown`] and the connection goes on. A reply bears the id of its request.
+//! answered with [`Reply::Unknown`] and the connection goes on. A reply bears the id of its request. Descriptors ride by
+//! SCM_RIGHTS on the first byte of a request's frame, whose envelope says how many are its own.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use gantry_api::port::{Protocol, Reservation};
 use serde::de::DeserializeOwned;
@@ -14,7 +16,10 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 1;
 
 /// What this netd can do beyond the verbs of version 1.
-pub const FEATURES: &[&str] = &["reserve", "forward-tcp", "forward-udp", "guard"];
+pub const FEATURES: &[&str] = &["reserve", "forward-tcp", "forward-udp", "guard", NAMES];
+
+/// The feature of answering names, which a netd of an earlier version has not.
+pub const NAMES: &str = "names";
 
 /// Longest frame in bytes: 10,000 reservations fit.
 pub const FRAME_BYTES_MAX: u32 = 4 << 20;
@@ -23,8 +28,15 @@ pub const FRAME_BYTES_MAX: u32 = 4 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope<T> {
     pub id: u64,
+    /// How many of the descriptors that arrived belong to this frame.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fds: u32,
     #[serde(flatten)]
     pub body: T,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What the daemon asks.
@@ -49,9 +61,80 @@ pub enum Request {
         table: String,
         interfaces: Vec<String>,
     },
+    /// Replaces all names of a network: what a daemon says at its start.
+    Names {
+        network: String,
+        endpoints: Vec<NamedEndpoint>,
+    },
+    /// Sets the names of one endpoint.
+    PutNames {
+        endpoint: NamedEndpoint,
+    },
+    /// Takes the names of one endpoint away.
+    DropNames {
+        network: String,
+        endpoint: String,
+    },
+    /// Sets whom a container may ask for, or replaces it. Its descriptors, in this order: the UDP socket, the listener,
+    /// the network namespace and, if it is known, the shim's pidfd, with whose end the sockets are closed. Without
+    /// descriptors the sockets stay those of before.
+    Resolver(Resolver),
+    DropResolver {
+        container: String,
+    },
+    /// The containers whose sockets a restarted netd lacks.
+    Resolvers,
     Status,
     /// Gives everything back and ends: the engine is being uninstalled or was a test.
     Shutdown,
+}
+
+/// The names of a container on one network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedEndpoint {
+    /// The network's id.
+    pub network: String,
+    /// The endpoint's id.
+    pub endpoint: String,
+    /// The container's name, aliases, short id and hostname.
+    pub names: Vec<String>,
+    /// The name that an address leads back to, without the network's.
+    pub primary: String,
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Whom a container may ask for, and who is asked for what is not known here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    pub container: String,
+    /// In the order in which they are searched.
+    pub networks: Vec<ResolverNetwork>,
+    pub upstreams: Upstreams,
+    /// The user has set `ndots`: names without a dot are not passed on.
+    #[serde(default)]
+    pub ndots_is_set: bool,
+    /// Servers of the host may be asked; false where all networks are internal.
+    pub forwards: bool,
+}
+
+/// A network of a container as its resolver sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolverNetwork {
+    pub id: String,
+    pub name: String,
+    /// Names that only this container knows, each with the name or endpoint id that it stands for.
+    #[serde(default)]
+    pub links: Vec<(String, String)>,
+}
+
+/// Who is asked for names of the world outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Upstreams {
+    /// The servers of the host's file, which is watched; asked from the host's network namespace.
+    Host { path: PathBuf },
+    /// These servers, asked from the container's network namespace.
+    Container { servers: Vec<IpAddr> },
 }
 
 /// What netd answers.
@@ -65,6 +148,9 @@ pub enum Reply {
     Ok,
     Owners {
         owners: Vec<String>,
+    },
+    Resolvers {
+        containers: Vec<String>,
     },
     Status(Status),
     /// The kernel refused one port, and nothing was kept.
@@ -92,6 +178,18 @@ pub struct Status {
     pub forwards_total: u64,
     /// Those refused because the limit was reached.
     pub forwards_refused: u64,
+    /// Containers whose names are answered.
+    #[serde(default)]
+    pub resolvers: usize,
+    /// Look-ups since the start.
+    #[serde(default)]
+    pub lookups: u64,
+    /// Look-ups that wait for an upstream server.
+    #[serde(default)]
+    pub lookups_pending: usize,
+    /// Look-ups refused because a limit was reached.
+    #[serde(default)]
+    pub lookups_refused: u64,
 }
 
 /// Gives the bytes of one frame.
@@ -151,6 +249,7 @@ mod tests {
     fn a_frame_survives_the_way_there_and_back() {
         let request = Envelope {
             id: 7,
+            fds: 0,
             body: Request::Reserve {
                 owner: "c1".to_owned(),
                 reservations: vec![Reservation {

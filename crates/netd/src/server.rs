@@ -1,20 +1,24 @@
 //! The loop: requests of the daemon, connections and datagrams to be carried, all on one thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Instant;
 
 use gantry_api::port::{Protocol, Reservation};
 use gantry_sys::epoll::{Epoll, EventFlags};
 use gantry_sys::netlink::Socket;
-use gantry_sys::nft;
+use gantry_sys::{nft, unix};
 
 use crate::guard::{self, Guard};
+use crate::names::Names;
+use crate::names::connection::Connection;
+use crate::names::upstream::Pending;
 use crate::protocol::{self, Envelope, FEATURES, Reply, Request, Status};
 use crate::slab::{Key, Slab};
 use crate::tcp::{After, PENDING_BYTES_MAX, Pair};
@@ -22,14 +26,20 @@ use crate::{socket, state, udp};
 
 /// How many daemons may be connected; more than one only while one takes over from another.
 const CONNECTIONS_MAX: usize = 16;
+/// How many descriptors of a daemon may wait for the rest of their frames.
+const FDS_MAX: usize = 256;
 
 mod forward;
+mod lookup;
+mod names;
 
 /// A daemon's connection.
 #[derive(Debug)]
 struct Daemon {
     stream: UnixStream,
     input: Vec<u8>,
+    /// Descriptors that came with the input and whose frame is not complete.
+    fds: VecDeque<OwnedFd>,
     output: Vec<u8>,
 }
 
@@ -51,6 +61,16 @@ enum Thing {
     Flow(udp::Flow),
     /// Hears of changes of the ruleset.
     Ruleset(Socket),
+    /// Where a container asks for names; the shim holds another descriptor of the same socket.
+    NameUdp(OwnedFd, Rc<str>),
+    NameTcp(OwnedFd, Rc<str>),
+    /// A pidfd: with the shim ends the container's asking.
+    Shim(OwnedFd, Rc<str>),
+    NameConnection(Box<Connection>),
+    /// A question that another server was asked.
+    Upstream(Box<Pending>),
+    /// Hears of changes of the host's resolv.conf.
+    HostFiles,
 }
 
 /// What an owner holds.
@@ -72,6 +92,7 @@ pub struct Server {
     flows: usize,
     forwards_total: u64,
     forwards_refused: u64,
+    names: Names,
     guard: Guard,
     /// Asks whether the table stands; opened with the first guard.
     nfnl: Option<Socket>,
@@ -95,6 +116,7 @@ impl Server {
             flows: 0,
             forwards_total: 0,
             forwards_refused: 0,
+            names: Names::load(&directory)?,
             guard: Guard::load(&directory),
             nfnl: None,
             spare: File::open("/dev/null").ok(),
@@ -107,6 +129,13 @@ impl Server {
             .epoll
             .add(listener.as_fd(), key.token(0), EventFlags::IN)?;
         server.slab.put(key, Thing::Listener(listener));
+        if let Some(events) = server.names.host_files.events() {
+            let key = server.slab.reserve();
+            server
+                .epoll
+                .add(events.as_fd(), key.token(0), EventFlags::IN)?;
+            server.slab.put(key, Thing::HostFiles);
+        }
         for (owner, reservations) in state::load(&server.directory)? {
             for reservation in reservations {
                 // What somebody else has taken meanwhile stays lost; the firewall still leads it to the container.
@@ -175,8 +204,12 @@ impl Server {
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Vec::new();
         while !self.ending {
-            let timeout = self
+            let due = self
                 .next_sweep
+                .into_iter()
+                .chain(self.names.next_deadline());
+            let timeout = due
+                .min()
                 .map(|due| due.saturating_duration_since(Instant::now()));
             events.clear();
             self.epoll
@@ -187,14 +220,17 @@ impl Server {
                     self.handle(key, side, flags, thing);
                 }
             }
-            if self.next_sweep.is_some_and(|due| due <= Instant::now()) {
+            let now = Instant::now();
+            if self.next_sweep.is_some_and(|due| due <= now) {
                 self.sweep();
             }
+            self.name_deadlines(now);
         }
         Ok(())
     }
 
     fn handle(&mut self, key: Key, side: u8, flags: EventFlags, mut thing: Thing) {
+        let mut ended = None;
         let keep = match &mut thing {
             Thing::Listener(listener) => {
                 self.accept_daemon(listener);
@@ -214,6 +250,24 @@ impl Server {
                 self.ruleset_changed(events);
                 true
             }
+            Thing::NameUdp(socket, container) => {
+                self.take_questions(key, socket, container);
+                true
+            }
+            Thing::NameTcp(listener, container) => {
+                self.accept_questions(listener, container);
+                true
+            }
+            Thing::Shim(_, container) => {
+                ended = Some(container.clone());
+                true
+            }
+            Thing::NameConnection(connection) => self.serve_questions(key, connection, flags),
+            Thing::Upstream(pending) => self.upstream_event(key, pending),
+            Thing::HostFiles => {
+                self.names.host_files.changed();
+                true
+            }
             Thing::Pair(pair) => {
                 pair.step(&self.epoll, key, side, flags, &mut self.buffer) == After::Goes
             }
@@ -222,11 +276,12 @@ impl Server {
                 true
             }
         };
-        if keep {
-            self.slab.put(key, thing);
-        } else {
-            self.slab.put(key, thing);
+        self.slab.put(key, thing);
+        if !keep {
             self.close(key);
+        }
+        if let Some(container) = ended {
+            self.shim_ended(&container);
         }
     }
 
@@ -240,6 +295,21 @@ impl Server {
                 self.flows -= 1;
                 if let Some(Thing::Udp(port)) = self.slab.get_mut(flow.port) {
                     port.clients.remove(&flow.client);
+                }
+            }
+            Some(Thing::NameUdp(fd, _) | Thing::NameTcp(fd, _) | Thing::Shim(fd, _)) => {
+                // Closing alone does not end the watch: others hold the same socket.
+                let _ = self.epoll.delete(fd.as_fd());
+            }
+            Some(Thing::NameConnection(connection)) => {
+                if let Some(resolver) = self.names.resolvers.get_mut(&connection.container) {
+                    resolver.connections -= 1;
+                }
+            }
+            Some(Thing::Upstream(pending)) => {
+                self.names.pending -= 1;
+                if let Some(resolver) = self.names.resolvers.get_mut(&pending.container) {
+                    resolver.pending -= 1;
                 }
             }
             _ => {}
@@ -264,6 +334,7 @@ impl Server {
             let daemon = Daemon {
                 stream,
                 input: Vec::new(),
+                fds: VecDeque::new(),
                 output: Vec::new(),
             };
             self.slab.put(key, Thing::Daemon(daemon));
@@ -274,23 +345,28 @@ impl Server {
     fn serve(&mut self, key: Key, daemon: &mut Daemon, flags: EventFlags) -> bool {
         if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             loop {
-                match daemon.stream.read(&mut self.buffer) {
+                let mut fds = Vec::new();
+                let stream = daemon.stream.as_fd();
+                match unix::recv_with_fds(stream, &mut self.buffer, &mut fds) {
                     Ok(0) => return false,
                     Ok(length) => {
+                        daemon.fds.extend(fds);
+                        if daemon.fds.len() > FDS_MAX {
+                            return false;
+                        }
                         daemon.input.extend_from_slice(&self.buffer[..length]);
                         if daemon.input.len() > protocol::FRAME_BYTES_MAX as usize + 4 {
                             break;
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => return false,
                 }
             }
             loop {
                 match protocol::take_frame(&mut daemon.input) {
                     Ok(Some(frame)) => {
-                        let Some(answer) = self.answer(&frame) else {
+                        let Some(answer) = self.answer(&frame, &mut daemon.fds) else {
                             return false;
                         };
                         daemon.output.extend_from_slice(&answer);
@@ -322,20 +398,26 @@ impl Server {
     }
 
     /// Answers one frame; `None` where it is no envelope at all.
-    fn answer(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+    fn answer(&mut self, frame: &[u8], arrived: &mut VecDeque<OwnedFd>) -> Option<Vec<u8>> {
         #[derive(serde::Deserialize)]
         struct Numbered {
             id: u64,
+            #[serde(default)]
+            fds: u32,
         }
-        let Numbered { id } = serde_json::from_slice(frame).ok()?;
+        let Numbered { id, fds } = serde_json::from_slice(frame).ok()?;
+        if fds as usize > arrived.len() {
+            return None;
+        }
+        let fds = arrived.drain(..fds as usize).collect();
         let body = match serde_json::from_slice::<Envelope<Request>>(frame) {
-            Ok(request) => self.execute(request.body),
+            Ok(request) => self.execute(request.body, fds),
             Err(_) => Reply::Unknown,
         };
-        protocol::encode(&Envelope { id, body }).ok()
+        protocol::encode(&Envelope { id, fds: 0, body }).ok()
     }
 
-    fn execute(&mut self, request: Request) -> Reply {
+    fn execute(&mut self, request: Request, fds: Vec<OwnedFd>) -> Reply {
         match request {
             Request::Hello { version: _ } => Reply::Hello {
                 version: protocol::VERSION,
@@ -352,6 +434,14 @@ impl Server {
                 Reply::Owners { owners }
             }
             Request::Guard { table, interfaces } => self.set_guard(Guard { table, interfaces }),
+            Request::Names { network, endpoints } => self.replace_names(&network, endpoints),
+            Request::PutNames { endpoint } => self.put_names(endpoint),
+            Request::DropNames { network, endpoint } => self.drop_names(&network, &endpoint),
+            Request::Resolver(resolver) => self.set_resolver(&resolver, fds),
+            Request::DropResolver { container } => self.drop_resolver(&container),
+            Request::Resolvers => Reply::Resolvers {
+                containers: self.resolvers_without_sockets(),
+            },
             Request::Status => Reply::Status(Status {
                 pid: std::process::id(),
                 owners: self.owners.len(),
@@ -363,11 +453,16 @@ impl Server {
                 forwards: self.forwards,
                 forwards_total: self.forwards_total,
                 forwards_refused: self.forwards_refused,
+                resolvers: self.names.resolvers.len(),
+                lookups: self.names.lookups,
+                lookups_pending: self.names.pending,
+                lookups_refused: self.names.refused,
             }),
             Request::Shutdown => {
                 for owner in self.owners.keys().cloned().collect::<Vec<_>>() {
                     self.release(&owner);
                 }
+                self.drop_all_names();
                 self.ending = true;
                 Reply::Ok
             }

@@ -1,7 +1,7 @@
 //! What can go wrong, told apart by what a caller can do about it. Texts that reach users are Docker's.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use gantry_api::error::ErrorKind;
 use gantry_api::port::{Protocol, ReserveError};
@@ -35,10 +35,14 @@ pub enum Error {
     PortsExhausted,
     /// The asked address belongs to another container.
     #[error("Address already in use")]
-    AddressInUse { address: Ipv4Addr },
+    AddressInUse { address: IpAddr },
     /// The network is full.
-    #[error("no available IPv4 addresses on this network's address pools: {name} ({id})")]
-    AddressesExhausted { name: String, id: String },
+    #[error("no available {family} addresses on this network's address pools: {name} ({id})")]
+    AddressesExhausted {
+        family: &'static str,
+        name: String,
+        id: String,
+    },
     /// No subnet is left for another network.
     #[error("all predefined address pools have been fully subnetted")]
     PoolsExhausted,
@@ -76,6 +80,14 @@ impl Error {
             Self::AddressInUse { .. } | Self::Conflict(_) => ErrorKind::Forbidden,
             Self::Reserver(_) => ErrorKind::Unavailable,
             _ => ErrorKind::System,
+        }
+    }
+
+    /// Gives the text with its cause.
+    pub(crate) fn whole(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! which may be called at any time and again. Everything is synchronous. Every object made in the kernel carries the
 //! engine's id, and nothing without it is touched. Names are netd's.
 
+pub mod dns;
 mod error;
 mod firewall;
 mod ipam;
@@ -19,6 +20,8 @@ pub use gantry_api::port::{PortReserver, Protocol, Reservation, ReserveError};
 pub use netns::{Netns, loopback_up};
 pub use stack::Stack;
 pub use types::{
-    AddressPool, BridgeConfig, BridgeInfo, Endpoint, EndpointRequest, MacAddress, PortMapping,
-    PortRange, PublishedPort, Report, StackConfig, Warn,
+    AddressPool, BridgeConfig, DefaultRoutes, Endpoint, EndpointRequest, GatewayMode, Ipv6Config,
+    IpvlanFlag, IpvlanMode, MacAddress, MacvlanConfig, MacvlanKind, MacvlanMode, NetnsOf,
+    NetworkConfig, NetworkInfo, OnRepair, PortMapping, PortRange, PublishedPort, Repair, Report,
+    StackConfig, SubnetInfo, Warn,
 };

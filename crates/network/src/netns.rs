@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use gantry_sys::net;
@@ -51,13 +51,32 @@ impl Netns {
         })
     }
 
+    /// Opens a socket inside the namespace that a descriptor stands for, which stays the caller's.
+    pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::open(fd.try_clone_to_owned()?)
+    }
+
+    /// Opens a socket inside the namespace of a process.
+    pub fn of_process(pid: i32) -> io::Result<Self> {
+        Self::open(File::open(format!("/proc/{pid}/ns/net"))?.into())
+    }
+
+    /// Runs in the namespace, on a thread of its own.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        in_thread(|| {
+            net::setns_net(self.fd.as_fd())?;
+            work()
+        })
+    }
+
     /// Gives the socket as one that speaks netlink.
     pub(crate) fn socket(&self) -> io::Result<Socket> {
         Ok(Socket::from(self.rtnl.try_clone()?))
     }
 }
 
-fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+/// Runs a piece of work in a thread of its own, which may leave the caller's namespace.
+pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         thread::Builder::new()
             .name("netns".to_owned())

@@ -25,7 +25,13 @@ pub use crate::wire::{Client, Decoder, Error, Incoming, Outbox, encode, recv, se
 /// The protocol's version. It grows when the meaning of a verb changes, not when a field or verb is added.
 pub const VERSION: u32 = 1;
 /// What this shim can do beyond the verbs of version 1.
-pub const FEATURES: &[&str] = &["attach-from", "hold-wait", "exec-records", "log-local"];
+pub const FEATURES: &[&str] = &[
+    "attach-from",
+    "hold-wait",
+    "exec-records",
+    "log-local",
+    "keep-names",
+];
 /// The longest frame. A `Start` with a large argument list and 64 KiB of early stdin is far below it.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 /// The most descriptors on one frame (the kernel's SCM_MAX_FD).
@@ -72,7 +78,8 @@ pub enum Request {
     Hello { version: u32 },
     /// Creates and starts the container, once in a shim's life; answered by [`Reply::Started`] or
     /// [`Reply::StartFailed`]. Descriptors, in this order: the listener for later daemons, the network namespace if
-    /// `has_netns`, one namespace per entry of `joins`, one connection per entry of `attaches`, one per entry of `waits`.
+    /// `has_netns`, one namespace per entry of `joins`, three for names if `keeps_names` (see `KeepNames`), one connection
+    /// per entry of `attaches`, one per entry of `waits`.
     Start(Box<StartRequest>),
     /// Hands a client's connection over (one descriptor); answered by [`Reply::Ok`] before the first byte is written.
     Attach(Attach),
@@ -106,6 +113,11 @@ pub enum Request {
     /// Writes what the shim has read to the log and answers [`Reply::Log`] with the position behind it: a daemon that
     /// replays the log up to there and then attaches `from` there loses and doubles nothing.
     SyncLog,
+    /// Keeps the sockets by which the container's names are answered, instead of those kept before: UDP, TCP and the
+    /// network namespace. While they are open, queries wait in them and are not lost with the process that answers.
+    KeepNames,
+    /// Answered by [`Reply::Names`] with the kept descriptors and a pidfd of the shim, or by an error if none are kept.
+    TakeNames,
     /// The daemon has seen the exit and has answered every wait itself: the shim drops the held ones and ends as soon
     /// as the attached clients have all that was read. Before the exit it is an error.
     Release,
@@ -136,6 +148,7 @@ pub enum Reply {
     State(Box<State>),
     Root,
     Log(crate::log::Position),
+    Names,
     /// The request is understood and cannot be done.
     Error {
         message: String,
@@ -321,6 +334,9 @@ pub struct StartRequest {
     /// Kinds of namespaces of other containers to join, by the OCI specification's names.
     #[serde(default)]
     pub joins: Vec<String>,
+    /// Three descriptors of [`Request::KeepNames`] follow the namespaces.
+    #[serde(default)]
+    pub keeps_names: bool,
     #[serde(default)]
     pub attaches: Vec<Attach>,
     #[serde(default)]

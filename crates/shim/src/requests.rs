@@ -1,9 +1,11 @@
 //! Answers the daemon's requests.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use gantry_sys::epoll::EventFlags;
 use gantry_sys::{process, pty};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::container::{self, Streams};
 use crate::exit;
@@ -20,6 +22,8 @@ use crate::task::{self, CONTAINER, Ours};
 const CLIENTS_MAX: usize = 1024;
 /// Waits that may be held at once.
 const WAITS_MAX: usize = 1024;
+/// The descriptors of names: UDP, TCP, network namespace.
+const NAMES_FDS: usize = 3;
 /// Execs that may run at once.
 const EXECS_RUNNING_MAX: usize = 4096;
 
@@ -75,6 +79,8 @@ impl Supervisor {
             Request::State => (Reply::State(Box::new(self.state())), Vec::new()),
             Request::RootFd => self.root_fd(),
             Request::SyncLog => (Reply::Log(self.log.position()), Vec::new()),
+            Request::KeepNames => result(self.keep_names(fds)),
+            Request::TakeNames => self.take_names(),
             Request::Release => match &self.phase {
                 Phase::Ended(_) => {
                     self.released = true;
@@ -123,7 +129,8 @@ impl Supervisor {
     fn try_start(&mut self, request: StartRequest, fds: Vec<OwnedFd>) -> Result<Reply, Failure> {
         let attached = request.attaches.len() + request.waits.len();
         let namespaces = usize::from(request.has_netns) + request.joins.len();
-        let expected = 1 + namespaces + attached;
+        let names = if request.keeps_names { NAMES_FDS } else { 0 };
+        let expected = 1 + namespaces + names + attached;
         if fds.len() != expected {
             return Err(other(format!(
                 "start needs {expected} descriptors, {} came",
@@ -134,6 +141,7 @@ impl Supervisor {
         let listener = fds.next();
         let netns = if request.has_netns { fds.next() } else { None };
         let joins = request.joins.iter().cloned().zip(fds.by_ref()).collect();
+        self.names = fds.by_ref().take(names).collect();
         if let Some(listener) = listener {
             rustix::io::ioctl_fionbio(&listener, true)
                 .map_err(|cause| other(format!("listener: {cause}")))?;
@@ -345,6 +353,32 @@ impl Supervisor {
             stdin_open: task
                 .is_some_and(|task| task.stdin.as_ref().is_some_and(|input| !input.closing)),
             exit,
+        }
+    }
+
+    fn keep_names(&mut self, fds: Vec<OwnedFd>) -> Result<(), String> {
+        if fds.len() != NAMES_FDS {
+            return Err(format!(
+                "names need {NAMES_FDS} descriptors, {} came",
+                fds.len()
+            ));
+        }
+        if matches!(self.phase, Phase::Draining(_) | Phase::Ended(_)) {
+            return Err("the container has ended".to_owned());
+        }
+        self.names = fds;
+        Ok(())
+    }
+
+    fn take_names(&self) -> (Reply, Vec<OwnedFd>) {
+        if self.names.is_empty() {
+            return error("no sockets of names are kept");
+        }
+        let own = pidfd_open(getpid(), PidfdFlags::empty()).map_err(io::Error::from);
+        let kept = self.names.iter().map(OwnedFd::try_clone);
+        match kept.chain([own]).collect() {
+            Ok(fds) => (Reply::Names, fds),
+            Err(cause) => error(format!("duplicate the sockets of names: {cause}")),
         }
     }
 

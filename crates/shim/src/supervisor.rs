@@ -95,6 +95,8 @@ pub struct Supervisor {
     pub epoll: Epoll,
     signals: OwnedFd,
     pub listener: Option<OwnedFd>,
+    /// Where the container asks for names, kept for whoever answers.
+    pub names: Vec<OwnedFd>,
     pub connections: Vec<Connection>,
     pub phase: Phase,
     pub container_id: String,
@@ -136,6 +138,7 @@ impl Supervisor {
             epoll,
             signals,
             listener: None,
+            names: Vec::new(),
             connections: Vec::new(),
             phase: Phase::Waiting,
             container_id: String::new(),
@@ -353,6 +356,8 @@ impl Supervisor {
             oom_kills,
             error: None,
         };
+        // The network namespace ends with the container and not with who still reads its output.
+        self.names.clear();
         self.phase = Phase::Draining(record);
         self.write_record();
         // A container that shares the host's process namespace leaves others behind.

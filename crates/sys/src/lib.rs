@@ -14,3 +14,4 @@ pub mod pty;
 pub mod seal;
 pub mod seccomp;
 pub mod unix;
+pub mod xtables;

@@ -438,7 +438,10 @@ fn endpoint_settings(view: &NetworkView) -> EndpointSettings {
             .gateway
             .map(|address| address.to_string())
             .unwrap_or_default(),
-        ip_address: endpoint.ipv4.to_string(),
+        ip_address: endpoint
+            .ipv4
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
         ip_prefix_len: endpoint.prefix_len.into(),
         ..EndpointSettings::default()
     }

@@ -7,6 +7,11 @@ use gantry_engine::network::Network;
 
 use super::instant;
 
+/// Writes what may be missing; nothing for nothing.
+fn shown(value: Option<impl std::fmt::Display>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
 /// Writes a network as list and inspect show it.
 pub fn network(network: &Network) -> NetworkInspect {
     let mut options = BTreeMap::new();
@@ -35,12 +40,9 @@ pub fn network(network: &Network) -> NetworkInspect {
             options.insert(key.to_owned(), value);
         }
         config = Some(vec![IpamConfig {
-            subnet: bridge.subnet.to_string(),
-            ip_range: bridge
-                .ip_range
-                .map(|range| range.to_string())
-                .unwrap_or_default(),
-            gateway: bridge.gateway.to_string(),
+            subnet: shown(bridge.ipv4.map(|ipv4| ipv4.subnet)),
+            ip_range: shown(bridge.ipv4.and_then(|ipv4| ipv4.ip_range)),
+            gateway: shown(bridge.ipv4.and_then(|ipv4| ipv4.gateway)),
             aux_addresses: None,
         }]);
     }
@@ -77,7 +79,9 @@ pub fn network(network: &Network) -> NetworkInspect {
                             .map(|endpoint| endpoint.mac.to_string())
                             .unwrap_or_default(),
                         ipv4_address: endpoint
-                            .map(|endpoint| format!("{}/{}", endpoint.ipv4, endpoint.prefix_len))
+                            .and_then(|endpoint| {
+                                Some(format!("{}/{}", endpoint.ipv4?, endpoint.prefix_len))
+                            })
                             .unwrap_or_default(),
                         ipv6_address: String::new(),
                     };

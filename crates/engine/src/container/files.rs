@@ -62,7 +62,10 @@ pub(crate) fn write(engine: &Engine, record: &Record, links: &[Linked]) -> Resul
     } else {
         let names = resolv::host_names(&hostname, &record.config.domainname);
         let endpoint = record.acquired.endpoint.as_ref();
-        let own = endpoint.map(|endpoint| (IpAddr::from(endpoint.ipv4), names));
+        let own = endpoint
+            .into_iter()
+            .flat_map(gantry_network::Endpoint::addresses)
+            .map(|address| (address, names.clone()));
         let endpoints: Vec<_> = links.iter().map(Linked::host).chain(own).collect();
         resolv::hosts(&resolv::Hosts {
             ipv6: true,
@@ -120,7 +123,8 @@ pub(crate) fn extra_hosts(engine: &Engine, values: &[String]) -> Result<Vec<(Str
         .inner
         .network
         .bridge()
-        .map(|bridge| bridge.gateway.into())
+        .and_then(|bridge| bridge.ipv4?.gateway)
+        .map(IpAddr::V4)
         .into_iter()
         .collect();
     let mut all = Vec::new();

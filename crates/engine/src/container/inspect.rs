@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gantry_network::{BridgeInfo, Endpoint, PublishedPort};
+use gantry_network::{Endpoint, NetworkInfo, PublishedPort};
 
 use super::record::Record;
 use crate::{Engine, Result};
@@ -36,7 +36,7 @@ pub struct NetworkView {
     pub endpoint: Option<Endpoint>,
     /// The hardware address that the user chose, until the run has one.
     pub wanted_mac: String,
-    pub bridge: Option<BridgeInfo>,
+    pub bridge: Option<NetworkInfo>,
     pub ports: Vec<PublishedPort>,
 }
 

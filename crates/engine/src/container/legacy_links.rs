@@ -200,7 +200,8 @@ impl Engine {
                     self.name_now(link)
                 )));
             };
-            let Some(endpoint) = &other.acquired.endpoint else {
+            let endpoint = other.acquired.endpoint.as_ref();
+            let Some(address) = endpoint.and_then(|endpoint| endpoint.ipv4) else {
                 return Err(Error::system(format!(
                     "container {} not attached to default bridge network",
                     other.id
@@ -214,7 +215,7 @@ impl Engine {
                 path,
                 id: other.id.clone(),
                 name: other.name.clone(),
-                address: endpoint.ipv4,
+                address,
                 ports: exposed_ports.iter().cloned().collect(),
                 env: env.clone(),
             })
@@ -310,7 +311,8 @@ impl Engine {
         child: &Record,
         link: &LegacyLink,
     ) -> std::io::Result<()> {
-        let Some(endpoint) = &child.acquired.endpoint else {
+        let endpoint = child.acquired.endpoint.as_ref();
+        let Some(address) = endpoint.and_then(|endpoint| endpoint.ipv4) else {
             return Ok(());
         };
         let path = self.directory(&parent.id).join("hosts");
@@ -320,7 +322,7 @@ impl Engine {
             path: String::new(),
             id: child.id.clone(),
             name: child.name.clone(),
-            address: endpoint.ipv4,
+            address,
             ports: Vec::new(),
             env: Vec::new(),
         };

@@ -73,7 +73,11 @@ impl Acquired {
     pub fn describe(&self) -> Option<String> {
         let mut held = Vec::new();
         if let Some(endpoint) = &self.endpoint {
-            held.push(format!("the address {}", endpoint.ipv4));
+            held.extend(
+                endpoint
+                    .addresses()
+                    .map(|address| format!("the address {address}")),
+            );
         }
         held.extend(
             self.ports

@@ -358,7 +358,11 @@ impl Engine {
                     .map_err(|_| Error::system("make a network namespace"))?
                     .map_err(|error| Error::io("make a network namespace", error))?;
                 around("start.network", || match &endpoint {
-                    Some(endpoint) => self.inner.network.connect(endpoint, &netns),
+                    Some(endpoint) => self.inner.network.connect(
+                        endpoint,
+                        &netns,
+                        gantry_network::DefaultRoutes::BOTH,
+                    ),
                     None => gantry_network::loopback_up(&netns),
                 })
                 .map_err(network_error)?;
@@ -376,6 +380,7 @@ impl Engine {
         let request = StartRequest {
             has_netns: netns.is_some(),
             joins: joined.iter().map(|(kind, _)| (*kind).to_owned()).collect(),
+            keeps_names: false,
             ..request
         };
         let joined = joined.into_iter().map(|(_, namespace)| namespace);

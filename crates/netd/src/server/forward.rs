@@ -67,7 +67,7 @@ impl Server {
     }
 
     /// Takes a connection for which there is no descriptor and closes it, or epoll would report it without end.
-    fn refuse(&mut self, listener: &OwnedFd) {
+    pub(super) fn refuse(&mut self, listener: &OwnedFd) {
         self.forwards_refused += 1;
         self.spare = None;
         if let Ok(client) = net::accept(listener.as_fd()) {

@@ -167,16 +167,16 @@ fn plan_elements(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::{Bridge, Publication, desired};
+    use crate::firewall::{Bridge, Options, Publication, Way, desired};
     use crate::{Protocol, PublishedPort};
 
     fn example(ports: &[u16]) -> Ruleset {
         let bridge = Bridge {
             interface: "docker0".to_owned(),
-            subnet: "172.17.0.0/16".parse().unwrap(),
+            subnets: Vec::new(),
             icc: true,
-            masquerade: true,
             internal: false,
+            trusted: Vec::new(),
         };
         let publications: Vec<Publication> = ports
             .iter()
@@ -188,9 +188,11 @@ mod tests {
                     protocol: Protocol::Tcp,
                 },
                 container: "172.17.0.2".parse().unwrap(),
+                way: Way::Rewritten,
+                direct: false,
             })
             .collect();
-        desired("gantry-1", &[bridge], &publications, false)
+        desired("gantry-1", &[bridge], &publications, &Options::default())
     }
 
     fn standing(ruleset: &Ruleset) -> Standing {

@@ -1,9 +1,10 @@
 //! Other firewalls: an accept in our table does not overrule a drop in another.
 //!
-//! Where another table's forward chain drops by policy (dockerd's `ip filter FORWARD`, a hand-written nftables.conf),
-//! two accept rules per bridge, marked with the engine's id, are put before its rules: into `DOCKER-USER` where that
-//! exists, because dockerd leaves it alone. Our own table still filters those packets. They are taken away at the last
-//! teardown. firewalld and iptables-legacy are told apart and reported, since they cannot be served this way.
+//! Where another table's forward chain drops by policy (dockerd's `ip filter FORWARD`, ufw, a hand-written
+//! nftables.conf) or at its end (firewalld), two accept rules per bridge, marked with the engine's id, are put before
+//! its rules: into `DOCKER-USER` where that exists, because dockerd leaves it alone. Our own table still filters those
+//! packets. They are taken away with the bridge. Where that cannot be done (a table that belongs to a program, the old
+//! iptables), the operator is told the command that does it.
 
 use std::io;
 
@@ -11,9 +12,11 @@ use gantry_sys::netlink::Socket;
 use gantry_sys::nft::{
     self, ChainInfo, Cmp, Expression, Family, MetaKey, Transaction, Verdict, register,
 };
+use gantry_sys::xtables::{self, Policies, Policy};
 
 use super::interface_key;
 
+const HOOK_INPUT: u32 = 1;
 const HOOK_FORWARD: u32 = 2;
 const POLICY_DROP: u32 = 0;
 
@@ -25,14 +28,18 @@ pub struct Place {
     pub chain: String,
 }
 
+/// firewalld's chains accept by policy and reject at their end. Only the table is asked for: a reload makes it anew.
+fn is_firewalld(chain: &ChainInfo) -> bool {
+    chain.table == "firewalld" && matches!(chain.name.as_str(), "filter_FORWARD" | "filter_INPUT")
+}
+
 /// Finds where accept rules are needed.
 pub fn places(chains: &[ChainInfo], own_table: &str) -> Vec<Place> {
     let mut places: Vec<Place> = chains
         .iter()
         .filter(|chain| {
             chain.hook == Some(HOOK_FORWARD)
-                && chain.policy == Some(POLICY_DROP)
-                && chain.family != Family::Ipv6
+                && (chain.policy == Some(POLICY_DROP) || is_firewalld(chain))
                 && chain.table != own_table
         })
         .map(|chain| {
@@ -94,17 +101,25 @@ pub fn others_forward(socket: &Socket, own_table: &str) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Puts in the missing accept rules of `interfaces` and takes away those of bridges that are gone. Gives a line for
-/// each change.
+/// What a reconciliation with other firewalls came to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// A line for each change.
+    pub changes: Vec<String>,
+    /// What could not be done, with the command that does it.
+    pub refused: Vec<String>,
+}
+
+/// Puts in the missing accept rules of `bridges`, each given with whether it has IPv6, and takes away those of bridges
+/// that are gone.
 pub fn reconcile(
     socket: &Socket,
+    chains: &[ChainInfo],
     own_table: &str,
     engine_id: &str,
-    interfaces: &[String],
-) -> io::Result<Vec<String>> {
-    let chains = nft::chains(socket)?;
-    let wanted = places(&chains, own_table);
-    let prefix = mark(engine_id, "");
+    bridges: &[(String, bool)],
+) -> io::Result<Outcome> {
+    let wanted = places(chains, own_table);
     let mut tables: Vec<(Family, String)> = chains
         .iter()
         .filter(|chain| chain.hook == Some(HOOK_FORWARD) && chain.table != own_table)
@@ -112,94 +127,177 @@ pub fn reconcile(
         .collect();
     tables.sort();
     tables.dedup();
-    let mut changes = Vec::new();
+    let mut outcome = Outcome::default();
     for (family, table) in tables {
         let rules = nft::rules(socket, family, &table)?;
-        let mut transaction = Transaction::new();
-        for rule in rules
-            .iter()
-            .filter(|rule| rule.comment.starts_with(&prefix))
-        {
-            let interface = &rule.comment[prefix.len()..];
-            let place_stands = wanted.iter().any(|place| {
-                place.family == family && place.table == table && place.chain == rule.chain
-            });
-            if !place_stands || !interfaces.iter().any(|wanted| wanted == interface) {
-                transaction.delete_rule(family, &table, &rule.chain, rule.handle);
-                changes.push(format!(
-                    "removed accept of {interface} from {} {table} {}",
-                    family.as_str(),
-                    rule.chain
-                ));
-            }
-        }
-        for place in wanted
+        let places: Vec<&Place> = wanted
             .iter()
             .filter(|place| place.family == family && place.table == table)
-        {
-            for interface in interfaces {
-                let comment = mark(engine_id, interface);
-                let standing = rules
-                    .iter()
-                    .filter(|rule| rule.chain == place.chain && rule.comment == comment)
-                    .count();
-                if standing >= 2 {
-                    continue;
-                }
-                for rule in rules
-                    .iter()
-                    .filter(|rule| rule.chain == place.chain && rule.comment == comment)
-                {
-                    transaction.delete_rule(family, &table, &place.chain, rule.handle);
-                }
-                for key in [MetaKey::OifName, MetaKey::IifName] {
-                    transaction.insert_rule(
-                        family,
-                        &table,
-                        &place.chain,
-                        &accept(key, interface),
-                        &comment,
-                    );
-                }
-                changes.push(format!(
-                    "accept of {interface} in {} {table} {}",
-                    family.as_str(),
-                    place.chain
-                ));
-            }
+            .collect();
+        let interfaces: Vec<&str> = bridges
+            .iter()
+            .filter(|(_, ipv6)| family != Family::Ipv6 || *ipv6)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let mut changes = Vec::new();
+        let transaction = plan(
+            &rules,
+            &places,
+            engine_id,
+            &interfaces,
+            &mut changes,
+            (family, &table),
+        );
+        if transaction.is_empty() {
+            continue;
         }
-        if !transaction.is_empty() {
-            transaction.commit(socket)?;
+        match transaction.commit(socket) {
+            Ok(()) => outcome.changes.extend(changes),
+            // The table belongs to a program that lets nobody else write (firewalld with NftablesTableOwner).
+            Err(error) if error.errno() == libc::EPERM => {
+                outcome.refused.extend(interfaces.iter().map(|interface| {
+                    format!(
+                        "{} {table} belongs to another program and may drop the traffic of {interface}: run \
+                         `firewall-cmd --permanent --zone=trusted --add-interface={interface} && firewall-cmd --reload`",
+                        family.as_str()
+                    )
+                }));
+            }
+            // It was made anew meanwhile; that is a change by which the watch looks again.
+            Err(error) if error.errno() == libc::ENOENT => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(changes)
+    Ok(outcome)
 }
 
-/// Gives warnings about firewalls that cannot be served by a rule. `legacy_tables` is the text of
-/// /proc/net/ip_tables_names, empty where the legacy back end is not in use.
-pub fn warnings(chains: &[ChainInfo], legacy_tables: &str, interfaces: &[String]) -> Vec<String> {
-    let mut found = Vec::new();
-    if chains.iter().any(|chain| chain.table == "firewalld") {
-        for interface in interfaces {
-            found.push(format!(
-                "firewalld is running and may drop the traffic of {interface}: \
-                 run `firewall-cmd --permanent --zone=trusted --add-interface={interface} && firewall-cmd --reload`"
+/// Makes the transaction that leaves a table with two accept rules per place and interface.
+fn plan(
+    rules: &[nft::RuleInfo],
+    places: &[&Place],
+    engine_id: &str,
+    interfaces: &[&str],
+    changes: &mut Vec<String>,
+    (family, table): (Family, &str),
+) -> Transaction {
+    let prefix = mark(engine_id, "");
+    let mut transaction = Transaction::new();
+    for rule in rules
+        .iter()
+        .filter(|rule| rule.comment.starts_with(&prefix))
+    {
+        let interface = &rule.comment[prefix.len()..];
+        let place_stands = places.iter().any(|place| place.chain == rule.chain);
+        if !place_stands || !interfaces.contains(&interface) {
+            transaction.delete_rule(family, table, &rule.chain, rule.handle);
+            changes.push(format!(
+                "removed accept of {interface} from {} {table} {}",
+                family.as_str(),
+                rule.chain
             ));
         }
     }
-    if legacy_tables
-        .split_ascii_whitespace()
-        .any(|table| table == "filter")
-    {
+    for place in places {
         for interface in interfaces {
-            found.push(format!(
-                "the legacy iptables filter table is in use; if its FORWARD policy is DROP, run \
-                 `iptables-legacy -I FORWARD -o {interface} -j ACCEPT && \
-                 iptables-legacy -I FORWARD -i {interface} -j ACCEPT`"
+            let comment = mark(engine_id, interface);
+            let standing = || {
+                rules
+                    .iter()
+                    .filter(|rule| rule.chain == place.chain && rule.comment == comment)
+            };
+            if standing().count() >= 2 {
+                continue;
+            }
+            for rule in standing() {
+                transaction.delete_rule(family, table, &place.chain, rule.handle);
+            }
+            for key in [MetaKey::OifName, MetaKey::IifName] {
+                let expressions = accept(key, interface);
+                transaction.insert_rule(family, table, &place.chain, &expressions, &comment);
+            }
+            changes.push(format!(
+                "accept of {interface} in {} {table} {}",
+                family.as_str(),
+                place.chain
             ));
+        }
+    }
+    transaction
+}
+
+/// The policies of the old iptables, by family, where it is in use.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Legacy {
+    pub ipv4: Option<Policies>,
+    pub ipv6: Option<Policies>,
+}
+
+/// Reads the policies of the old iptables. Looks first whether it is in use: to ask for a table makes it.
+pub fn legacy_policies() -> Legacy {
+    let in_use = |path: &str| {
+        std::fs::read_to_string(path)
+            .is_ok_and(|text| text.split_ascii_whitespace().any(|table| table == "filter"))
+    };
+    Legacy {
+        ipv4: in_use("/proc/net/ip_tables_names")
+            .then(xtables::policies)
+            .and_then(Result::ok),
+        ipv6: in_use("/proc/net/ip6_tables_names")
+            .then(xtables::policies_v6)
+            .and_then(Result::ok),
+    }
+}
+
+/// Says which bridges the old iptables cuts off, with the commands that let them through.
+pub fn legacy_warnings(legacy: &Legacy, bridges: &[(String, bool)]) -> Vec<String> {
+    let drops = |policies: Option<Policies>| {
+        policies.is_some_and(|policies| policies.forward == Policy::Drop)
+    };
+    let mut found = Vec::new();
+    for (interface, ipv6) in bridges {
+        for (program, wanted) in [
+            ("iptables-legacy", drops(legacy.ipv4)),
+            ("ip6tables-legacy", *ipv6 && drops(legacy.ipv6)),
+        ] {
+            if wanted {
+                found.push(format!(
+                    "the FORWARD chain of {program} drops what no rule accepts, which cuts {interface} off: run \
+                     `{program} -I FORWARD -o {interface} -j ACCEPT && {program} -I FORWARD -i {interface} -j ACCEPT`"
+                ));
+            }
         }
     }
     found
+}
+
+/// Names the chain that keeps away from the host's own ports what no rule accepts, if there is one.
+pub fn denying(chains: &[ChainInfo], legacy: &Legacy, own_table: &str) -> Option<String> {
+    let chain = chains.iter().find(|chain| {
+        chain.hook == Some(HOOK_INPUT)
+            && chain.table != own_table
+            && (chain.policy == Some(POLICY_DROP) || is_firewalld(chain))
+    });
+    if let Some(chain) = chain {
+        return Some(format!(
+            "{} {} {}",
+            chain.family.as_str(),
+            chain.table,
+            chain.name
+        ));
+    }
+    let drops = |policies: Option<Policies>| {
+        policies.is_some_and(|policies| policies.input == Policy::Drop)
+    };
+    (drops(legacy.ipv4) || drops(legacy.ipv6)).then(|| "iptables-legacy filter INPUT".to_owned())
+}
+
+/// Says that published ports do not pass the host's own rules, and how they would.
+pub fn bypass_warning(chain: &str) -> String {
+    format!(
+        "published ports are reached from outside although {chain} drops what it does not accept: they are led to the \
+         container before it; to have them pass it, start the daemon with --obey-host-firewall or make the network \
+         with -o com.gantry.bridge.obey_host_firewall=true"
+    )
 }
 
 #[cfg(test)]
@@ -232,29 +330,84 @@ mod tests {
             chain(Family::Inet, "open", "forward", Some(2), Some(1)),
             chain(Family::Inet, "filter", "input", Some(1), Some(0)),
             chain(Family::Inet, "gantry-1", "forward", Some(2), Some(0)),
+            chain(
+                Family::Inet,
+                "firewalld",
+                "filter_FORWARD",
+                Some(2),
+                Some(1),
+            ),
+            chain(
+                Family::Inet,
+                "firewalld",
+                "mangle_FORWARD",
+                Some(2),
+                Some(1),
+            ),
         ];
         let found: Vec<String> = places(&chains, "gantry-1")
             .iter()
             .map(|place| format!("{} {} {}", place.family.as_str(), place.table, place.chain))
             .collect();
-        assert_eq!(found, ["inet filter forward", "ip filter DOCKER-USER"]);
+        assert_eq!(
+            found,
+            [
+                "inet filter forward",
+                "inet firewalld filter_FORWARD",
+                "ip filter DOCKER-USER",
+                "ip6 filter FORWARD"
+            ]
+        );
     }
 
     #[test]
-    fn other_firewalls_are_named_with_the_way_out() {
-        let firewalld = [chain(
-            Family::Inet,
-            "firewalld",
-            "filter_FORWARD",
-            Some(2),
-            Some(1),
-        )];
-        let interfaces = ["docker0".to_owned()];
-        assert!(warnings(&firewalld, "", &interfaces)[0].contains("--add-interface=docker0"));
-        assert!(
-            warnings(&[], "nat\nfilter\n", &interfaces)[0]
-                .contains("iptables-legacy -I FORWARD -o docker0")
+    fn the_old_iptables_is_reported_with_the_way_out() {
+        let bridges = [("docker0".to_owned(), false), ("br-6".to_owned(), true)];
+        let drop = Policies {
+            input: Policy::Accept,
+            forward: Policy::Drop,
+        };
+        let mut legacy = Legacy {
+            ipv4: Some(drop),
+            ipv6: Some(drop),
+        };
+        let found = legacy_warnings(&legacy, &bridges);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].contains("iptables-legacy -I FORWARD -o docker0"));
+        assert!(found[2].contains("ip6tables-legacy -I FORWARD -i br-6"));
+        legacy.ipv4 = None;
+        assert_eq!(
+            legacy_warnings(&legacy, &bridges[..1]),
+            Vec::<String>::new()
         );
-        assert_eq!(warnings(&[], "nat\n", &interfaces), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_chain_that_keeps_others_out_is_named() {
+        let accepting = chain(Family::Inet, "filter", "input", Some(1), Some(1));
+        let dropping = chain(Family::Ipv4, "filter", "INPUT", Some(1), Some(0));
+        let firewalld = chain(Family::Inet, "firewalld", "filter_INPUT", Some(1), Some(1));
+        let none = Legacy::default();
+        let check = |chains: &[ChainInfo], legacy: &Legacy| denying(chains, legacy, "gantry-1");
+        assert_eq!(check(std::slice::from_ref(&accepting), &none), None);
+        assert_eq!(
+            check(&[accepting.clone(), dropping], &none).as_deref(),
+            Some("ip filter INPUT")
+        );
+        assert_eq!(
+            check(&[firewalld], &none).as_deref(),
+            Some("inet firewalld filter_INPUT")
+        );
+        let legacy = Legacy {
+            ipv4: Some(Policies {
+                input: Policy::Drop,
+                forward: Policy::Accept,
+            }),
+            ipv6: None,
+        };
+        assert_eq!(
+            check(&[accepting], &legacy).as_deref(),
+            Some("iptables-legacy filter INPUT")
+        );
     }
 }

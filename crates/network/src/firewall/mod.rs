@@ -2,20 +2,21 @@
 //!
 //! One `inet` table per engine, named after its id. Chains are made once per bridge; a published port is one element
 //! of an exact-match hash map, so that the ten thousandth costs what the first did (interval maps are cloned at each
-//! commit). A container without published ports needs no element at all. [`desired`] gives the whole table, `text`
-//! prints it with the reason of each rule, `diff` compares it with the kernel.
+//! commit). A container without published ports needs no element at all. [`desired`] gives the whole table and
+//! [`addition`] what one more bridge adds to it; `chains` holds the rules, `text` prints them with the reason of each,
+//! `diff` compares them with the kernel.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
-use gantry_api::port::Protocol;
 use gantry_sys::nft::{
-    BaseChain, Element, ElementValue, Hook, IFNAME, INET_PROTO, INET_SERVICE, IPV4_ADDR, Policy,
-    Set, Value, Verdict,
+    BaseChain, Element, ElementValue, IFNAME, INET_PROTO, INET_SERVICE, IPV4_ADDR, IPV6_ADDR, Set,
+    Value, Verdict,
 };
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv6Net};
 
-use crate::PublishedPort;
+use crate::{GatewayMode, PublishedPort};
 
+mod chains;
 pub mod diff;
 pub mod foreign;
 pub mod rule;
@@ -26,36 +27,83 @@ pub use rule::{Action, Match, Rule, interface_key};
 /// How many characters of the engine's id names carry.
 pub const ID_CHARS: usize = 12;
 
-pub const PUBLISHED: Set = Set {
-    name: "published",
-    key: &[INET_PROTO, INET_SERVICE],
-    value: Some(Value::Data(&[IPV4_ADDR, INET_SERVICE])),
-};
-pub const PUBLISHED_AT: Set = Set {
-    name: "published-at",
+const fn map(
+    name: &'static str,
+    key: &'static [gantry_sys::nft::Type],
+    value: &'static [gantry_sys::nft::Type],
+) -> Set {
+    Set {
+        name,
+        key,
+        value: Some(Value::Data(value)),
+    }
+}
+
+const fn verdicts(name: &'static str) -> Set {
+    Set {
+        name,
+        key: &[IFNAME],
+        value: Some(Value::Verdict),
+    }
+}
+
+/// Ports published on every address, and on one, of each family.
+pub const PUBLISHED: Set = map(
+    "published",
+    &[INET_PROTO, INET_SERVICE],
+    &[IPV4_ADDR, INET_SERVICE],
+);
+pub const PUBLISHED_AT: Set = map(
+    "published-at",
+    &[IPV4_ADDR, INET_PROTO, INET_SERVICE],
+    &[IPV4_ADDR, INET_SERVICE],
+);
+pub const PUBLISHED6: Set = map(
+    "published6",
+    &[INET_PROTO, INET_SERVICE],
+    &[IPV6_ADDR, INET_SERVICE],
+);
+pub const PUBLISHED6_AT: Set = map(
+    "published6-at",
+    &[IPV6_ADDR, INET_PROTO, INET_SERVICE],
+    &[IPV6_ADDR, INET_SERVICE],
+);
+/// Containers' own addresses and ports that may be reached without a rewritten destination.
+pub const DIRECT: Set = Set {
+    name: "direct",
     key: &[IPV4_ADDR, INET_PROTO, INET_SERVICE],
-    value: Some(Value::Data(&[IPV4_ADDR, INET_SERVICE])),
+    value: None,
 };
-pub const FORWARD_TO: Set = Set {
-    name: "forward-to",
+pub const DIRECT6: Set = Set {
+    name: "direct6",
+    key: &[IPV6_ADDR, INET_PROTO, INET_SERVICE],
+    value: None,
+};
+/// Bridges whose containers may not talk to each other.
+pub const WITHOUT_ICC: Set = Set {
+    name: "without-icc",
     key: &[IFNAME],
-    value: Some(Value::Verdict),
+    value: None,
 };
-pub const FORWARD_FROM: Set = Set {
-    name: "forward-from",
-    key: &[IFNAME],
-    value: Some(Value::Verdict),
-};
-pub const SOURCE_TO: Set = Set {
-    name: "source-to",
-    key: &[IFNAME],
-    value: Some(Value::Verdict),
-};
-pub const SOURCE_FROM: Set = Set {
-    name: "source-from",
-    key: &[IFNAME],
-    value: Some(Value::Verdict),
-};
+pub const FORWARD_TO: Set = verdicts("forward-to");
+pub const FORWARD_FROM: Set = verdicts("forward-from");
+pub const SOURCE_TO: Set = verdicts("source-to");
+pub const SOURCE_FROM: Set = verdicts("source-from");
+
+/// All sets, in the order in which they are printed.
+const SETS: [Set; 11] = [
+    PUBLISHED,
+    PUBLISHED_AT,
+    PUBLISHED6,
+    PUBLISHED6_AT,
+    DIRECT,
+    DIRECT6,
+    WITHOUT_ICC,
+    FORWARD_TO,
+    FORWARD_FROM,
+    SOURCE_TO,
+    SOURCE_FROM,
+];
 
 /// A chain and its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,21 +129,54 @@ pub struct Ruleset {
     pub chains: Vec<Chain>,
 }
 
+/// What the firewall must know of one family's addresses on a bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    pub net: IpNet,
+    pub mode: GatewayMode,
+    pub masquerade: bool,
+    /// The source address of what leaves; `None` takes the address of the interface it leaves by.
+    pub host: Option<IpAddr>,
+}
+
 /// What the firewall must know of a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
     pub interface: String,
-    pub subnet: Ipv4Net,
+    pub subnets: Vec<Subnet>,
     pub icc: bool,
-    pub masquerade: bool,
     pub internal: bool,
+    /// Interfaces by which published ports are reached at the containers' own addresses.
+    pub trusted: Vec<String>,
+}
+
+/// What concerns the whole table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// This engine switched forwarding on, so the machine must not become a router between its other interfaces.
+    pub guard_ipv4: bool,
+    pub guard_ipv6: bool,
+    /// Published ports are reached at the containers' own addresses from everywhere.
+    pub direct_routing: bool,
+}
+
+/// Who leads a published port to its container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The firewall rewrites the destination.
+    Rewritten,
+    /// netd alone, so that the host's own input rules see the connection.
+    Carried,
 }
 
 /// A published port and where it leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Publication {
     pub port: PublishedPort,
-    pub container: Ipv4Addr,
+    pub container: IpAddr,
+    pub way: Way,
+    /// The container's own address and port are let through as well.
+    pub direct: bool,
 }
 
 /// Gives the table's name.
@@ -113,128 +194,187 @@ fn padded_port(port: u16) -> [u8; 4] {
     [high, low, 0, 0]
 }
 
-/// Gives the map element of a published port; `None` for IPv6, which netd carries.
-pub fn element(publication: &Publication) -> Option<(Set, Element)> {
-    let port = &publication.port;
-    let IpAddr::V4(address) = port.ip else {
-        return None;
-    };
-    let set = if address.is_unspecified() {
-        PUBLISHED
-    } else {
-        PUBLISHED_AT
-    };
-    let mut key = Vec::with_capacity(12);
-    if !address.is_unspecified() {
-        key.extend_from_slice(&address.octets());
+/// Writes an address, a protocol and a port, each padded, as the keys of sets have them.
+fn key(address: Option<IpAddr>, publication: &Publication, port: u16) -> Vec<u8> {
+    let mut key = octets(address);
+    key.extend_from_slice(&[publication.port.protocol.number(), 0, 0, 0]);
+    key.extend_from_slice(&padded_port(port));
+    key
+}
+
+fn octets(address: Option<IpAddr>) -> Vec<u8> {
+    match address {
+        Some(IpAddr::V4(address)) => address.octets().to_vec(),
+        Some(IpAddr::V6(address)) => address.octets().to_vec(),
+        None => Vec::new(),
     }
-    key.extend_from_slice(&[port.protocol.number(), 0, 0, 0]);
-    key.extend_from_slice(&padded_port(port.host_port));
-    let mut value = publication.container.octets().to_vec();
-    value.extend_from_slice(&padded_port(port.container_port));
-    Some((
-        set,
-        Element {
-            key,
+}
+
+/// Says whether the firewall rewrites a port's destination. Between the families it cannot, and what comes from `::1`
+/// does not leave the host: netd carries both.
+fn is_rewritten(publication: &Publication) -> bool {
+    let address = publication.port.ip;
+    publication.way == Way::Rewritten
+        && publication.port.host_port != 0
+        && address.is_ipv4() == publication.container.is_ipv4()
+        && address != IpAddr::V6(Ipv6Addr::LOCALHOST)
+}
+
+/// Gives the elements of a published port: none for one that netd carries alone.
+pub fn elements(publication: &Publication) -> Vec<(Set, Element)> {
+    let port = &publication.port;
+    let mut found = Vec::new();
+    if is_rewritten(publication) {
+        let at = Some(port.ip).filter(|address| !address.is_unspecified());
+        let set = match (port.ip, at) {
+            (IpAddr::V4(_), None) => PUBLISHED,
+            (IpAddr::V4(_), Some(_)) => PUBLISHED_AT,
+            (IpAddr::V6(_), None) => PUBLISHED6,
+            (IpAddr::V6(_), Some(_)) => PUBLISHED6_AT,
+        };
+        let mut value = octets(Some(publication.container));
+        value.extend_from_slice(&padded_port(port.container_port));
+        let element = Element {
+            key: key(at, publication, port.host_port),
             value: ElementValue::Data(value),
-        },
-    ))
+        };
+        found.push((set, element));
+    }
+    if publication.direct {
+        let set = match publication.container {
+            IpAddr::V4(_) => DIRECT,
+            IpAddr::V6(_) => DIRECT6,
+        };
+        let element = Element {
+            key: key(
+                Some(publication.container),
+                publication,
+                port.container_port,
+            ),
+            value: ElementValue::None,
+        };
+        found.push((set, element));
+    }
+    found
 }
 
 /// Says whether a published port is to be reached by the host's IPv4 loopback through the firewall.
-pub fn needs_loopback(port: &PublishedPort) -> bool {
-    match port.ip {
-        IpAddr::V4(address) => {
-            (address.is_unspecified() || address.is_loopback())
-                && matches!(
-                    port.protocol,
-                    Protocol::Tcp | Protocol::Udp | Protocol::Sctp
-                )
+pub fn needs_loopback(publication: &Publication) -> bool {
+    let address = publication.port.ip;
+    address.is_ipv4()
+        && (address.is_unspecified() || address.is_loopback())
+        && is_rewritten(publication)
+}
+
+/// Elements sorted by their set, each once.
+#[derive(Debug, Default)]
+pub struct Sorted(Vec<(Set, Vec<Element>)>);
+
+impl Sorted {
+    fn push(&mut self, set: Set, element: Element) {
+        match self.0.iter_mut().find(|(other, _)| *other == set) {
+            Some((_, elements)) => elements.push(element),
+            None => self.0.push((set, vec![element])),
         }
-        IpAddr::V6(_) => false,
+    }
+
+    /// Sorts the elements of published ports.
+    pub fn of(publications: &[Publication]) -> Self {
+        let mut sorted = Self::default();
+        for (set, element) in publications.iter().flat_map(elements) {
+            sorted.push(set, element);
+        }
+        sorted.settle();
+        sorted
+    }
+
+    fn settle(&mut self) {
+        for (_, elements) in &mut self.0 {
+            elements.sort();
+            elements.dedup_by(|one, other| one.key == other.key);
+        }
+    }
+
+    /// Gives each set that has elements.
+    pub fn iter(&self) -> impl Iterator<Item = (&Set, &[Element])> {
+        self.0
+            .iter()
+            .map(|(set, elements)| (set, elements.as_slice()))
+    }
+
+    fn take(&mut self, set: Set) -> Vec<Element> {
+        let position = self.0.iter().position(|(other, _)| *other == set);
+        position.map_or_else(Vec::new, |position| self.0.swap_remove(position).1)
     }
 }
 
-fn base(kind: &'static str, hook: Hook, priority: i32) -> Option<BaseChain> {
-    Some(BaseChain {
-        kind,
-        hook,
-        priority,
-        policy: Policy::Accept,
-    })
+/// Chains and elements that one bridge adds to the table.
+#[derive(Debug, Default)]
+pub struct Addition {
+    pub chains: Vec<Chain>,
+    pub elements: Sorted,
 }
 
-fn rule(matches: &[Match], action: Action, label: &'static str, why: &'static str) -> Rule {
-    Rule {
-        matches: matches.to_vec(),
-        action,
-        label,
-        why,
+/// Gives what a bridge adds to the table.
+pub fn addition(bridge: &Bridge, options: &Options) -> Addition {
+    let mut addition = Addition::default();
+    for (set, rules) in [
+        (FORWARD_TO, chains::forward_to(bridge, options)),
+        (FORWARD_FROM, chains::forward_from(bridge)),
+        (SOURCE_TO, chains::source_to(bridge)),
+        (SOURCE_FROM, chains::source_from(bridge)),
+    ] {
+        if rules.is_empty() {
+            continue;
+        }
+        let name = format!("{}-{}", set.name, bridge.interface);
+        let element = Element {
+            key: interface_key(&bridge.interface),
+            value: ElementValue::Verdict(Verdict::Jump(name.clone())),
+        };
+        addition.elements.push(set, element);
+        addition.chains.push(Chain {
+            name,
+            base: None,
+            rules,
+        });
     }
+    if !bridge.icc && !bridge.internal {
+        let element = Element {
+            key: interface_key(&bridge.interface),
+            value: ElementValue::None,
+        };
+        addition.elements.push(WITHOUT_ICC, element);
+    }
+    addition
 }
 
-const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
-
-/// Gives the table that must stand. `guard_forwarding`: this engine switched `ip_forward` on, so the machine must not
-/// become a router between its other interfaces.
+/// Gives the table that must stand.
 pub fn desired(
     table: &str,
     bridges: &[Bridge],
     publications: &[Publication],
-    guard_forwarding: bool,
+    options: &Options,
 ) -> Ruleset {
-    let mut chains = static_chains(bridges, guard_forwarding);
-    let (mut forward_to, mut forward_from) = (Vec::new(), Vec::new());
-    let (mut source_to, mut source_from) = (Vec::new(), Vec::new());
+    let mut chains = chains::common(options);
+    let mut elements = Sorted::of(publications);
     for bridge in bridges {
-        let mut add = |prefix: &str, elements: &mut Vec<Element>, rules: Vec<Rule>| {
-            if rules.is_empty() {
-                return;
+        let addition = addition(bridge, options);
+        chains.extend(addition.chains);
+        for (set, found) in addition.elements.0 {
+            for element in found {
+                elements.push(set, element);
             }
-            let name = format!("{prefix}-{}", bridge.interface);
-            elements.push(Element {
-                key: interface_key(&bridge.interface),
-                value: ElementValue::Verdict(Verdict::Jump(name.clone())),
-            });
-            chains.push(Chain {
-                name,
-                base: None,
-                rules,
-            });
-        };
-        add("forward-to", &mut forward_to, forward_to_rules(bridge));
-        add(
-            "forward-from",
-            &mut forward_from,
-            forward_from_rules(bridge),
-        );
-        add("source-to", &mut source_to, source_to_rules(bridge));
-        add("source-from", &mut source_from, source_from_rules(bridge));
-    }
-    let (mut published, mut published_at) = (Vec::new(), Vec::new());
-    for (set, element) in publications.iter().filter_map(element) {
-        if set == PUBLISHED {
-            &mut published
-        } else {
-            &mut published_at
         }
-        .push(element);
     }
-    let sets = [
-        (PUBLISHED, published),
-        (PUBLISHED_AT, published_at),
-        (FORWARD_TO, forward_to),
-        (FORWARD_FROM, forward_from),
-        (SOURCE_TO, source_to),
-        (SOURCE_FROM, source_from),
-    ]
-    .into_iter()
-    .map(|(set, mut elements)| {
-        elements.sort();
-        elements.dedup_by(|one, other| one.key == other.key);
-        FilledSet { set, elements }
-    })
-    .collect();
+    elements.settle();
+    let sets = SETS
+        .into_iter()
+        .map(|set| FilledSet {
+            set,
+            elements: elements.take(set),
+        })
+        .collect();
     Ruleset {
         table: table.to_owned(),
         sets,
@@ -242,211 +382,6 @@ pub fn desired(
     }
 }
 
-fn static_chains(bridges: &[Bridge], guard_forwarding: bool) -> Vec<Chain> {
-    let to_published = || {
-        rule(
-            &[Match::Ipv4, Match::DestinationIsLocal],
-            Action::Jump("published-ports".to_owned()),
-            "to this host",
-            "A new connection to one of the host's own addresses may be for a published port.",
-        )
-    };
-    let mut prerouting: Vec<Rule> = bridges
-        .iter()
-        .filter(|bridge| !bridge.icc && !bridge.internal)
-        .map(|bridge| {
-            rule(
-                &[Match::Input(bridge.interface.clone())],
-                Action::Return,
-                "without icc",
-                "Containers that may not talk to each other use published ports through netd, as everybody does with \
-                 Docker's proxy: their bridge ports are isolated, and with br_netfilter that would hold a rewritten \
-                 packet up as well.",
-            )
-        })
-        .collect();
-    prerouting.push(to_published());
-    let mut forward = vec![
-        rule(
-            &[],
-            Action::InputInterfaceMap(FORWARD_FROM.name),
-            "out of a bridge",
-            "First what may not leave: an accept further down would end the search.",
-        ),
-        rule(
-            &[],
-            Action::OutputInterfaceMap(FORWARD_TO.name),
-            "into a bridge",
-            "Packets that leave by one of the engine's bridges: one look-up however many bridges there are.",
-        ),
-    ];
-    if guard_forwarding {
-        forward.push(rule(
-            &[Match::InputIsNoBridge, Match::OutputIsNoBridge],
-            Action::Drop,
-            "no router",
-            "The engine switched forwarding on for its bridges; between other interfaces the host stays what it was. \
-             Bridges of others are spared.",
-        ));
-    }
-    vec![
-        Chain {
-            name: "guard".to_owned(),
-            base: base("filter", Hook::Prerouting, -300),
-            rules: vec![
-                rule(
-                    &[
-                        Match::InputIsNot("lo".to_owned()),
-                        Match::Destination(LOOPBACK),
-                    ],
-                    Action::Drop,
-                    "loopback destination",
-                    "Nobody but the host itself may reach its loopback addresses, although route_localnet lets the \
-                     kernel route them on bridges with published ports (CVE-2020-8558).",
-                ),
-                rule(
-                    &[Match::InputIsNot("lo".to_owned()), Match::Source(LOOPBACK)],
-                    Action::Drop,
-                    "loopback source",
-                    "Nor may anybody else pretend to be a loopback address.",
-                ),
-            ],
-        },
-        Chain {
-            name: "prerouting".to_owned(),
-            base: base("nat", Hook::Prerouting, -100),
-            rules: prerouting,
-        },
-        Chain {
-            name: "output".to_owned(),
-            base: base("nat", Hook::Output, -100),
-            rules: vec![to_published()],
-        },
-        Chain {
-            name: "published-ports".to_owned(),
-            base: None,
-            rules: vec![
-                rule(
-                    &[],
-                    Action::DestinationNatAt(PUBLISHED_AT.name),
-                    "published on one address",
-                    "Ports published on one address of the host, its IPv4 loopback included.",
-                ),
-                rule(
-                    &[],
-                    Action::DestinationNat(PUBLISHED.name),
-                    "published on all addresses",
-                    "Ports published on every address.",
-                ),
-            ],
-        },
-        Chain {
-            name: "forward".to_owned(),
-            base: base("filter", Hook::Forward, 0),
-            rules: forward,
-        },
-        Chain {
-            name: "postrouting".to_owned(),
-            base: base("nat", Hook::Postrouting, 100),
-            rules: vec![
-                rule(
-                    &[Match::Ipv4],
-                    Action::OutputInterfaceMap(SOURCE_TO.name),
-                    "into a bridge",
-                    "New connections into a bridge: some need the bridge's own address as their source.",
-                ),
-                rule(
-                    &[Match::Ipv4],
-                    Action::InputInterfaceMap(SOURCE_FROM.name),
-                    "out of a bridge",
-                    "New connections out of a bridge.",
-                ),
-            ],
-        },
-    ]
-}
-
-fn forward_to_rules(bridge: &Bridge) -> Vec<Rule> {
-    let name = &bridge.interface;
-    let from_itself = rule(
-        &[Match::Input(name.clone())],
-        Action::Accept,
-        "between containers",
-        "Containers of one network talk freely; such packets come here only where br_netfilter is on or where they \
-         went by a published port.",
-    );
-    let drop = rule(
-        &[],
-        Action::CountedDrop,
-        "not published",
-        "Everything else: ports that are not published are not reached from outside, even by the container's address.",
-    );
-    if bridge.internal {
-        return vec![from_itself, drop];
-    }
-    let mut rules = vec![rule(
-        &[Match::Established],
-        Action::Accept,
-        "answers",
-        "Answers to what containers asked for.",
-    )];
-    if bridge.icc {
-        rules.push(from_itself);
-    }
-    rules.push(rule(
-        &[Match::DestinationTranslated],
-        Action::Accept,
-        "published",
-        "Connections that came by a published port; nothing else has its destination rewritten.",
-    ));
-    rules.push(drop);
-    rules
-}
-
-fn forward_from_rules(bridge: &Bridge) -> Vec<Rule> {
-    if !bridge.internal {
-        return Vec::new();
-    }
-    vec![rule(
-        &[Match::OutputIsNot(bridge.interface.clone())],
-        Action::Drop,
-        "internal",
-        "An internal network has no way out.",
-    )]
-}
-
-fn source_to_rules(bridge: &Bridge) -> Vec<Rule> {
-    if bridge.internal {
-        return Vec::new();
-    }
-    vec![
-        rule(
-            &[Match::Source(bridge.subnet), Match::DestinationTranslated],
-            Action::Masquerade,
-            "hairpin",
-            "A container that reached a published port of its own network by the host's address: the answer must come \
-             back through the host, or the asker would not know it.",
-        ),
-        rule(
-            &[Match::Source(LOOPBACK)],
-            Action::Masquerade,
-            "from the host's loopback",
-            "A loopback address means nothing outside the host.",
-        ),
-    ]
-}
-
-fn source_from_rules(bridge: &Bridge) -> Vec<Rule> {
-    if bridge.internal || !bridge.masquerade {
-        return Vec::new();
-    }
-    vec![rule(
-        &[
-            Match::Source(bridge.subnet),
-            Match::OutputIsNot(bridge.interface.clone()),
-        ],
-        Action::Masquerade,
-        "masquerade",
-        "The world does not know the containers' addresses.",
-    )]
-}
+const IPV6_LOOPBACK: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
+const IPV6_LINK_LOCAL: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);

@@ -1,22 +1,32 @@
 //! A rule in words: what it matches and does, lowered to nf_tables' instructions or printed as nft prints it.
 
 use std::fmt;
+use std::net::IpAddr;
 
-use gantry_sys::nft::{Base, Cmp, CtKey, Expression, Key, MetaKey, Verdict, register};
-use ipnet::Ipv4Net;
+use gantry_sys::nft::{Base, Cmp, CtKey, Expression, Family, Key, MetaKey, Verdict, register};
+use ipnet::IpNet;
 
 /// A condition on a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Match {
     Ipv4,
+    Ipv6,
+    /// The messages of the family's control protocol.
+    Icmp,
+    Icmp6,
     DestinationIsLocal,
+    /// Destination address, protocol and port stand in a set.
+    DestinationIn(&'static str),
+    Destination6In(&'static str),
     Input(String),
+    /// The input interface stands in a set.
+    InputIn(&'static str),
     InputIsNot(String),
     OutputIsNot(String),
     InputIsNoBridge,
     OutputIsNoBridge,
-    Source(Ipv4Net),
-    Destination(Ipv4Net),
+    Source(IpNet),
+    Destination(IpNet),
     Established,
     DestinationTranslated,
 }
@@ -38,6 +48,10 @@ pub enum Action {
     DestinationNat(&'static str),
     /// New destination from a map by address, protocol and port.
     DestinationNatAt(&'static str),
+    /// The same for IPv6.
+    DestinationNat6(&'static str),
+    DestinationNat6At(&'static str),
+    SourceNat(IpAddr),
 }
 
 /// A rule and its reason.
@@ -52,6 +66,9 @@ pub struct Rule {
 }
 
 const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
 const RTN_LOCAL: u32 = 2;
 const CT_ESTABLISHED: u32 = 2;
 const CT_RELATED: u32 = 4;
@@ -77,36 +94,108 @@ fn meta(key: MetaKey, operator: Cmp, value: Vec<u8>) -> [Expression; 2] {
     [Expression::Meta { key, to: R0 }, compare(operator, value)]
 }
 
-fn network(offset: u32, net: Ipv4Net) -> Vec<Expression> {
+/// An end of a packet's way, and where in the header its address stands.
+#[derive(Clone, Copy)]
+enum End {
+    Source,
+    Destination,
+}
+
+/// Loads the family's address of an end, after making sure that the packet is of this family: an inet chain sees both.
+fn load_address(family: Family, end: End, length: usize) -> [Expression; 3] {
+    let (number, offset) = match (family, end) {
+        (Family::Ipv6, End::Source) => (IPV6, 8),
+        (Family::Ipv6, End::Destination) => (IPV6, 24),
+        (_, End::Source) => (IPV4, 12),
+        (_, End::Destination) => (IPV4, 16),
+    };
+    let [load, check] = meta(MetaKey::NfProto, Cmp::Equal, vec![number]);
+    let payload = Expression::Payload {
+        base: Base::Network,
+        offset,
+        length: length as u32,
+        to: R0,
+    };
+    [load, check, payload]
+}
+
+fn network(end: End, net: IpNet) -> Vec<Expression> {
+    let (family, address, mask) = match net.trunc() {
+        IpNet::V4(net) => (
+            Family::Ipv4,
+            net.addr().octets().to_vec(),
+            net.netmask().octets().to_vec(),
+        ),
+        IpNet::V6(net) => (
+            Family::Ipv6,
+            net.addr().octets().to_vec(),
+            net.netmask().octets().to_vec(),
+        ),
+    };
     let octets = usize::from(net.prefix_len() / 8);
     let whole = net.prefix_len().is_multiple_of(8) && octets > 0;
     // A mask of whole bytes is a shorter load, as nft does it.
-    let length = if whole { octets } else { 4 };
-    let mut expressions = vec![
-        // An inet chain sees IPv6 as well.
-        Expression::Meta {
-            key: MetaKey::NfProto,
-            to: R0,
-        },
-        compare(Cmp::Equal, vec![IPV4]),
-        Expression::Payload {
-            base: Base::Network,
-            offset,
-            length: length as u32,
-            to: R0,
-        },
-    ];
+    let length = if whole { octets } else { address.len() };
+    let mut expressions = load_address(family, end, length).to_vec();
     if !whole {
-        expressions.push(Expression::And {
-            register: R0,
-            mask: net.netmask().octets().to_vec(),
-        });
+        expressions.push(Expression::And { register: R0, mask });
     }
-    expressions.push(compare(
-        Cmp::Equal,
-        net.network().octets()[..length].to_vec(),
-    ));
+    expressions.push(compare(Cmp::Equal, address[..length].to_vec()));
     expressions
+}
+
+/// Says how many registers an address fills.
+fn registers(family: Family) -> u32 {
+    if family == Family::Ipv6 { 4 } else { 1 }
+}
+
+/// Loads protocol and destination port behind `before` registers of key.
+fn load_port(before: u32) -> [Expression; 2] {
+    [
+        Expression::Meta {
+            key: MetaKey::L4Proto,
+            to: register(before),
+        },
+        Expression::Payload {
+            base: Base::Transport,
+            offset: 2,
+            length: 2,
+            to: register(before + 1),
+        },
+    ]
+}
+
+fn lookup(set: &str, to: Option<u32>) -> Expression {
+    Expression::Lookup {
+        key: Key {
+            set: set.to_owned(),
+            register: R0,
+        },
+        to,
+    }
+}
+
+fn destination_in(family: Family, set: &str, into: &mut Vec<Expression>) {
+    let length = registers(family) * 4;
+    into.extend(load_address(family, End::Destination, length as usize));
+    into.extend(load_port(registers(family)));
+    into.push(lookup(set, None));
+}
+
+/// Looks protocol and destination port up, `at` the destination address or at any, and rewrites the destination.
+fn destination_nat(family: Family, set: &str, at: bool, into: &mut Vec<Expression>) {
+    let mut before = 0;
+    if at {
+        before = registers(family);
+        into.extend(load_address(family, End::Destination, before as usize * 4));
+    }
+    into.extend(load_port(before));
+    into.push(lookup(set, Some(R0)));
+    into.push(Expression::DestinationNat {
+        family,
+        address: R0,
+        port: register(registers(family)),
+    });
 }
 
 fn bits(key: CtKey, mask: u32) -> Vec<Expression> {
@@ -124,6 +213,18 @@ impl Match {
     fn lower(&self, into: &mut Vec<Expression>) {
         match self {
             Self::Ipv4 => into.extend(meta(MetaKey::NfProto, Cmp::Equal, vec![IPV4])),
+            Self::Ipv6 => into.extend(meta(MetaKey::NfProto, Cmp::Equal, vec![IPV6])),
+            Self::Icmp => into.extend(meta(MetaKey::L4Proto, Cmp::Equal, vec![ICMP])),
+            Self::Icmp6 => into.extend(meta(MetaKey::L4Proto, Cmp::Equal, vec![ICMP6])),
+            Self::DestinationIn(set) => destination_in(Family::Ipv4, set, into),
+            Self::Destination6In(set) => destination_in(Family::Ipv6, set, into),
+            Self::InputIn(set) => {
+                into.push(Expression::Meta {
+                    key: MetaKey::IifName,
+                    to: R0,
+                });
+                into.push(lookup(set, None));
+            }
             Self::DestinationIsLocal => {
                 into.push(Expression::FibDestinationType { to: R0 });
                 into.push(compare(Cmp::Equal, RTN_LOCAL.to_ne_bytes().to_vec()));
@@ -147,8 +248,8 @@ impl Match {
                 Cmp::NotEqual,
                 interface_key("bridge"),
             )),
-            Self::Source(net) => into.extend(network(12, *net)),
-            Self::Destination(net) => into.extend(network(16, *net)),
+            Self::Source(net) => into.extend(network(End::Source, *net)),
+            Self::Destination(net) => into.extend(network(End::Destination, *net)),
             Self::Established => into.extend(bits(CtKey::State, CT_ESTABLISHED | CT_RELATED)),
             Self::DestinationTranslated => into.extend(bits(CtKey::Status, IPS_DST_NAT)),
         }
@@ -159,14 +260,20 @@ impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ipv4 => f.write_str("meta nfproto ipv4"),
+            Self::Ipv6 => f.write_str("meta nfproto ipv6"),
+            Self::Icmp => f.write_str("meta l4proto icmp"),
+            Self::Icmp6 => f.write_str("meta l4proto ipv6-icmp"),
+            Self::DestinationIn(set) => write!(f, "ip daddr . meta l4proto . th dport @{set}"),
+            Self::Destination6In(set) => write!(f, "ip6 daddr . meta l4proto . th dport @{set}"),
+            Self::InputIn(set) => write!(f, "iifname @{set}"),
             Self::DestinationIsLocal => f.write_str("fib daddr type local"),
             Self::Input(name) => write!(f, "iifname \"{name}\""),
             Self::InputIsNot(name) => write!(f, "iifname != \"{name}\""),
             Self::OutputIsNot(name) => write!(f, "oifname != \"{name}\""),
             Self::InputIsNoBridge => f.write_str("meta iifkind != \"bridge\""),
             Self::OutputIsNoBridge => f.write_str("meta oifkind != \"bridge\""),
-            Self::Source(net) => write!(f, "ip saddr {net}"),
-            Self::Destination(net) => write!(f, "ip daddr {net}"),
+            Self::Source(net) => write_network(f, "saddr", *net),
+            Self::Destination(net) => write_network(f, "daddr", *net),
             Self::Established => f.write_str("ct state established,related"),
             Self::DestinationTranslated => f.write_str("ct status dnat"),
         }
@@ -185,19 +292,33 @@ impl Action {
             Self::Masquerade => into.push(Expression::Masquerade),
             Self::OutputInterfaceMap(set) => into.extend(interface_map(MetaKey::OifName, set)),
             Self::InputInterfaceMap(set) => into.extend(interface_map(MetaKey::IifName, set)),
-            Self::DestinationNat(set) => into.extend(destination_nat(set, 0)),
-            Self::DestinationNatAt(set) => {
-                // nft prints this load as part of `ip daddr`.
-                into.extend(meta(MetaKey::NfProto, Cmp::Equal, vec![IPV4]));
-                into.push(Expression::Payload {
-                    base: Base::Network,
-                    offset: 16,
-                    length: 4,
-                    to: R0,
+            Self::DestinationNat(set) => destination_nat(Family::Ipv4, set, false, into),
+            Self::DestinationNatAt(set) => destination_nat(Family::Ipv4, set, true, into),
+            Self::DestinationNat6(set) => destination_nat(Family::Ipv6, set, false, into),
+            Self::DestinationNat6At(set) => destination_nat(Family::Ipv6, set, true, into),
+            Self::SourceNat(address) => {
+                let (family, value) = match address {
+                    IpAddr::V4(address) => (Family::Ipv4, address.octets().to_vec()),
+                    IpAddr::V6(address) => (Family::Ipv6, address.octets().to_vec()),
+                };
+                into.push(Expression::Immediate { to: R0, value });
+                into.push(Expression::SourceNat {
+                    family,
+                    address: R0,
                 });
-                into.extend(destination_nat(set, 1));
             }
         }
+    }
+}
+
+fn write_network(f: &mut fmt::Formatter<'_>, word: &str, net: IpNet) -> fmt::Result {
+    let family = if net.addr().is_ipv4() { "ip" } else { "ip6" };
+    write!(f, "{family} {word} ")?;
+    // nft writes a single address without its length.
+    if net.prefix_len() == net.max_prefix_len() {
+        write!(f, "{}", net.addr())
+    } else {
+        write!(f, "{net}")
     }
 }
 
@@ -208,33 +329,6 @@ fn interface_map(key: MetaKey, set: &str) -> [Expression; 2] {
             set: set.to_owned(),
             register: R0,
         }),
-    ]
-}
-
-/// Looks protocol and destination port up, after `before` registers of key that are loaded already.
-fn destination_nat(set: &str, before: u32) -> [Expression; 4] {
-    [
-        Expression::Meta {
-            key: MetaKey::L4Proto,
-            to: register(before),
-        },
-        Expression::Payload {
-            base: Base::Transport,
-            offset: 2,
-            length: 2,
-            to: register(before + 1),
-        },
-        Expression::Lookup {
-            key: Key {
-                set: set.to_owned(),
-                register: R0,
-            },
-            to: Some(R0),
-        },
-        Expression::DestinationNat {
-            address: R0,
-            port: register(1),
-        },
     ]
 }
 
@@ -254,6 +348,17 @@ impl fmt::Display for Action {
                 f,
                 "dnat ip to ip daddr . meta l4proto . th dport map @{set}"
             ),
+            Self::DestinationNat6(set) => {
+                write!(f, "dnat ip6 to meta l4proto . th dport map @{set}")
+            }
+            Self::DestinationNat6At(set) => write!(
+                f,
+                "dnat ip6 to ip6 daddr . meta l4proto . th dport map @{set}"
+            ),
+            Self::SourceNat(address) => {
+                let family = if address.is_ipv4() { "ip" } else { "ip6" };
+                write!(f, "snat {family} to {address}")
+            }
         }
     }
 }

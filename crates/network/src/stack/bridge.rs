@@ -1,59 +1,23 @@
 //! Bridges: made, found again, or taken over from whoever made them before.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use gantry_sys::netlink::{Batch, route};
-use ipnet::Ipv4Net;
 
-use super::{Network, Shared, lock, random_mac};
+use super::subnets::Landscape;
+use super::{Shared, lock, random_mac};
 use crate::firewall::short_id;
-use crate::ipam::{self, Pool};
-use crate::{BridgeConfig, BridgeInfo, Error};
+use crate::{BridgeConfig, Error, NetworkInfo};
 
 /// Without a default route there is nothing to take the MTU from.
 const DEFAULT_MTU: u32 = 1500;
-const INTERFACE_NAME_BYTES_MAX: usize = 15;
-
-/// What the kernel has at the moment.
-pub(super) struct Landscape {
-    pub links: Vec<route::Link>,
-    pub addresses: Vec<route::Address>,
-    pub routes: Vec<route::Route>,
-}
-
-impl Landscape {
-    /// Gives the subnets that the host uses by interfaces other than `except`.
-    fn subnets(&self, except: Option<u32>) -> Vec<Ipv4Net> {
-        let routes = self
-            .routes
-            .iter()
-            .filter(|route| route.prefix_len > 0 && (except.is_none() || route.link != except))
-            .filter_map(|route| Ipv4Net::new(route.destination, route.prefix_len).ok());
-        let addresses = self
-            .addresses
-            .iter()
-            .filter(|address| Some(address.link) != except)
-            .filter_map(|address| Ipv4Net::new(address.address, address.prefix_len).ok());
-        routes.chain(addresses).map(|net| net.trunc()).collect()
-    }
-
-    /// Gives the MTU of the default route's device.
-    fn mtu(&self) -> Option<u32> {
-        let best = self
-            .routes
-            .iter()
-            .filter(|route| route.prefix_len == 0)
-            .min_by_key(|route| route.metric)?;
-        self.links
-            .iter()
-            .find(|link| Some(link.index) == best.link)
-            .map(|link| link.mtu)
-    }
-}
+pub(super) const INTERFACE_NAME_BYTES_MAX: usize = 15;
+/// The bridge's address by which IPv6 neighbours know each other; as good on every link as on any other.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// Which interface a network uses.
 #[derive(Debug, PartialEq, Eq)]
-enum Choice {
+pub(super) enum Choice {
     /// It stands already and is ours.
     Ours(u32, String),
     /// It was made by somebody for this use.
@@ -61,7 +25,23 @@ enum Choice {
     Make(String),
 }
 
-/// Decides which interface a network uses. `default`: the name is Docker's and may be taken by a real Docker Engine.
+impl Choice {
+    pub(super) fn standing(&self) -> Option<u32> {
+        match self {
+            Self::Ours(index, _) | Self::Adopt(index, _) => Some(*index),
+            Self::Make(_) => None,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Ours(_, name) | Self::Adopt(_, name) | Self::Make(name) => name,
+        }
+    }
+}
+
+/// Decides which interface a network uses. The default network's name is Docker's and may be taken by a real Docker
+/// Engine.
 fn choose(links: &[route::Link], config: &BridgeConfig, alias: &str) -> Result<Choice, Error> {
     if let Some(link) = links
         .iter()
@@ -73,11 +53,10 @@ fn choose(links: &[route::Link], config: &BridgeConfig, alias: &str) -> Result<C
     let Some(link) = links.iter().find(|link| link.name == *name) else {
         return Ok(Choice::Make(name.clone()));
     };
-    if name == "docker0" {
+    if config.is_default && name == "docker0" {
         // Two engines on one bridge would give one address twice.
-        let free = (0..).map(|number| format!("gantry{number}"));
-        let name = free
-            .into_iter()
+        let name = (0..)
+            .map(|number| format!("gantry{number}"))
             .find(|name| !links.iter().any(|link| link.name == *name));
         return name
             .map(Choice::Make)
@@ -89,7 +68,7 @@ fn choose(links: &[route::Link], config: &BridgeConfig, alias: &str) -> Result<C
         .is_some_and(|alias| alias.starts_with("gantry:"))
     {
         return Err(Error::Conflict(format!(
-            "bridge `{name}` belongs to another engine"
+            "bridge `{name}` belongs to another network"
         )));
     }
     if link.kind.as_deref() != Some("bridge") {
@@ -100,149 +79,63 @@ fn choose(links: &[route::Link], config: &BridgeConfig, alias: &str) -> Result<C
     Ok(Choice::Adopt(link.index, name.clone()))
 }
 
-impl Shared {
-    pub(super) fn landscape(&self) -> Result<Landscape, Error> {
-        let rtnl = lock(&self.rtnl);
-        Ok(Landscape {
-            links: route::links(&rtnl).map_err(Error::kernel("list", "interfaces"))?,
-            addresses: route::addresses(&rtnl).map_err(Error::kernel("list", "addresses"))?,
-            routes: route::routes(&rtnl).map_err(Error::kernel("list", "routes"))?,
-        })
+/// Gives the addresses that a bridge has: the gateways of its containers, unless those are somebody else's.
+fn own_addresses(config: &BridgeConfig, info: &NetworkInfo) -> Vec<(IpAddr, u8)> {
+    let mut addresses = Vec::new();
+    if let Some(ipv4) = &info.ipv4
+        && let Some(gateway) = ipv4.gateway
+        && !config.inhibit_ipv4
+        && config.gateway_mode_ipv4 != crate::GatewayMode::Isolated
+    {
+        addresses.push((gateway.into(), ipv4.subnet.prefix_len()));
     }
+    if let Some(ipv6) = &info.ipv6
+        && let Some(gateway) = ipv6.gateway
+        && config.gateway_mode_ipv6 != crate::GatewayMode::Isolated
+    {
+        addresses.push((gateway.into(), ipv6.subnet.prefix_len()));
+        addresses.push((LINK_LOCAL.into(), 64));
+    }
+    addresses
+}
 
-    fn bridge_alias(&self, network: &str) -> String {
+impl Shared {
+    pub(super) fn network_alias(&self, network: &str) -> String {
         format!("{}network:{}", self.alias_prefix(), short_id(network))
     }
 
-    /// Makes or finds a network's bridge and enters it into the state. `reserved` are subnets of networks to come.
-    pub(super) fn add_network(
+    /// Decides which bridge a network uses and what it looks like. Makes nothing.
+    pub(super) fn choose_bridge(
         &self,
         config: &BridgeConfig,
-        reserved: &[Ipv4Net],
-    ) -> Result<BridgeInfo, Error> {
-        if lock(&self.state).networks.contains_key(&config.id) {
-            return Err(Error::Conflict(format!(
-                "network {} exists already",
-                config.id
-            )));
-        }
+        landscape: &Landscape,
+    ) -> Result<Choice, Error> {
         let name = &config.interface;
         if name.is_empty()
             || name.len() > INTERFACE_NAME_BYTES_MAX
+            || matches!(name.as_str(), "." | "..")
             || name.contains(['/', ':', ' ', '"'])
         {
             return Err(Error::Invalid(format!(
                 "invalid bridge interface name: `{name}`"
             )));
         }
-        let landscape = self.landscape()?;
-        let choice = choose(&landscape.links, config, &self.bridge_alias(&config.id))?;
-        let standing = match &choice {
-            Choice::Ours(index, _) | Choice::Adopt(index, _) => Some(*index),
-            Choice::Make(_) => None,
-        };
-        let subnet = self.choose_subnet(config, &landscape, standing, reserved)?;
-        let gateway = match config.gateway {
-            Some(gateway) if subnet.contains(&gateway) => gateway,
-            Some(gateway) => {
-                return Err(Error::Invalid(format!(
-                    "no matching subnet for gateway {gateway}"
-                )));
-            }
-            None => standing
-                .and_then(|index| {
-                    landscape
-                        .addresses
-                        .iter()
-                        .find(|address| address.link == index && subnet.contains(&address.address))
-                })
-                .map_or_else(|| first_address(subnet), |address| address.address),
-        };
-        if let Some(range) = config.ip_range
-            && !(subnet.contains(&range.network()) && subnet.contains(&range.broadcast()))
-        {
-            return Err(Error::Invalid(format!(
-                "no matching subnet for range {range}"
-            )));
-        }
-        let adopted = matches!(choice, Choice::Adopt(..));
-        let interface = match choice {
-            Choice::Ours(_, name) | Choice::Adopt(_, name) | Choice::Make(name) => name,
-        };
-        let mtu = config
-            .mtu
-            .or_else(|| landscape.mtu())
-            .unwrap_or(DEFAULT_MTU);
-        let info = BridgeInfo {
-            id: config.id.clone(),
-            interface,
-            subnet,
-            gateway,
-            ip_range: config.ip_range,
-            mtu,
-            icc: config.icc,
-            ip_masquerade: config.ip_masquerade,
-            internal: config.internal,
-            host_binding: config.host_binding,
-        };
-        let index = self.ensure_bridge(&info, standing.is_none(), adopted)?;
-        lock(&self.state).networks.insert(
-            config.id.clone(),
-            Network {
-                pool: Pool::new(subnet, config.ip_range, gateway),
-                info: info.clone(),
-                config: config.clone(),
-                index,
-                adopted,
-                endpoints: Default::default(),
-            },
-        );
-        Ok(info)
+        choose(&landscape.links, config, &self.network_alias(&config.id))
     }
 
-    fn choose_subnet(
-        &self,
-        config: &BridgeConfig,
-        landscape: &Landscape,
-        standing: Option<u32>,
-        reserved: &[Ipv4Net],
-    ) -> Result<Ipv4Net, Error> {
-        let own: Vec<Ipv4Net> = {
-            let state = lock(&self.state);
-            state
-                .networks
-                .values()
-                .map(|network| network.info.subnet)
-                .collect()
-        };
-        if let Some(subnet) = config.subnet {
-            let subnet = subnet.trunc();
-            if own.iter().any(|&other| ipam::overlap(other, subnet)) {
-                return Err(Error::Conflict(
-                    "invalid pool request: Pool overlaps with other one on this address space"
-                        .to_owned(),
-                ));
-            }
-            return Ok(subnet);
-        }
-        if let Some(address) = landscape
-            .addresses
-            .iter()
-            .find(|address| Some(address.link) == standing)
-            && let Ok(subnet) = Ipv4Net::new(address.address, address.prefix_len)
-        {
-            return Ok(subnet.trunc());
-        }
-        let mut taken = landscape.subnets(standing);
-        taken.extend(own);
-        taken.extend(reserved);
-        ipam::choose_subnet(&self.pools(), &taken).ok_or(Error::PoolsExhausted)
+    /// Gives a bridge's MTU.
+    pub(super) fn bridge_mtu(config: &BridgeConfig, landscape: &Landscape) -> u32 {
+        config
+            .mtu
+            .or_else(|| landscape.mtu())
+            .unwrap_or(DEFAULT_MTU)
     }
 
     /// Makes the bridge where `missing` and gives it what it lacks. Gives its index.
     pub(super) fn ensure_bridge(
         &self,
-        info: &BridgeInfo,
+        config: &BridgeConfig,
+        info: &NetworkInfo,
         missing: bool,
         adopted: bool,
     ) -> Result<u32, Error> {
@@ -252,27 +145,29 @@ impl Shared {
         if missing {
             let mut batch = Batch::new();
             route::add_bridge(&mut batch, name, info.mtu, random_mac().map_err(failed())?);
-            route::set_alias(&mut batch, name, &self.bridge_alias(&info.id));
+            route::set_alias(&mut batch, name, &self.network_alias(&info.id));
             rtnl.execute(&mut batch)
                 .map_err(|error| failed()(error.into()))?;
         }
         let link = route::link_by_name(&rtnl, name)
             .map_err(failed())?
             .ok_or_else(|| failed()(std::io::ErrorKind::NotFound.into()))?;
-        let addresses = route::addresses(&rtnl).map_err(failed())?;
-        let mut batch = Batch::new();
-        let stands = |address: &route::Address| {
-            address.link == link.index
-                && address.address == info.gateway
-                && address.prefix_len == info.subnet.prefix_len()
+        if !adopted {
+            self.tame_ipv6(name, info.ipv6.is_some())?;
+        }
+        // A new bridge has no address.
+        let standing = match missing {
+            true => Vec::new(),
+            false => route::addresses(&rtnl).map_err(failed())?,
         };
-        if !addresses.iter().any(stands) {
-            route::add_address(
-                &mut batch,
-                link.index,
-                info.gateway,
-                info.subnet.prefix_len(),
-            );
+        let mut batch = Batch::new();
+        for (address, prefix_len) in own_addresses(config, info) {
+            let stands = standing.iter().any(|found| {
+                (found.link, found.address, found.prefix_len) == (link.index, address, prefix_len)
+            });
+            if !stands {
+                route::add_address(&mut batch, link.index, address, prefix_len);
+            }
         }
         if !link.up {
             route::set_up(&mut batch, link.index);
@@ -285,8 +180,9 @@ impl Shared {
         Ok(link.index)
     }
 
-    pub(super) fn delete_bridge(&self, name: &str) -> Result<(), Error> {
-        let failed = || Error::kernel("delete bridge", name);
+    /// Deletes an interface of a network's own.
+    pub(super) fn delete_own_link(&self, name: &str) -> Result<(), Error> {
+        let failed = || Error::kernel("delete interface", name);
         let rtnl = lock(&self.rtnl);
         let Some(link) = route::link_by_name(&rtnl, name).map_err(failed())? else {
             return Ok(());
@@ -304,13 +200,6 @@ impl Shared {
             answer => answer.map_err(|error| failed()(error.into())),
         }
     }
-}
-
-fn first_address(subnet: Ipv4Net) -> Ipv4Addr {
-    if subnet.prefix_len() >= 31 {
-        return subnet.network();
-    }
-    (u32::from(subnet.network()) + 1).into()
 }
 
 #[cfg(test)]

@@ -7,17 +7,25 @@
 //! frame per port of the bridge and is therefore sent only for addresses that were in use before.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use gantry_sys::net;
 use gantry_sys::netlink::{Batch, route};
 
-use super::{Network, Shared, Stack, lock, random, random_mac};
-use crate::ipam::Refused;
-use crate::{Endpoint, EndpointRequest, Error, MacAddress, Netns, PublishedPort, netns};
+use ipnet::IpNet;
 
-const INTERFACE_NAME_BYTES_MAX: usize = 15;
+use super::bridge::INTERFACE_NAME_BYTES_MAX;
+use super::{Network, Shared, Stack, announce, inside, lock, macvlan, random, random_mac};
+use crate::ipam::{Pool, Refused};
+use crate::{
+    DefaultRoutes, Endpoint, EndpointRequest, Error, MacAddress, Netns, NetworkConfig,
+    PublishedPort,
+};
+
+/// The sizes of the networks of link-local addresses (RFC 3927, RFC 4291).
+const LINK_LOCAL_PREFIX: u8 = 16;
+const LINK_LOCAL_PREFIX_V6: u8 = 64;
 /// EXFULL: the bridge has no port number left.
 const NO_PORT_LEFT: i32 = libc::EXFULL;
 
@@ -25,35 +33,33 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Builds the frame by which an address's new owner makes itself known (RFC 5227 section 3, an ARP announcement).
-fn announcement(hardware: [u8; 6], address: Ipv4Addr) -> [u8; 42] {
-    let mut frame = [0; 42];
-    frame[..6].fill(0xff);
-    frame[6..12].copy_from_slice(&hardware);
-    // EtherType ARP; Ethernet, IPv4, lengths 6 and 4, request.
-    frame[12..22].copy_from_slice(&[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
-    frame[22..28].copy_from_slice(&hardware);
-    frame[28..32].copy_from_slice(&address.octets());
-    frame[38..42].copy_from_slice(&address.octets());
-    frame
-}
-
 impl Stack {
-    /// Chooses address, names and hardware address. Touches no kernel object.
+    /// Chooses addresses, names and hardware address. Touches no kernel object.
     pub fn allocate(&self, request: &EndpointRequest) -> Result<Endpoint, Error> {
         let EndpointRequest {
             container_id,
             network,
             mac,
             ipv4,
+            ipv6,
+            link_local,
+            sysctls,
             container_interface,
         } = request;
         let failed = || Error::kernel("read", "random bytes");
         let container_interface = container_interface.as_deref().unwrap_or("eth0");
-        if container_interface.is_empty() || container_interface.len() > INTERFACE_NAME_BYTES_MAX {
+        if container_interface.is_empty()
+            || container_interface.len() > INTERFACE_NAME_BYTES_MAX
+            || container_interface.contains(['/', ' '])
+        {
             return Err(Error::Invalid(format!(
                 "invalid interface name: {container_interface}"
             )));
+        }
+        for (name, _) in sysctls {
+            if inside::setting_path(name, container_interface).is_none() {
+                return Err(Error::Invalid(format!("invalid endpoint sysctl: {name}")));
+            }
         }
         let random_address = random_mac().map_err(failed())?;
         let mut state = lock(&self.shared.state);
@@ -78,28 +84,9 @@ impl Stack {
         let Some(network) = state.networks.get_mut(&id) else {
             return Err(Error::NetworkNotFound(id));
         };
-        let taken = match ipv4 {
-            Some(address) => network
-                .pool
-                .take_this(*address)
-                .map(|reused| (*address, reused)),
-            None => network.pool.take(),
-        };
-        let (address, address_reused) = taken.map_err(|refused| match refused {
-            Refused::Taken => Error::AddressInUse {
-                address: ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED),
-            },
-            Refused::Outside => Error::Invalid(format!(
-                "invalid config for network {}: invalid endpoint settings:\nno configured subnet or ip-range contain the IP \
-                 address {}",
-                network.config.name,
-                ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED)
-            )),
-            Refused::Exhausted => Error::AddressesExhausted {
-                name: network.config.name.clone(),
-                id: id.clone(),
-            },
-        })?;
+        let (address4, address6, address_reused) = network.take_addresses(*ipv4, *ipv6)?;
+        let info = &network.info;
+        let gateway = |wanted: bool| wanted && !info.internal;
         let endpoint = Endpoint {
             host_interface: format!("veth{}", &endpoint_id[..7]),
             id: endpoint_id,
@@ -107,10 +94,31 @@ impl Stack {
             network: id,
             container_interface: container_interface.to_owned(),
             mac: mac.unwrap_or(MacAddress(random_address)),
-            ipv4: address,
-            prefix_len: network.info.subnet.prefix_len(),
-            gateway: (!network.info.internal).then_some(network.info.gateway),
-            mtu: network.info.mtu,
+            ipv4: address4,
+            prefix_len: info.ipv4.map_or(0, |info| info.subnet.prefix_len()),
+            gateway: info
+                .ipv4
+                .and_then(|info| info.gateway)
+                .filter(|_| gateway(address4.is_some())),
+            ipv6: address6,
+            prefix_len_v6: info.ipv6.map_or(0, |info| info.subnet.prefix_len()),
+            gateway_v6: info
+                .ipv6
+                .and_then(|info| info.gateway)
+                .filter(|_| gateway(address6.is_some())),
+            link_local: link_local
+                .iter()
+                .map(|&address| {
+                    let prefix_len = if address.is_ipv4() {
+                        LINK_LOCAL_PREFIX
+                    } else {
+                        LINK_LOCAL_PREFIX_V6
+                    };
+                    IpNet::new_assert(address, prefix_len)
+                })
+                .collect(),
+            sysctls: sysctls.clone(),
+            mtu: info.mtu,
             address_reused,
         };
         network
@@ -119,30 +127,20 @@ impl Stack {
         Ok(endpoint)
     }
 
-    /// Makes the veth pair, addresses and routes of `endpoint` in `netns`.
-    pub fn connect(&self, endpoint: &Endpoint, netns: &Netns) -> Result<(), Error> {
-        let shared = &self.shared;
-        let (index, icc, interface) = {
-            let state = lock(&shared.state);
-            let network = state
-                .networks
-                .get(&endpoint.network)
-                .ok_or_else(|| Error::NetworkNotFound(endpoint.network.clone()))?;
-            (
-                network.index,
-                network.info.icc,
-                network.info.interface.clone(),
-            )
-        };
-        shared.make_room_for_neighbours();
-        shared.add_veth(endpoint, netns, index, &interface)?;
-        let done = connect_inside(endpoint, netns)
-            .and_then(|()| shared.finish_host_side(endpoint, index, icc));
-        if done.is_err() {
-            // The caller sees the first error; what is left here is found by `release` and by reconciliation.
-            let _ = shared.delete_veth(&endpoint.host_interface);
+    /// Makes the interface, addresses and routes of `endpoint` in `netns`. `routes`: which of its gateways the
+    /// container's default routes lead to.
+    pub fn connect(
+        &self,
+        endpoint: &Endpoint,
+        netns: &Netns,
+        routes: DefaultRoutes,
+    ) -> Result<(), Error> {
+        self.shared.make_room_for_neighbours();
+        self.shared.attach(endpoint, netns, routes)?;
+        if let Some(network) = lock(&self.shared.state).networks.get_mut(&endpoint.network) {
+            network.connected.insert(endpoint.id.clone());
         }
-        done
+        Ok(())
     }
 
     /// Gives back everything of `endpoint`: ports, rules, address. May be called at any stage and again.
@@ -153,7 +151,8 @@ impl Stack {
         if let Some(network) = state.networks.get_mut(&endpoint.network)
             && network.endpoints.remove(&endpoint.id).is_some()
         {
-            network.pool.free(endpoint.ipv4);
+            network.connected.remove(&endpoint.id);
+            network.free_addresses(endpoint);
         }
         drop(state);
         self.shared.start_reaper();
@@ -161,27 +160,121 @@ impl Stack {
     }
 }
 
-/// Sets up what the container sees, all of it in one sendmsg(2) through the socket inside the namespace.
-fn connect_inside(endpoint: &Endpoint, netns: &Netns) -> Result<(), Error> {
-    let name = endpoint.container_interface.as_str();
-    let failed = || Error::kernel("set up interface", name);
-    let socket = netns.socket().map_err(failed())?;
-    let link = route::link_by_name(&socket, name)
-        .map_err(failed())?
-        .ok_or_else(|| failed()(io::ErrorKind::NotFound.into()))?;
-    let mut batch = Batch::new();
-    netns::add_loopback_up(&mut batch);
-    route::add_address(&mut batch, link.index, endpoint.ipv4, endpoint.prefix_len);
-    route::set_up(&mut batch, link.index);
-    if let Some(gateway) = endpoint.gateway {
-        route::add_default_route(&mut batch, link.index, gateway);
+impl Network {
+    /// Takes the addresses that were asked for, or the next free ones; both families or none. The last value says
+    /// whether one was in use before.
+    fn take_addresses(
+        &mut self,
+        ipv4: Option<Ipv4Addr>,
+        ipv6: Option<Ipv6Addr>,
+    ) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>, bool), Error> {
+        let name = self.config.name().to_owned();
+        let id = self.config.id().to_owned();
+        let take = |pool: &mut Option<Pool>, wanted: Option<IpAddr>, family: &'static str| {
+            let taken = match (pool.as_mut(), wanted) {
+                (None, None) => return Ok(None),
+                (None, Some(_)) => Err(Refused::Outside),
+                (Some(pool), Some(address)) => {
+                    pool.take_this(address).map(|reused| (address, reused))
+                }
+                (Some(pool), None) => pool.take(),
+            };
+            taken.map(Some).map_err(|refused| match (refused, wanted) {
+                (Refused::Taken, Some(address)) => Error::AddressInUse { address },
+                (Refused::Outside, Some(address)) => Error::Invalid(format!(
+                    "invalid config for network {name}: invalid endpoint settings:\nno configured subnet or ip-range \
+                     contain the IP address {address}"
+                )),
+                _ => Error::AddressesExhausted {
+                    family,
+                    name: name.clone(),
+                    id: id.clone(),
+                },
+            })
+        };
+        let four = take(&mut self.pool4, ipv4.map(IpAddr::V4), "IPv4")?;
+        let six = match take(&mut self.pool6, ipv6.map(IpAddr::V6), "IPv6") {
+            Ok(six) => six,
+            Err(error) => {
+                if let (Some(pool), Some((address, _))) = (&mut self.pool4, four) {
+                    pool.free(address);
+                }
+                return Err(error);
+            }
+        };
+        let reused = [four, six].iter().flatten().any(|(_, reused)| *reused);
+        let address4 = match four {
+            Some((IpAddr::V4(address), _)) => Some(address),
+            _ => None,
+        };
+        let address6 = match six {
+            Some((IpAddr::V6(address), _)) => Some(address),
+            _ => None,
+        };
+        Ok((address4, address6, reused))
     }
-    socket
-        .execute(&mut batch)
-        .map_err(|error| failed()(error.into()))
+
+    fn pool_of(&mut self, address: IpAddr) -> Option<&mut Pool> {
+        match address {
+            IpAddr::V4(_) => self.pool4.as_mut(),
+            IpAddr::V6(_) => self.pool6.as_mut(),
+        }
+    }
+
+    pub(super) fn free_addresses(&mut self, endpoint: &Endpoint) {
+        for address in endpoint.addresses() {
+            if let Some(pool) = self.pool_of(address) {
+                pool.free(address);
+            }
+        }
+    }
+
+    /// Takes the addresses of an endpoint that lives already. Gives those that were refused.
+    pub(super) fn adopt_addresses(&mut self, endpoint: &Endpoint) -> Vec<IpAddr> {
+        let mut refused = Vec::new();
+        for address in endpoint.addresses() {
+            let taken = self
+                .pool_of(address)
+                .is_some_and(|pool| pool.take_this(address).is_ok());
+            if !taken {
+                refused.push(address);
+            }
+        }
+        refused
+    }
 }
 
 impl Shared {
+    /// Makes an endpoint's interface and both its ends.
+    pub(super) fn attach(
+        &self,
+        endpoint: &Endpoint,
+        netns: &Netns,
+        routes: DefaultRoutes,
+    ) -> Result<(), Error> {
+        let (index, info, config) = {
+            let state = lock(&self.state);
+            let network = state
+                .networks
+                .get(&endpoint.network)
+                .ok_or_else(|| Error::NetworkNotFound(endpoint.network.clone()))?;
+            (network.index, network.info.clone(), network.config.clone())
+        };
+        let routed = macvlan::is_routed(&config);
+        if let NetworkConfig::Macvlan(config) = config {
+            self.add_stacked(config.kind, &info, index, endpoint, netns)?;
+            return inside::set_up(endpoint, netns, routes, routed);
+        }
+        self.add_veth(endpoint, netns, index, &info.interface)?;
+        let done = inside::set_up(endpoint, netns, routes, routed)
+            .and_then(|()| self.finish_host_side(endpoint, index, info.icc));
+        if done.is_err() {
+            // The caller sees the first error; what is left here is found by `release` and by reconciliation.
+            let _ = self.delete_veth(&endpoint.host_interface);
+        }
+        done
+    }
+
     fn veth_alias(&self, endpoint: &Endpoint) -> String {
         format!("{}{}", self.alias_prefix(), endpoint.container_id)
     }
@@ -239,7 +332,9 @@ impl Shared {
                 .ok_or_else(|| failed()(io::ErrorKind::NotFound.into()))?;
             route::isolate_port(&mut batch, link.index, true);
         }
-        route::add_neighbour(&mut batch, bridge, endpoint.ipv4, endpoint.mac.0);
+        for address in endpoint.addresses() {
+            route::add_neighbour(&mut batch, bridge, address, endpoint.mac.0);
+        }
         rtnl.execute(&mut batch)
             .map_err(|error| failed()(error.into()))?;
         drop(rtnl);
@@ -249,17 +344,19 @@ impl Shared {
         Ok(())
     }
 
-    /// Floods an announcement of the address through the bridge. Best effort: without it neighbours find out after a
+    /// Floods an announcement of the addresses through the bridge. Best effort: without it neighbours find out after a
     /// few seconds by themselves.
     fn announce(&self, endpoint: &Endpoint, bridge: u32) {
-        let frame = announcement(endpoint.mac.0, endpoint.ipv4);
         let mut packets = lock(&self.packets);
         if packets.is_none() {
             // Kept open: closing a packet socket waits for an RCU grace period.
             *packets = net::packet_socket().ok();
         }
         if let Some(socket) = packets.as_ref() {
-            let _ = net::send_frame(socket.as_fd(), bridge, &frame);
+            for address in endpoint.addresses() {
+                let frame = announce::frame(endpoint.mac.0, address);
+                let _ = net::send_frame(socket.as_fd(), bridge, &frame);
+            }
         }
     }
 
@@ -319,27 +416,13 @@ impl Shared {
             self.reap_later(name);
         }
         if let Some(bridge) = bridge {
-            let mut batch = Batch::new();
-            route::delete_neighbour(&mut batch, bridge, endpoint.ipv4);
-            // There is none if nobody talked to it; a bridge that is gone took it along.
-            let _ = rtnl.execute(&mut batch);
+            for address in endpoint.addresses() {
+                let mut batch = Batch::new();
+                route::delete_neighbour(&mut batch, bridge, address);
+                // There is none if nobody talked to it; a bridge that is gone took it along.
+                let _ = rtnl.execute(&mut batch);
+            }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_announcement_is_an_arp_request_for_ones_own_address() {
-        let frame = announcement([2, 0, 0, 0, 0, 9], Ipv4Addr::new(172, 17, 0, 2));
-        assert_eq!(frame[..6], [0xff; 6]);
-        assert_eq!(frame[6..12], frame[22..28]);
-        assert_eq!(frame[12..14], [8, 6]);
-        assert_eq!(frame[28..32], [172, 17, 0, 2]);
-        assert_eq!(frame[28..32], frame[38..42]);
-        assert_eq!(frame[32..38], [0; 6]);
     }
 }

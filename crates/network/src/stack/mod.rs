@@ -4,15 +4,20 @@
 //! sockets and are taken one at a time. Whoever needs both state and a socket copies what it needs out of the state
 //! first. The socket of a namespace belongs to the caller of `connect`.
 
+mod announce;
 mod bridge;
 mod endpoint;
+mod inside;
+mod macvlan;
+mod network;
 mod publish;
 mod reap;
 mod reconcile;
+mod subnets;
 mod sysctl;
 mod watch;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,14 +26,17 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gantry_sys::netlink::{Family, Socket};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::firewall::{self, Bridge, Publication};
-use crate::ipam::{self, Pool};
+use crate::ipam::Pool;
 use crate::{
-    AddressPool, BridgeConfig, BridgeInfo, Endpoint, Error, PublishedPort, Report, StackConfig,
-    ports,
+    BridgeConfig, Endpoint, Error, NetworkConfig, NetworkInfo, PublishedPort, StackConfig, ports,
 };
+use sysctl::Protocol;
+
+/// The MTU of an interface that leads nowhere.
+const DUMMY_MTU: u32 = 1500;
 
 /// All networks of one engine. Cheap to share behind an `Arc`; methods may be called from several threads.
 pub struct Stack {
@@ -54,6 +62,8 @@ pub(crate) struct Shared {
     guarded: Mutex<Option<Vec<String>>>,
     /// The neighbour table was made larger.
     neighbours_raised: AtomicBool,
+    /// The operator was told that published ports pass by the host's input rules.
+    warned_of_bypass: AtomicBool,
 }
 
 #[derive(Default)]
@@ -62,19 +72,35 @@ pub(crate) struct State {
     ports: ports::Table,
     /// Published ports by endpoint.
     published: HashMap<String, Vec<Publication>>,
-    /// This engine switched `ip_forward` on and keeps other interfaces apart.
-    guard_forwarding: bool,
+    options: firewall::Options,
+    /// The chain of somebody else's that keeps out what is not allowed, if there is one.
+    denied_by: Option<String>,
 }
 
 pub(crate) struct Network {
-    info: BridgeInfo,
-    config: BridgeConfig,
-    /// The bridge's interface index.
+    info: NetworkInfo,
+    config: NetworkConfig,
+    /// The bridge's or the parent's interface index.
     index: u32,
-    /// The bridge was there before and is somebody else's.
+    /// The interface was there before and is somebody else's.
     adopted: bool,
-    pool: Pool,
+    pool4: Option<Pool>,
+    pool6: Option<Pool>,
     endpoints: HashMap<String, Endpoint>,
+    /// Endpoints whose interfaces stand, by their id.
+    connected: HashSet<String>,
+    /// How many published ports are to be reached by the host's loopback.
+    loopback_ports: usize,
+}
+
+impl Network {
+    /// Gives the bridge's configuration; `None` for other kinds of network.
+    fn bridge(&self) -> Option<&BridgeConfig> {
+        match &self.config {
+            NetworkConfig::Bridge(config) => Some(config),
+            NetworkConfig::Macvlan(_) => None,
+        }
+    }
 }
 
 /// Takes a lock; what a panicking thread leaves behind is whole, since each change of the state is a single step.
@@ -84,10 +110,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Stack {
     /// Brings up the default bridge, the user-defined `networks` and the firewall table; takes the endpoints of `live`
-    /// containers as allocated and mends what differs. Changes nothing that stands already.
+    /// containers as allocated and connected and mends what differs. Changes nothing that stands already.
     pub fn open(
         config: StackConfig,
-        networks: &[BridgeConfig],
+        networks: &[NetworkConfig],
         live: &[(Endpoint, Vec<PublishedPort>)],
     ) -> Result<Self, Error> {
         let open = |family, object| {
@@ -115,76 +141,47 @@ impl Stack {
             ipv6: fs::exists("/proc/net/if_inet6").unwrap_or(false),
             guarded: Mutex::default(),
             neighbours_raised: AtomicBool::new(false),
+            warned_of_bypass: AtomicBool::new(false),
             config,
         });
-        lock(&shared.state).guard_forwarding = shared.enable_forwarding()?;
-        let reserved: Vec<Ipv4Net> = networks
-            .iter()
-            .filter_map(|network| network.subnet)
-            .collect();
-        if let Some(bridge) = &shared.config.bridge {
-            shared.add_network(bridge, &reserved)?;
+        {
+            let options = firewall::Options {
+                guard_ipv4: shared.enable_forwarding(Protocol::V4)?,
+                // IPv6 is forwarded once a network has it.
+                guard_ipv6: shared.guards_forwarding(Protocol::V6),
+                direct_routing: shared.config.allow_direct_routing,
+            };
+            lock(&shared.state).options = options;
         }
+        let reserved: Vec<IpNet> = networks.iter().flat_map(subnets::named).collect();
+        if let Some(bridge) = &shared.config.bridge {
+            shared.add_network(&bridge.clone().into(), &reserved)?;
+        }
+        let mut lost = Vec::new();
         for network in networks {
-            shared.add_network(network, &reserved)?;
+            // One network that cannot be brought up must not keep the others down.
+            if let Err(error) = shared.add_network(network, &reserved) {
+                lost.push(format!(
+                    "bring up network {}: {}",
+                    network.name(),
+                    error.whole()
+                ));
+            }
         }
         let mut stack = Self {
             shared,
             watch: None,
         };
         let report = stack.reconcile_with(live)?;
-        for warning in &report.warnings {
+        for warning in lost.iter().chain(&report.warnings) {
             (stack.shared.config.warn)(warning);
         }
-        if stack.shared.config.watch && stack.shared.config.firewall {
+        if stack.shared.config.watch {
             stack.watch = Some(
-                watch::Watch::start(&stack.shared).map_err(Error::kernel("watch", "ruleset"))?,
+                watch::Watch::start(&stack.shared).map_err(Error::kernel("watch", "networks"))?,
             );
         }
         Ok(stack)
-    }
-
-    /// Describes the default bridge.
-    pub fn bridge(&self) -> Option<BridgeInfo> {
-        let id = &self.shared.config.bridge.as_ref()?.id;
-        self.network(id).ok()
-    }
-
-    /// Describes a network.
-    pub fn network(&self, id: &str) -> Result<BridgeInfo, Error> {
-        lock(&self.shared.state)
-            .networks
-            .get(id)
-            .map(|network| network.info.clone())
-            .ok_or_else(|| Error::NetworkNotFound(id.to_owned()))
-    }
-
-    /// Makes a user-defined bridge network. Keep the answer's subnet and gateway in the record.
-    pub fn create_network(&self, config: &BridgeConfig) -> Result<BridgeInfo, Error> {
-        let info = self.shared.add_network(config, &[])?;
-        self.shared.apply_firewall(&mut Report::default())?;
-        Ok(info)
-    }
-
-    /// Removes a user-defined network without endpoints; one that is gone is no error.
-    pub fn remove_network(&self, id: &str) -> Result<(), Error> {
-        let removed = {
-            let mut state = lock(&self.shared.state);
-            match state.networks.get(id) {
-                None => return Ok(()),
-                Some(network) if !network.endpoints.is_empty() => {
-                    return Err(Error::Conflict(format!(
-                        "network {id} has active endpoints"
-                    )));
-                }
-                Some(_) => state.networks.remove(id),
-            }
-        };
-        self.shared.apply_firewall(&mut Report::default())?;
-        match removed {
-            Some(network) if !network.adopted => self.shared.delete_bridge(&network.info.interface),
-            _ => Ok(()),
-        }
     }
 
     /// Prints the firewall table as it should stand, with the reason of each rule.
@@ -204,14 +201,6 @@ impl Shared {
         self.config.exec_root.join("network").join(name)
     }
 
-    fn pools(&self) -> Vec<AddressPool> {
-        if self.config.address_pools.is_empty() {
-            ipam::default_pools()
-        } else {
-            self.config.address_pools.clone()
-        }
-    }
-
     /// Gives the prefix of the aliases of this engine's interfaces.
     fn alias_prefix(&self) -> String {
         firewall::foreign::mark(&self.config.engine_id, "")
@@ -219,27 +208,19 @@ impl Shared {
 
     fn desired(&self) -> firewall::Ruleset {
         let state = lock(&self.state);
-        let bridges: Vec<Bridge> = state
-            .networks
-            .values()
-            .map(|network| Bridge {
-                interface: network.info.interface.clone(),
-                subnet: network.info.subnet,
-                icc: network.info.icc,
-                masquerade: network.info.ip_masquerade,
-                internal: network.info.internal,
-            })
-            .collect();
+        let bridges: Vec<Bridge> = state.networks.values().filter_map(network::rules).collect();
         let publications: Vec<Publication> = state.published.values().flatten().copied().collect();
-        firewall::desired(&self.table, &bridges, &publications, state.guard_forwarding)
+        firewall::desired(&self.table, &bridges, &publications, &state.options)
     }
 
-    fn interfaces(&self) -> Vec<String> {
+    /// Gives the names of the engine's bridges, each with whether it has IPv6.
+    fn bridges(&self) -> Vec<(String, bool)> {
         let state = lock(&self.state);
         state
             .networks
             .values()
-            .map(|network| network.info.interface.clone())
+            .filter(|network| network.bridge().is_some())
+            .map(|network| (network.info.interface.clone(), network.info.ipv6.is_some()))
             .collect()
     }
 }

@@ -1,28 +1,46 @@
 //! Published ports: chosen, reserved, led to the container, taken back.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use gantry_api::error::errno_text;
 use gantry_api::port::{Protocol, Reservation, ReserveError};
 use gantry_sys::netlink::{Batch, conntrack, route};
-use gantry_sys::nft::{Element, Family, Transaction};
+use gantry_sys::nft::{Family, Transaction};
 
-use super::{Shared, Stack, lock};
-use crate::firewall::{self, Publication};
+use super::{Network, Shared, Stack, State, lock};
+use crate::firewall::{self, Publication, Sorted, Way};
 use crate::ports::{self, FALLBACK_RANGE};
-use crate::{Endpoint, Error, PortMapping, PortRange, PublishedPort, Report};
+use crate::{Endpoint, Error, GatewayMode, PortMapping, PortRange, PublishedPort, Report};
 
 /// How many ports of a range are tried before it counts as taken by others.
 const ATTEMPTS_MAX: usize = 4096;
 
-fn reservation(endpoint: &Endpoint, port: &PublishedPort) -> Reservation {
-    Reservation {
-        protocol: port.protocol,
-        address: port.ip,
-        port: port.host_port,
-        target: SocketAddr::from((endpoint.ipv4, port.container_port)),
+/// Gives the container's address that a port of the host leads to: of the same family where it has one. netd carries
+/// what changes the family.
+fn target(endpoint: &Endpoint, host: IpAddr) -> Option<IpAddr> {
+    let ipv4 = endpoint.ipv4.map(IpAddr::V4);
+    let ipv6 = endpoint.ipv6.map(IpAddr::V6);
+    match host {
+        IpAddr::V4(_) => ipv4,
+        IpAddr::V6(_) => ipv6.or(ipv4),
     }
+}
+
+/// Gives what is to be reserved for ports: nothing for those that are reached by the container's own address alone.
+pub(super) fn reservations(endpoint: &Endpoint, ports: &[PublishedPort]) -> Vec<Reservation> {
+    ports
+        .iter()
+        .filter(|port| port.host_port != 0)
+        .filter_map(|port| {
+            Some(Reservation {
+                protocol: port.protocol,
+                address: port.ip,
+                port: port.host_port,
+                target: SocketAddr::new(target(endpoint, port.ip)?, port.container_port),
+            })
+        })
+        .collect()
 }
 
 fn refused(endpoint: &Endpoint, ports: &[PublishedPort], error: ReserveError) -> Error {
@@ -30,7 +48,8 @@ fn refused(endpoint: &Endpoint, ports: &[PublishedPort], error: ReserveError) ->
         let found = ports
             .iter()
             .find(|one| one.ip == address && one.host_port == port && one.protocol == protocol);
-        SocketAddr::from((endpoint.ipv4, found.map_or(0, |one| one.container_port)))
+        let target = target(endpoint, address).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        SocketAddr::new(target, found.map_or(0, |one| one.container_port))
     };
     match error {
         ReserveError::InUse {
@@ -92,60 +111,150 @@ impl Stack {
             return Ok(());
         }
         let shared = &self.shared;
-        let publications = publications(endpoint, ports);
-        lock(&shared.state)
-            .published
-            .insert(endpoint.id.clone(), publications.clone());
+        let (publications, turned) = {
+            let mut state = lock(&shared.state);
+            let publications = shared.publications(&state, endpoint, ports);
+            let turned = state.set_published(endpoint, publications.clone());
+            (publications, turned)
+        };
         if !shared.config.firewall {
             return Ok(());
         }
         shared.add_elements(&publications)?;
-        shared.apply_loopback_routing()?;
-        shared.allow_hairpin(&endpoint.host_interface)?;
-        shared.forget_connections(endpoint, ports)
-    }
-}
-
-pub(super) fn publications(endpoint: &Endpoint, ports: &[PublishedPort]) -> Vec<Publication> {
-    ports
-        .iter()
-        .map(|&port| Publication {
-            port,
-            container: endpoint.ipv4,
-        })
-        .collect()
-}
-
-/// Sorts elements by their map.
-fn elements(publications: &[Publication]) -> Vec<(&'static str, Vec<Element>)> {
-    let mut sorted = vec![
-        (firewall::PUBLISHED.name, Vec::new()),
-        (firewall::PUBLISHED_AT.name, Vec::new()),
-    ];
-    for (set, element) in publications.iter().filter_map(firewall::element) {
-        for (name, elements) in &mut sorted {
-            if *name == set.name {
-                elements.push(element.clone());
-            }
+        if turned {
+            shared.apply_loopback_routing()?;
         }
+        shared.allow_hairpin(&endpoint.host_interface)?;
+        shared.forget_connections(endpoint, ports)?;
+        shared.warn_of_bypass(&publications);
+        Ok(())
     }
-    sorted.retain(|(_, elements)| !elements.is_empty());
-    sorted
+}
+
+impl State {
+    /// Notes an endpoint's published ports. Says whether its network now has the first or no longer has any port that
+    /// is reached by the host's loopback.
+    pub(super) fn set_published(
+        &mut self,
+        endpoint: &Endpoint,
+        publications: Vec<Publication>,
+    ) -> bool {
+        let count = |publications: &[Publication]| {
+            publications
+                .iter()
+                .filter(|publication| firewall::needs_loopback(publication))
+                .count()
+        };
+        let now = count(&publications);
+        let old = if publications.is_empty() {
+            self.published.remove(&endpoint.id)
+        } else {
+            self.published.insert(endpoint.id.clone(), publications)
+        };
+        let before = old.map_or(0, |publications| count(&publications));
+        let Some(network) = self.networks.get_mut(&endpoint.network) else {
+            return false;
+        };
+        let standing = network.loopback_ports;
+        network.loopback_ports = (standing + now).saturating_sub(before);
+        (standing == 0) != (network.loopback_ports == 0)
+    }
+}
+
+/// The host's addresses that a mapping is published on, and whether the container's own are let through instead.
+struct Places {
+    bound: Vec<IpAddr>,
+    routed: Vec<IpAddr>,
 }
 
 impl Shared {
+    /// Says how ports are led to an endpoint.
+    pub(super) fn publications(
+        &self,
+        state: &State,
+        endpoint: &Endpoint,
+        ports: &[PublishedPort],
+    ) -> Vec<Publication> {
+        let Some(config) = state
+            .networks
+            .get(&endpoint.network)
+            .and_then(Network::bridge)
+        else {
+            return Vec::new();
+        };
+        let carried = config.obey_host_firewall || self.config.obey_host_firewall;
+        let is_direct = |container: IpAddr| {
+            let mode = match container {
+                IpAddr::V4(_) => config.gateway_mode_ipv4,
+                IpAddr::V6(_) => config.gateway_mode_ipv6,
+            };
+            mode == GatewayMode::Routed
+                || mode == GatewayMode::Nat
+                    && (self.config.allow_direct_routing
+                        || !config.trusted_host_interfaces.is_empty())
+        };
+        ports
+            .iter()
+            .filter_map(|&port| {
+                let container = target(endpoint, port.ip)?;
+                Some(Publication {
+                    port,
+                    container,
+                    way: if carried {
+                        Way::Carried
+                    } else {
+                        Way::Rewritten
+                    },
+                    direct: container.is_ipv4() == port.ip.is_ipv4() && is_direct(container),
+                })
+            })
+            .collect()
+    }
+
+    /// Says where a mapping of an endpoint is published.
+    fn places(&self, endpoint: &Endpoint, mapping: &PortMapping) -> Result<Places, Error> {
+        let state = lock(&self.state);
+        let network = state
+            .networks
+            .get(&endpoint.network)
+            .ok_or_else(|| Error::NetworkNotFound(endpoint.network.clone()))?;
+        let mut places = Places {
+            bound: Vec::new(),
+            routed: Vec::new(),
+        };
+        // Nobody comes into an internal network, and a container on the host's own link needs no port of the host's.
+        let Some(config) = network.bridge().filter(|config| !config.internal) else {
+            return Ok(places);
+        };
+        for address in ports::addresses(mapping, config.host_binding, self.ipv6) {
+            let mode = match address {
+                IpAddr::V4(_) => config.gateway_mode_ipv4,
+                IpAddr::V6(_) if endpoint.ipv6.is_some() => config.gateway_mode_ipv6,
+                // Carried to the IPv4 address, which a routed network is to be reached by directly.
+                IpAddr::V6(_) if config.gateway_mode_ipv4 == GatewayMode::Routed => continue,
+                IpAddr::V6(_) => GatewayMode::Nat,
+            };
+            if target(endpoint, address).is_none() {
+                continue;
+            }
+            if mode == GatewayMode::Routed {
+                places.routed.push(match address {
+                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                });
+            } else {
+                places.bound.push(address);
+            }
+        }
+        Ok(places)
+    }
+
     fn reserve_all(
         &self,
         endpoint: &Endpoint,
         mappings: &[PortMapping],
         held: &mut Vec<PublishedPort>,
     ) -> Result<(), Error> {
-        let host_binding = lock(&self.state)
-            .networks
-            .get(&endpoint.network)
-            .ok_or_else(|| Error::NetworkNotFound(endpoint.network.clone()))?
-            .info
-            .host_binding;
         let single =
             |mapping: &PortMapping| mapping.host_port.filter(|range| range.first == range.last);
         // Ports asked for by number go first and together; then those that are free to be elsewhere.
@@ -153,7 +262,14 @@ impl Shared {
             let Some(range) = single(mapping) else {
                 continue;
             };
-            let addresses = ports::addresses(mapping, host_binding, self.ipv6);
+            let Places {
+                bound: addresses,
+                routed,
+            } = self.places(endpoint, mapping)?;
+            held.extend(ports::published(mapping, &routed, 0));
+            if addresses.is_empty() {
+                continue;
+            }
             let mut state = lock(&self.state);
             if let Some(address) = state
                 .ports
@@ -171,11 +287,8 @@ impl Shared {
             drop(state);
             held.extend(ports::published(mapping, &addresses, range.first));
         }
-        if !held.is_empty() {
-            let reservations: Vec<Reservation> = held
-                .iter()
-                .map(|port| reservation(endpoint, port))
-                .collect();
+        let reservations = reservations(endpoint, held);
+        if !reservations.is_empty() {
             self.config
                 .reserver
                 .reserve(&endpoint.id, &reservations)
@@ -183,8 +296,11 @@ impl Shared {
         }
         for mapping in mappings {
             if single(mapping).is_none() {
-                let addresses = ports::addresses(mapping, host_binding, self.ipv6);
-                self.reserve_one_of(endpoint, mapping, &addresses, held)?;
+                let places = self.places(endpoint, mapping)?;
+                held.extend(ports::published(mapping, &places.routed, 0));
+                if !places.bound.is_empty() {
+                    self.reserve_one_of(endpoint, mapping, &places.bound, held)?;
+                }
             }
         }
         Ok(())
@@ -223,10 +339,7 @@ impl Shared {
             };
             let Some(port) = found else { break };
             let published = ports::published(mapping, addresses, port);
-            let reservations: Vec<Reservation> = published
-                .iter()
-                .map(|port| reservation(endpoint, port))
-                .collect();
+            let reservations = reservations(endpoint, &published);
             match self.config.reserver.reserve(&endpoint.id, &reservations) {
                 Ok(()) => {
                     held.extend(published);
@@ -248,9 +361,11 @@ impl Shared {
     /// itself and would have to send it back out of the port it came in by. Without br_netfilter the packet goes
     /// through the host and nothing is needed.
     pub(super) fn allow_hairpin(&self, interface: &str) -> Result<(), Error> {
-        if fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
-            .is_ok_and(|text| text.trim() == "1")
-        {
+        let filtered = ["iptables", "ip6tables"].into_iter().any(|program| {
+            fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{program}"))
+                .is_ok_and(|text| text.trim() == "1")
+        });
+        if filtered {
             let failed = || Error::kernel("set up interface", interface);
             let rtnl = lock(&self.rtnl);
             let Some(link) = route::link_by_name(&rtnl, interface).map_err(failed())? else {
@@ -284,8 +399,8 @@ impl Shared {
     /// stale element), the whole table is compared instead.
     fn add_elements(&self, publications: &[Publication]) -> Result<(), Error> {
         let mut transaction = Transaction::new();
-        for (set, elements) in elements(publications) {
-            transaction.add_elements(Family::Inet, &self.table, set, &elements);
+        for (set, elements) in Sorted::of(publications).iter() {
+            transaction.add_elements(Family::Inet, &self.table, set.name, elements);
         }
         let answer = transaction.commit(&lock(&self.nfnl));
         match answer {
@@ -304,14 +419,20 @@ impl Shared {
         endpoint: &Endpoint,
         ports: &[PublishedPort],
     ) -> Result<(), Error> {
-        let known = lock(&self.state).published.remove(&endpoint.id);
-        if ports.is_empty() && known.is_none() {
-            return Ok(());
-        }
-        let gone = known.unwrap_or_else(|| publications(endpoint, ports));
+        let (gone, turned) = {
+            let mut state = lock(&self.state);
+            let known = state.published.get(&endpoint.id).cloned();
+            if ports.is_empty() && known.is_none() {
+                return Ok(());
+            }
+            let gone = known.unwrap_or_else(|| self.publications(&state, endpoint, ports));
+            (gone, state.set_published(endpoint, Vec::new()))
+        };
         let ports: Vec<PublishedPort> = gone.iter().map(|publication| publication.port).collect();
         if self.config.firewall {
-            self.apply_loopback_routing()?;
+            if turned {
+                self.apply_loopback_routing()?;
+            }
             self.delete_elements(&gone)?;
         }
         self.config
@@ -327,8 +448,8 @@ impl Shared {
 
     fn delete_elements(&self, publications: &[Publication]) -> Result<(), Error> {
         let mut transaction = Transaction::new();
-        for (set, elements) in elements(publications) {
-            transaction.delete_elements(Family::Inet, &self.table, set, &elements);
+        for (set, elements) in Sorted::of(publications).iter() {
+            transaction.delete_elements(Family::Inet, &self.table, set.name, elements);
         }
         let answer = transaction.commit(&lock(&self.nfnl));
         match answer {
@@ -355,8 +476,8 @@ impl Shared {
         if ports.is_empty() {
             return Ok(());
         }
-        let failed = || Error::kernel("forget connections of", endpoint.ipv4.to_string());
-        let local: Vec<Ipv4Addr> = {
+        let failed = || Error::kernel("forget connections of", endpoint.container_id.as_str());
+        let local: Vec<IpAddr> = {
             let rtnl = lock(&self.rtnl);
             let addresses = route::addresses(&rtnl).map_err(failed())?;
             addresses
@@ -370,11 +491,15 @@ impl Shared {
             let translated = entry.reply.source != to;
             let by_port = ports.iter().any(|port| {
                 port.host_port == entry.original.destination_port
-                    && (port.ip == IpAddr::V4(to)
+                    && (port.ip == to
                         || port.ip.is_unspecified()
+                            && port.ip.is_ipv4() == to.is_ipv4()
                             && (translated || to.is_loopback() || local.contains(&to)))
             });
-            let to_container = translated && entry.reply.source == endpoint.ipv4;
+            let to_container = translated
+                && endpoint
+                    .addresses()
+                    .any(|address| address == entry.reply.source);
             if by_port || to_container {
                 conntrack::delete(&nfnl, &entry).map_err(failed())?;
             }

@@ -3,16 +3,25 @@
 //! Only objects with this engine's mark are touched: the table by its name, interfaces by their alias, rules in other
 //! tables by their comment, reservations by the endpoint's id.
 
-use std::collections::HashSet;
-use std::fs;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
-use gantry_api::port::Reservation;
 use gantry_sys::netlink::{Batch, route};
 use gantry_sys::nft::{self, Family, Transaction};
 
-use super::{Shared, Stack, lock, publish};
-use crate::firewall::{diff, foreign};
-use crate::{Endpoint, Error, PublishedPort, Report};
+use super::{Shared, Stack, inside, lock, publish};
+use crate::firewall::{Publication, Way, diff, foreign};
+use crate::{Endpoint, Error, Netns, PublishedPort, Report};
+
+/// A container's port of a bridge, as it should be.
+struct Port {
+    bridge: u32,
+    isolated: bool,
+    published: bool,
+    network: String,
+    container: String,
+}
 
 impl Stack {
     /// Compares the kernel with what is allocated now and mends the difference; removes what has this engine's mark and
@@ -32,6 +41,7 @@ impl Stack {
         shared.adopt(live, &mut report);
         shared.restore_bridges(&mut report)?;
         shared.sweep_interfaces(&mut report)?;
+        shared.restore_interfaces(&mut report)?;
         shared.reconcile_reservations(live, &mut report)?;
         shared.apply_firewall(&mut report)?;
         for (endpoint, ports) in live {
@@ -56,83 +66,155 @@ impl Shared {
                 continue;
             };
             if !network.endpoints.contains_key(&endpoint.id) {
-                if network.pool.take_this(endpoint.ipv4).is_err() {
+                for address in network.adopt_addresses(endpoint) {
                     report.warnings.push(format!(
-                        "address {} of container {} is taken or outside {}",
-                        endpoint.ipv4, endpoint.container_id, network.info.subnet
+                        "address {address} of container {} is taken or outside of network {}",
+                        endpoint.container_id,
+                        network.config.name()
                     ));
                 }
                 network
                     .endpoints
                     .insert(endpoint.id.clone(), endpoint.clone());
+                network.connected.insert(endpoint.id.clone());
             }
             if ports.is_empty() {
                 continue;
             }
-            for port in ports {
+            for port in ports.iter().filter(|port| port.host_port != 0) {
                 state
                     .ports
                     .take(&endpoint.id, port.protocol, port.host_port, &[port.ip]);
             }
-            state
-                .published
-                .insert(endpoint.id.clone(), publish::publications(endpoint, ports));
+            let publications = self.publications(&state, endpoint, ports);
+            state.set_published(endpoint, publications);
         }
     }
 
-    fn restore_bridges(&self, report: &mut Report) -> Result<(), Error> {
+    /// Makes again the bridges that somebody deleted.
+    pub(super) fn restore_bridges(&self, report: &mut Report) -> Result<(), Error> {
         let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
         let bridges: Vec<_> = {
             let state = lock(&self.state);
-            let of = |network: &super::Network| {
-                (
-                    network.info.clone(),
-                    network.config.id.clone(),
-                    network.adopted,
-                )
-            };
-            state.networks.values().map(of).collect()
+            state
+                .networks
+                .values()
+                .filter_map(|network| {
+                    let config = network.bridge()?.clone();
+                    Some((config, network.info.clone(), network.adopted))
+                })
+                .collect()
         };
-        for (info, id, adopted) in bridges {
+        for (config, info, adopted) in bridges {
             let missing = !links.iter().any(|link| link.name == info.interface);
             if missing {
-                report.restored.push(format!("bridge {}", info.interface));
+                report.repaired(Some(&config.id), None, format!("bridge {}", info.interface));
             }
-            let index = self.ensure_bridge(&info, missing, adopted && !missing)?;
-            if let Some(network) = lock(&self.state).networks.get_mut(&id) {
+            let index = self.ensure_bridge(&config, &info, missing, adopted && !missing)?;
+            if let Some(network) = lock(&self.state).networks.get_mut(&config.id) {
                 network.index = index;
             }
         }
         Ok(())
     }
 
+    /// Makes again the interfaces of living containers that somebody deleted.
+    pub(super) fn restore_interfaces(&self, report: &mut Report) -> Result<(), Error> {
+        let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
+        let standing: HashSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        let gone: Vec<Endpoint> = {
+            let state = lock(&self.state);
+            let bridges = state
+                .networks
+                .values()
+                .filter(|network| network.bridge().is_some());
+            bridges
+                .flat_map(|network| {
+                    let connected = network.endpoints.values().filter(|endpoint| {
+                        network.connected.contains(&endpoint.id)
+                            && !standing.contains(endpoint.host_interface.as_str())
+                    });
+                    connected.cloned()
+                })
+                .collect()
+        };
+        for endpoint in gone {
+            // A container that ends takes its interface along, and nobody is to make it again.
+            let Some(fd) = (self.config.netns_of)(&endpoint.container_id) else {
+                continue;
+            };
+            let text = format!("interface {} of a container", endpoint.container_interface);
+            match self.restore_interface(&endpoint, fd) {
+                Ok(()) => {
+                    report.repaired(Some(&endpoint.network), Some(&endpoint.container_id), text)
+                }
+                Err(error) => report.warnings.push(format!(
+                    "restore {text} {}: {}",
+                    endpoint.container_id,
+                    error.whole()
+                )),
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_interface(&self, endpoint: &Endpoint, fd: OwnedFd) -> Result<(), Error> {
+        let failed = || Error::kernel("enter", "network namespace");
+        let netns = Netns::open(fd).map_err(failed())?;
+        // Its default routes went with the interface; where others have them by now, they stay there.
+        let routes = inside::missing_routes(&netns).map_err(failed())?;
+        self.attach(endpoint, &netns, routes)?;
+        if lock(&self.state).published.contains_key(&endpoint.id) {
+            self.allow_hairpin(&endpoint.host_interface)?;
+        }
+        Ok(())
+    }
+
     /// Deletes this engine's interfaces that no endpoint and no network owns; puts lost ports back onto their bridge.
-    fn sweep_interfaces(&self, report: &mut Report) -> Result<(), Error> {
+    pub(super) fn sweep_interfaces(&self, report: &mut Report) -> Result<(), Error> {
         let prefix = self.alias_prefix();
         let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
-        let (owned, masters) = {
+        let (owned, ports) = {
             let state = lock(&self.state);
             let mut owned = HashSet::new();
-            let mut masters = Vec::new();
+            let mut ports = HashMap::new();
             for network in state.networks.values() {
                 owned.insert(network.info.interface.clone());
                 for endpoint in network.endpoints.values() {
                     owned.insert(endpoint.host_interface.clone());
-                    masters.push((endpoint.host_interface.clone(), network.index));
+                    let port = Port {
+                        bridge: network.index,
+                        isolated: !network.info.icc,
+                        published: state.published.contains_key(&endpoint.id),
+                        network: endpoint.network.clone(),
+                        container: endpoint.container_id.clone(),
+                    };
+                    ports.insert(endpoint.host_interface.clone(), port);
                 }
             }
-            (owned, masters)
+            (owned, ports)
         };
         let mut batch = Batch::new();
-        for (name, master) in masters {
-            if let Some(link) = links.iter().find(|link| link.name == name)
-                && link.master != Some(master)
-            {
-                route::set_master(&mut batch, link.index, master);
-                report
-                    .restored
-                    .push(format!("interface {name} on its bridge"));
+        let mut published = Vec::new();
+        for link in &links {
+            let Some(port) = ports.get(&link.name) else {
+                continue;
+            };
+            if link.master == Some(port.bridge) {
+                continue;
             }
+            route::set_master(&mut batch, link.index, port.bridge);
+            if port.isolated {
+                route::isolate_port(&mut batch, link.index, true);
+            }
+            if port.published {
+                published.push(link.name.clone());
+            }
+            report.repaired(
+                Some(&port.network),
+                Some(&port.container),
+                format!("interface {} on its bridge", link.name),
+            );
         }
         for link in &links {
             let marked = link
@@ -144,12 +226,17 @@ impl Shared {
                 report.removed.push(format!("interface {}", link.name));
             }
         }
-        match lock(&self.rtnl).execute(&mut batch) {
+        let answer = lock(&self.rtnl).execute(&mut batch);
+        match answer {
             // A namespace that died meanwhile took its interface along.
-            Err(error) if error.errno() == libc::ENODEV => Ok(()),
+            Err(error) if error.errno() == libc::ENODEV => {}
             answer => answer
-                .map_err(|error| Error::kernel("delete", "interfaces without owner")(error.into())),
+                .map_err(|error| Error::kernel("mend or delete", "interfaces")(error.into()))?,
         }
+        for name in published {
+            self.allow_hairpin(&name)?;
+        }
+        Ok(())
     }
 
     fn reconcile_reservations(
@@ -175,15 +262,10 @@ impl Shared {
             if owners.contains(&endpoint.id) {
                 continue;
             }
-            let reservations: Vec<Reservation> = ports
-                .iter()
-                .map(|port| Reservation {
-                    protocol: port.protocol,
-                    address: port.ip,
-                    port: port.host_port,
-                    target: (endpoint.ipv4, port.container_port).into(),
-                })
-                .collect();
+            let reservations = publish::reservations(endpoint, ports);
+            if reservations.is_empty() {
+                continue;
+            }
             match reserver.reserve(&endpoint.id, &reservations) {
                 Ok(()) => report
                     .restored
@@ -203,7 +285,6 @@ impl Shared {
             return Ok(());
         }
         let failed = || Error::kernel("set up firewall table", self.table.as_str());
-        let interfaces = self.interfaces();
         // The desired state is read under the socket's lock, so that of two callers the later one wins.
         let nfnl = lock(&self.nfnl);
         for _ in 0..10 {
@@ -224,18 +305,47 @@ impl Shared {
             report.removed.extend(changes.removed);
             break;
         }
-        let changes = foreign::reconcile(&nfnl, &self.table, &self.config.engine_id, &interfaces)
-            .map_err(Error::kernel("look through", "other firewalls"))?;
-        report.restored.extend(changes);
-        let chains = nft::chains(&nfnl).map_err(failed())?;
         drop(nfnl);
-        let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
-        report
-            .warnings
-            .extend(foreign::warnings(&chains, &legacy, &interfaces));
+        self.apply_foreign(report)?;
         let switched = self.apply_loopback_routing()?;
         report.restored.extend(switched);
         Ok(())
+    }
+
+    /// Sees to it that other firewalls let pass what ours lets pass, and notes what they keep out.
+    pub(super) fn apply_foreign(&self, report: &mut Report) -> Result<(), Error> {
+        let failed = || Error::kernel("look through", "other firewalls");
+        let bridges = self.bridges();
+        let nfnl = lock(&self.nfnl);
+        let chains = nft::chains(&nfnl).map_err(failed())?;
+        let mark = &self.config.engine_id;
+        let outcome =
+            foreign::reconcile(&nfnl, &chains, &self.table, mark, &bridges).map_err(failed())?;
+        drop(nfnl);
+        report.restored.extend(outcome.changes);
+        report.warnings.extend(outcome.refused);
+        let legacy = foreign::legacy_policies();
+        report
+            .warnings
+            .extend(foreign::legacy_warnings(&legacy, &bridges));
+        lock(&self.state).denied_by = foreign::denying(&chains, &legacy, &self.table);
+        Ok(())
+    }
+
+    /// Tells once that published ports are reached although the host's own rules keep out what they do not allow.
+    pub(super) fn warn_of_bypass(&self, publications: &[Publication]) {
+        let reached_from_outside = publications.iter().any(|publication| {
+            publication.way == Way::Rewritten && !publication.port.ip.is_loopback()
+        });
+        if !reached_from_outside || self.warned_of_bypass.load(Ordering::Relaxed) {
+            return;
+        }
+        let denied_by = lock(&self.state).denied_by.clone();
+        if let Some(chain) = denied_by
+            && !self.warned_of_bypass.swap(true, Ordering::Relaxed)
+        {
+            (self.config.warn)(&foreign::bypass_warning(&chain));
+        }
     }
 
     pub(super) fn teardown(&self) -> Result<(), Error> {
@@ -253,8 +363,10 @@ impl Shared {
         };
         {
             let nfnl = lock(&self.nfnl);
-            foreign::reconcile(&nfnl, &self.table, &self.config.engine_id, &[])
-                .map_err(Error::kernel("look through", "other firewalls"))?;
+            let looking = || Error::kernel("look through", "other firewalls");
+            let chains = nft::chains(&nfnl).map_err(looking())?;
+            foreign::reconcile(&nfnl, &chains, &self.table, &self.config.engine_id, &[])
+                .map_err(looking())?;
             // Before the table goes, whose rules keep the machine from being a router.
             self.withdraw_forwarding(&nfnl)?;
             if nft::tables(&nfnl)

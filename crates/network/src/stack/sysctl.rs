@@ -2,16 +2,37 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use gantry_sys::netlink::Socket;
+use gantry_sys::netlink::{Socket, route};
 
 use super::{Shared, lock};
 use crate::Error;
-use crate::firewall::{self, foreign};
+use crate::firewall::foreign;
 
-const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// A family whose packets are forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    V4,
+    V6,
+}
+
+impl Protocol {
+    const fn switch(self) -> &'static str {
+        match self {
+            Self::V4 => "/proc/sys/net/ipv4/ip_forward",
+            Self::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+        }
+    }
+
+    /// Gives the file that says that this engine switched forwarding on.
+    const fn note(self) -> &'static str {
+        match self {
+            Self::V4 => "ip_forward",
+            Self::V6 => "ip6_forward",
+        }
+    }
+}
 
 /// The machine's neighbour table is one for all namespaces, and by default it holds 1024 entries: a container that
 /// talks takes two, one of the host's and one of its own.
@@ -42,35 +63,90 @@ fn ensure(path: &str, value: &str) -> Result<bool, Error> {
 }
 
 impl Shared {
-    /// Switches `ip_forward` on where it is off and wanted. Says whether this engine did so since the boot, now or
+    /// Switches forwarding on where it is off and wanted. Says whether this engine did so since the boot, now or
     /// earlier, and therefore has to keep the other interfaces apart.
-    pub(super) fn enable_forwarding(&self) -> Result<bool, Error> {
+    pub(super) fn enable_forwarding(&self, protocol: Protocol) -> Result<bool, Error> {
         if !self.config.ip_forward {
             return Ok(false);
         }
-        let note = self.state_file("ip_forward");
-        if ensure(IP_FORWARD, "1")? {
+        let switch = protocol.switch();
+        let standing = fs::read_to_string(switch).map_err(Error::kernel("read", switch))?;
+        if standing.trim() == "0" {
+            if protocol == Protocol::V6 {
+                self.keep_router_advertisements()?;
+            }
+            write(switch, "1")?;
+            let note = self.state_file(protocol.note());
             fs::write(&note, "switched on by this engine\n")
                 .map_err(Error::kernel("write", note.display().to_string()))?;
         }
-        Ok(Path::new(&note).exists() && !self.config.ip_forward_no_drop)
+        Ok(self.guards_forwarding(protocol))
     }
 
-    /// Switches `ip_forward` off again if this engine switched it on and nobody else forwards: without our table the
+    /// Says whether this engine switched forwarding on since the boot and has to keep the other interfaces apart.
+    pub(super) fn guards_forwarding(&self, protocol: Protocol) -> bool {
+        self.state_file(protocol.note()).exists() && !self.config.ip_forward_no_drop
+    }
+
+    /// A host that forwards ignores router advertisements and drops the routes that it has from them, its own way to
+    /// the world among them, unless `accept_ra` says 2. Said before forwarding is on, and only of interfaces that live
+    /// by such a route.
+    fn keep_router_advertisements(&self) -> Result<(), Error> {
+        let (links, routes) = {
+            let rtnl = lock(&self.rtnl);
+            let failed = || Error::kernel("list", "routes");
+            (
+                route::links(&rtnl).map_err(failed())?,
+                route::routes(&rtnl).map_err(failed())?,
+            )
+        };
+        for link in links {
+            let lives_by_it = routes.iter().any(|route| {
+                route.is_default() && route.advertised && route.link == Some(link.index)
+            });
+            let path = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", link.name);
+            if lives_by_it && fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
+                write(&path, "2")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps containers from telling the host routes by router advertisements (CVE-2020-13401), and gives a bridge
+    /// IPv6 where its network has it.
+    pub(super) fn tame_ipv6(&self, interface: &str, enabled: bool) -> Result<(), Error> {
+        if !self.ipv6 {
+            return match enabled {
+                true => Err(Error::Invalid("the kernel has no IPv6".to_owned())),
+                false => Ok(()),
+            };
+        }
+        let directory = format!("/proc/sys/net/ipv6/conf/{interface}");
+        ensure(&format!("{directory}/accept_ra"), "0")?;
+        if enabled {
+            ensure(&format!("{directory}/disable_ipv6"), "0")?;
+        }
+        Ok(())
+    }
+
+    /// Switches forwarding off again if this engine switched it on and nobody else forwards: without our table the
     /// machine would be a router. Where another firewall has rules for what is forwarded, others rely on the switch by
     /// now, and its rules say what may pass.
     pub(super) fn withdraw_forwarding(&self, nfnl: &Socket) -> Result<(), Error> {
-        let note = self.state_file("ip_forward");
         let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
         let failed = Error::kernel("look through", "other firewalls");
-        if !note.exists()
-            || !legacy.is_empty()
-            || foreign::others_forward(nfnl, &self.table).map_err(failed)?
-        {
+        if !legacy.is_empty() || foreign::others_forward(nfnl, &self.table).map_err(failed)? {
             return Ok(());
         }
-        ensure(IP_FORWARD, "0")?;
-        fs::remove_file(&note).map_err(Error::kernel("remove", note.display().to_string()))
+        for protocol in [Protocol::V4, Protocol::V6] {
+            let note = self.state_file(protocol.note());
+            if note.exists() {
+                ensure(protocol.switch(), "0")?;
+                fs::remove_file(&note)
+                    .map_err(Error::kernel("remove", note.display().to_string()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Sets `route_localnet` on each bridge that has a port to be reached by 127.0.0.1, and only there.
@@ -82,15 +158,9 @@ impl Shared {
             state
                 .networks
                 .values()
+                .filter(|network| network.bridge().is_some())
                 .map(|network| {
-                    let needed = self.config.firewall
-                        && network.endpoints.keys().any(|id| {
-                            state.published.get(id).is_some_and(|publications| {
-                                publications
-                                    .iter()
-                                    .any(|publication| firewall::needs_loopback(&publication.port))
-                            })
-                        });
+                    let needed = self.config.firewall && network.loopback_ports > 0;
                     (network.info.interface.clone(), needed)
                 })
                 .collect()
@@ -162,7 +232,7 @@ impl Shared {
 
     /// Takes `route_localnet` off all bridges at once: the guard is missing.
     pub(super) fn forbid_loopback_routing(&self) {
-        for interface in self.interfaces() {
+        for (interface, _) in self.bridges() {
             // Nothing better can be done about a failure than going on to the next one; the guard comes back anyway.
             let _ = fs::write(localnet_path(&interface), "0");
         }

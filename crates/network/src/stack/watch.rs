@@ -1,23 +1,29 @@
-//! Sees a flushed ruleset at once: `nft flush ruleset` and firewall restarts take other people's tables along.
+//! Sees at once what somebody else takes away: `nft flush ruleset` and restarts of firewalls, bridges and interfaces
+//! that are deleted.
 //!
-//! The guard against CVE-2020-8558 went with the table, so loopback routing is taken back first, then the rules are
-//! made again from the state in memory.
+//! The guard against CVE-2020-8558 goes with the table, so loopback routing is taken back first, then the rules are made
+//! again from the state in memory. Any change of the ruleset by another program leads to a comparison, at most one in a
+//! second: a firewall that was just switched on may drop what ours lets pass.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gantry_sys::netlink::{Family, Socket};
+use gantry_sys::netlink::{Family, Socket, route};
 use gantry_sys::nft;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::Shared;
-use crate::Report;
+use super::{Shared, lock};
+use crate::{Repair, Report};
 
 /// A restarting firewall deletes and makes its tables in several steps; ours come back after them.
 const SETTLE: Duration = Duration::from_millis(50);
+/// Comparisons for changes of others come no closer than this.
+const CHANGES_APART: Duration = Duration::from_secs(1);
 
 pub(super) struct Watch {
     stop: Arc<OwnedFd>,
@@ -26,19 +32,32 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
-        let socket = Socket::open(Family::Netfilter)?;
-        socket.subscribe(nft::GROUP)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        let (shared, stopped) = (Arc::clone(shared), Arc::clone(&stop));
+        let watcher = Watcher {
+            shared: Arc::clone(shared),
+            rules: subscribed(Family::Netfilter, nft::GROUP)?,
+            links: subscribed(Family::Route, route::LINK_GROUP)?,
+            stop: Arc::clone(&stop),
+            seen: Seen::default(),
+            due: None,
+            compared: None,
+            told: HashSet::new(),
+        };
         let thread = thread::Builder::new()
-            .name("ruleset-watch".to_owned())
+            .name("network-watch".to_owned())
             .stack_size(256 * 1024)
-            .spawn(move || run(&shared, &socket, &stopped))?;
+            .spawn(move || watcher.run())?;
         Ok(Self {
             stop,
             thread: Some(thread),
         })
     }
+}
+
+fn subscribed(family: Family, group: u32) -> io::Result<Socket> {
+    let socket = Socket::open(family)?;
+    socket.subscribe(group)?;
+    Ok(socket)
 }
 
 impl Drop for Watch {
@@ -52,44 +71,184 @@ impl Drop for Watch {
     }
 }
 
-fn run(shared: &Shared, socket: &Socket, stop: &OwnedFd) {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let mut fds = [
-            PollFd::new(socket, PollFlags::IN),
-            PollFd::new(stop, PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(_) => return,
-            Ok(_) if !fds[1].revents().is_empty() => return,
-            Ok(_) => {}
+/// What was seen since the last comparison.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    /// The engine's table went.
+    table: bool,
+    /// Another program changed the ruleset.
+    rules: bool,
+    /// A bridge or a container's interface went.
+    links: bool,
+}
+
+struct Watcher {
+    shared: Arc<Shared>,
+    rules: Socket,
+    links: Socket,
+    stop: Arc<OwnedFd>,
+    seen: Seen,
+    /// When what was seen is looked into.
+    due: Option<Instant>,
+    compared: Option<Instant>,
+    /// Warnings are given once each.
+    told: HashSet<String>,
+}
+
+impl Watcher {
+    fn run(mut self) {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let now = Instant::now();
+            if self.due.is_some_and(|due| due <= now) {
+                self.compare();
+                continue;
+            }
+            let wait = self.due.map(|due| timespec(due - now));
+            let mut fds = [
+                PollFd::new(&self.rules, PollFlags::IN),
+                PollFd::new(&self.links, PollFlags::IN),
+                PollFd::new(&*self.stop, PollFlags::IN),
+            ];
+            match poll(&mut fds, wait.as_ref()) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return,
+                Ok(_) => {}
+            }
+            let [rules, links, stop] = fds.map(|fd| !fd.revents().is_empty());
+            if stop {
+                return;
+            }
+            if rules {
+                self.receive_rules(&mut buffer);
+            }
+            if links {
+                self.receive_links(&mut buffer);
+            }
         }
-        let lost = match socket.receive(&mut buffer) {
-            Ok(length) => nft::deleted_tables(&buffer[..length]).contains(&shared.table),
+    }
+
+    fn receive_rules(&mut self, buffer: &mut [u8]) {
+        let (table, rules) = match self.rules.receive(buffer) {
+            Ok(length) => {
+                let datagram = &buffer[..length];
+                (
+                    nft::deleted_tables(datagram).contains(&self.shared.table),
+                    nft::changed_by(datagram).is_some_and(|thread| !is_own(thread)),
+                )
+            }
             // The queue overflowed: what was lost may have been the table's end.
+            Err(error) => {
+                let lost = error.raw_os_error() == Some(libc::ENOBUFS);
+                (lost, lost)
+            }
+        };
+        if table {
+            self.shared.forbid_loopback_routing();
+            self.seen.table = true;
+            self.look_by(Instant::now() + SETTLE);
+        } else if rules {
+            self.seen.rules = true;
+            let soon = Instant::now() + SETTLE;
+            let apart = self.compared.map(|compared| compared + CHANGES_APART);
+            self.look_by(apart.map_or(soon, |apart| apart.max(soon)));
+        }
+    }
+
+    fn receive_links(&mut self, buffer: &mut [u8]) {
+        let lost = match self.links.receive(buffer) {
+            Ok(length) => route::deleted_links(&buffer[..length])
+                .iter()
+                .any(|link| self.shared.owns_link(&link.name)),
             Err(error) => error.raw_os_error() == Some(libc::ENOBUFS),
         };
-        if !lost || shared.interfaces().is_empty() {
-            continue;
+        if lost {
+            self.seen.links = true;
+            self.look_by(Instant::now() + SETTLE);
         }
-        shared.forbid_loopback_routing();
-        thread::sleep(SETTLE);
-        if shared.interfaces().is_empty() {
+    }
+
+    fn look_by(&mut self, due: Instant) {
+        self.due = Some(self.due.map_or(due, |standing| standing.min(due)));
+    }
+
+    /// Mends what is missing and says so.
+    fn compare(&mut self) {
+        self.due = None;
+        self.compared = Some(Instant::now());
+        let seen = std::mem::take(&mut self.seen);
+        if lock(&self.shared.state).networks.is_empty() {
             // It was our own teardown.
-            continue;
+            return;
         }
         let mut report = Report::default();
-        let text = match shared.apply_firewall(&mut report) {
-            Ok(()) if report.is_clean() => continue,
-            Ok(()) => format!(
-                "the firewall rules were removed by somebody; restored: {}",
-                report.restored.join(", ")
-            ),
-            Err(error) => format!(
-                "the firewall rules were removed by somebody and cannot be restored: {error}"
-            ),
-        };
-        (shared.config.warn)(&text);
+        let mut answer = Ok(());
+        if seen.links {
+            answer = self
+                .shared
+                .restore_bridges(&mut report)
+                .and_then(|()| self.shared.sweep_interfaces(&mut report))
+                .and_then(|()| self.shared.restore_interfaces(&mut report));
+        }
+        let mut rules = Report::default();
+        answer = answer.and_then(|()| self.shared.apply_firewall(&mut rules));
+        if !rules.is_clean() && (seen.table || seen.rules) {
+            let mut done = rules.restored;
+            done.extend(
+                rules
+                    .removed
+                    .into_iter()
+                    .map(|what| format!("without {what}")),
+            );
+            report.repairs.push(Repair {
+                network: None,
+                container: None,
+                text: format!("firewall rules: {}", done.join(", ")),
+            });
+        }
+        report.warnings.extend(rules.warnings);
+        for repair in report.repairs {
+            (self.shared.config.warn)(&format!(
+                "somebody removed what the networks need; restored: {}",
+                repair.text
+            ));
+            (self.shared.config.on_repair)(repair);
+        }
+        if let Err(error) = answer {
+            (self.shared.config.warn)(&format!(
+                "somebody removed what the networks need, and it cannot be restored: {}",
+                error.whole()
+            ));
+        }
+        for warning in report.warnings {
+            if self.told.insert(warning.clone()) {
+                (self.shared.config.warn)(&warning);
+            }
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.as_secs().cast_signed(),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// Tells whether a change was this process's. A thread that ended since counts as somebody else's, which costs a
+/// comparison.
+fn is_own(thread: u32) -> bool {
+    Path::new(&format!("/proc/self/task/{thread}")).exists()
+}
+
+impl Shared {
+    /// Says whether an interface is a bridge of this engine or belongs to a container that is connected.
+    fn owns_link(&self, name: &str) -> bool {
+        lock(&self.state).networks.values().any(|network| {
+            network.info.interface == name
+                || network.endpoints.values().any(|endpoint| {
+                    endpoint.host_interface == name && network.connected.contains(&endpoint.id)
+                })
+        })
     }
 }

@@ -4,7 +4,7 @@
 //! to where the port pointed before. So they are deleted whenever a port is published or given back.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::{Attributes, Batch, Message, NLM_F_DUMP, Socket};
 
@@ -23,22 +23,26 @@ const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
+const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 
 /// One direction of a tracked connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuple {
-    pub source: Ipv4Addr,
-    pub destination: Ipv4Addr,
+    pub source: IpAddr,
+    pub destination: IpAddr,
     pub protocol: u8,
     pub source_port: u16,
     pub destination_port: u16,
 }
 
-/// A tracked IPv4 connection: as it was asked for, and as its answers come.
+/// A tracked connection: as it was asked for, and as its answers come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     pub original: Tuple,
@@ -48,9 +52,11 @@ pub struct Entry {
 
 fn tuple(value: &[u8]) -> Option<Tuple> {
     let attributes = Attributes(value);
-    let address = |kind| {
-        let octets: [u8; 4] = attributes.path(&[CTA_TUPLE_IP, kind])?.try_into().ok()?;
-        Some(Ipv4Addr::from(octets))
+    let address = |v4, v6| {
+        attributes
+            .path(&[CTA_TUPLE_IP, v4])
+            .or_else(|| attributes.path(&[CTA_TUPLE_IP, v6]))
+            .and_then(super::route::address_of)
     };
     let port = |kind| {
         attributes
@@ -59,8 +65,8 @@ fn tuple(value: &[u8]) -> Option<Tuple> {
             .map_or(0, |bytes| u16::from_be_bytes(*bytes))
     };
     Some(Tuple {
-        source: address(CTA_IP_V4_SRC)?,
-        destination: address(CTA_IP_V4_DST)?,
+        source: address(CTA_IP_V4_SRC, CTA_IP_V6_SRC)?,
+        destination: address(CTA_IP_V4_DST, CTA_IP_V6_DST)?,
         protocol: *attributes
             .path(&[CTA_TUPLE_PROTO, CTA_PROTO_NUM])?
             .first()?,
@@ -78,10 +84,10 @@ fn parse(message: &Message<'_>) -> Option<Entry> {
     })
 }
 
-/// Lists the IPv4 entries of one protocol. The kernel filters, so a table full of TCP costs no copies.
+/// Lists the entries of one protocol, of both families. The kernel filters, so a table full of TCP costs no copies.
 pub fn entries(socket: &Socket, protocol: u8) -> io::Result<Vec<Entry>> {
     let mut batch = Batch::new();
-    batch.message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, &[AF_INET, 0, 0, 0]);
+    batch.message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, &[AF_UNSPEC, 0, 0, 0]);
     let filter = batch.nest(CTA_FILTER);
     batch.attribute_u32(CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_CTA_PROTO_NUM);
     batch.attribute_u32(CTA_FILTER_REPLY_FLAGS, 0);
@@ -97,7 +103,7 @@ pub fn entries(socket: &Socket, protocol: u8) -> io::Result<Vec<Entry>> {
         // Before Linux 5.8 there is no filter.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
             let mut batch = Batch::new();
-            batch.message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, &[AF_INET, 0, 0, 0]);
+            batch.message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, &[AF_UNSPEC, 0, 0, 0]);
             found.clear();
             socket.query(&mut batch, |message| found.extend(parse(message)))?;
         }
@@ -110,11 +116,22 @@ pub fn entries(socket: &Socket, protocol: u8) -> io::Result<Vec<Entry>> {
 /// Deletes one entry; one that is gone or was replaced meanwhile is no error.
 pub fn delete(socket: &Socket, entry: &Entry) -> io::Result<()> {
     let mut batch = Batch::new();
-    batch.message(IPCTNL_MSG_CT_DELETE, 0, &[AF_INET, 0, 0, 0]);
+    let family = match entry.original.source {
+        IpAddr::V4(_) => AF_INET,
+        IpAddr::V6(_) => AF_INET6,
+    };
+    batch.message(IPCTNL_MSG_CT_DELETE, 0, &[family, 0, 0, 0]);
     let original = batch.nest(CTA_TUPLE_ORIG);
     let ip = batch.nest(CTA_TUPLE_IP);
-    batch.attribute(CTA_IP_V4_SRC, &entry.original.source.octets());
-    batch.attribute(CTA_IP_V4_DST, &entry.original.destination.octets());
+    for (address, v4, v6) in [
+        (entry.original.source, CTA_IP_V4_SRC, CTA_IP_V6_SRC),
+        (entry.original.destination, CTA_IP_V4_DST, CTA_IP_V6_DST),
+    ] {
+        match address {
+            IpAddr::V4(address) => batch.attribute(v4, &address.octets()),
+            IpAddr::V6(address) => batch.attribute(v6, &address.octets()),
+        };
+    }
     batch.end(ip);
     let proto = batch.nest(CTA_TUPLE_PROTO);
     batch.attribute_u8(CTA_PROTO_NUM, entry.original.protocol);

@@ -1,7 +1,7 @@
-//! rtnetlink(7): links, addresses, routes and neighbours, each message added to a [`Batch`].
+//! rtnetlink(7): links, addresses, routes and neighbours of both families, each message added to a [`Batch`].
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{
@@ -16,6 +16,7 @@ const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
@@ -23,6 +24,7 @@ const RTM_DELNEIGH: u16 = 29;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
@@ -30,13 +32,16 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
-const AF_INET6: u16 = 10;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_FLAGS: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
@@ -45,6 +50,8 @@ const BR_STATE_DISABLED: u8 = 0;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_NODAD: u32 = 0x02;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -53,15 +60,20 @@ const RTA_PRIORITY: u16 = 6;
 const RTA_TABLE: u16 = 15;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
+const RTPROT_RA: u8 = 9;
 const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
+const RT_SCOPE_NOWHERE: u8 = 255;
 const RTN_UNICAST: u8 = 1;
 
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NUD_STALE: u16 = 0x04;
 
+const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
+const AF_INET6: u8 = 10;
 const IFF_UP: u32 = 1;
 
 /// A network interface as the kernel lists it.
@@ -78,22 +90,56 @@ pub struct Link {
     pub address: Option<[u8; 6]>,
 }
 
-/// An interface's IPv4 address.
+/// The multicast group that tells of interfaces (`RTNLGRP_LINK`).
+pub const LINK_GROUP: u32 = 1;
+
+/// An interface's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     pub link: u32,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub prefix_len: u8,
 }
 
-/// An IPv4 route of the main table.
+/// A route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     pub prefix_len: u8,
     pub link: Option<u32>,
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     pub metric: u32,
+    /// A router announced it (IPv6 router advertisement).
+    pub advertised: bool,
+}
+
+impl Route {
+    /// Says whether the route is for everything that no other route is for.
+    pub fn is_default(&self) -> bool {
+        self.prefix_len == 0
+    }
+}
+
+fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => AF_INET,
+        IpAddr::V6(_) => AF_INET6,
+    }
+}
+
+fn attribute_address(batch: &mut Batch, kind: u16, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => batch.attribute(kind, &address.octets()),
+        IpAddr::V6(address) => batch.attribute(kind, &address.octets()),
+    };
+}
+
+pub(super) fn address_of(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => Some(Ipv4Addr::from(*value.first_chunk::<4>()?).into()),
+        16 => Some(Ipv6Addr::from(*value.first_chunk::<16>()?).into()),
+        _ => None,
+    }
 }
 
 /// A veth pair: one end on a bridge in the socket's namespace, the other in a container.
@@ -162,13 +208,94 @@ pub fn add_veth(batch: &mut Batch, pair: &VethPair<'_>) {
     batch.end(info);
 }
 
+/// Which stacked interface is made in a container, on top of one of the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stacked {
+    /// `MACVLAN_MODE_*`: 1 private, 2 vepa, 4 bridge, 8 passthru.
+    Macvlan { mode: u32 },
+    /// `IPVLAN_MODE_*` (0 l2, 1 l3, 2 l3s) and `IPVLAN_F_*` (1 private, 2 vepa).
+    Ipvlan { mode: u16, flags: u16 },
+}
+
+/// Makes an interface on top of `parent`, which lies in the socket's namespace, straight in the namespace `netns`.
+pub fn add_stacked(
+    batch: &mut Batch,
+    parent: u32,
+    kind: Stacked,
+    name: &str,
+    mtu: u32,
+    address: [u8; 6],
+    netns: BorrowedFd<'_>,
+) {
+    batch.message(
+        RTM_NEWLINK,
+        NLM_F_CREATE | NLM_F_EXCL,
+        &link_header(0, 0, 0, 0),
+    );
+    batch.attribute_str(IFLA_IFNAME, name);
+    batch.attribute_u32(IFLA_LINK, parent);
+    batch.attribute_u32(IFLA_MTU, mtu);
+    batch.attribute_u32(IFLA_NET_NS_FD, netns.as_raw_fd().cast_unsigned());
+    // An ipvlan interface has its parent's address.
+    if matches!(kind, Stacked::Macvlan { .. }) {
+        batch.attribute(IFLA_ADDRESS, &address);
+    }
+    let info = batch.nest(IFLA_LINKINFO);
+    match kind {
+        Stacked::Macvlan { mode } => {
+            batch.attribute(IFLA_INFO_KIND, b"macvlan");
+            let data = batch.nest(IFLA_INFO_DATA);
+            batch.attribute_u32(IFLA_MACVLAN_MODE, mode);
+            batch.end(data);
+        }
+        Stacked::Ipvlan { mode, flags } => {
+            batch.attribute(IFLA_INFO_KIND, b"ipvlan");
+            let data = batch.nest(IFLA_INFO_DATA);
+            batch.attribute(IFLA_IPVLAN_MODE, &mode.to_ne_bytes());
+            batch.attribute(IFLA_IPVLAN_FLAGS, &flags.to_ne_bytes());
+            batch.end(data);
+        }
+    }
+    batch.end(info);
+}
+
+/// Makes a VLAN on top of an interface, down.
+pub fn add_vlan(batch: &mut Batch, name: &str, parent: u32, id: u16) {
+    batch.message(
+        RTM_NEWLINK,
+        NLM_F_CREATE | NLM_F_EXCL,
+        &link_header(0, 0, 0, 0),
+    );
+    batch.attribute_str(IFLA_IFNAME, name);
+    batch.attribute_u32(IFLA_LINK, parent);
+    let info = batch.nest(IFLA_LINKINFO);
+    batch.attribute(IFLA_INFO_KIND, b"vlan");
+    let data = batch.nest(IFLA_INFO_DATA);
+    batch.attribute(IFLA_VLAN_ID, &id.to_ne_bytes());
+    batch.end(data);
+    batch.end(info);
+}
+
+/// Makes an interface that leads nowhere, down.
+pub fn add_dummy(batch: &mut Batch, name: &str) {
+    batch.message(
+        RTM_NEWLINK,
+        NLM_F_CREATE | NLM_F_EXCL,
+        &link_header(0, 0, 0, 0),
+    );
+    batch.attribute_str(IFLA_IFNAME, name);
+    let info = batch.nest(IFLA_LINKINFO);
+    batch.attribute(IFLA_INFO_KIND, b"dummy");
+    batch.end(info);
+}
+
 /// Sets an interface's alias, by its name, and keeps IPv6 from giving it a link-local address of itself.
 pub fn set_alias(batch: &mut Batch, name: &str, alias: &str) {
     batch.message(RTM_NEWLINK, 0, &link_header(0, 0, 0, 0));
     batch.attribute_str(IFLA_IFNAME, name);
     batch.attribute(IFLA_IFALIAS, alias.as_bytes());
     let families = batch.nest(IFLA_AF_SPEC);
-    let ipv6 = batch.nest(AF_INET6);
+    let ipv6 = batch.nest(AF_INET6.into());
     batch.attribute_u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
     batch.end(ipv6);
     batch.end(families);
@@ -227,57 +354,122 @@ pub fn delete_link(batch: &mut Batch, index: u32) {
     batch.message(RTM_DELLINK, 0, &link_header(0, index, 0, 0));
 }
 
-/// Adds an IPv4 address with its subnet's route and broadcast address.
-pub fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, prefix_len: u8) {
+fn address_header(address: IpAddr, index: u32, prefix_len: u8) -> [u8; 8] {
     let mut header = [0; 8];
-    header[0] = AF_INET;
+    header[0] = family(address);
     header[1] = prefix_len;
     header[4..8].copy_from_slice(&index.to_ne_bytes());
-    batch.message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &header);
-    batch.attribute(IFA_LOCAL, &address.octets());
-    batch.attribute(IFA_ADDRESS, &address.octets());
-    if prefix_len < 31 {
-        let broadcast = u32::from(address) | u32::MAX.checked_shr(prefix_len.into()).unwrap_or(0);
-        batch.attribute(IFA_BROADCAST, &broadcast.to_be_bytes());
+    header
+}
+
+/// Adds an address with its subnet's route and, in IPv4, broadcast address. An IPv6 address is used at once, without
+/// asking around for another owner (DAD): whoever gives it knows that there is none.
+pub fn add_address(batch: &mut Batch, index: u32, address: impl Into<IpAddr>, prefix_len: u8) {
+    let address = address.into();
+    batch.message(
+        RTM_NEWADDR,
+        NLM_F_CREATE | NLM_F_REPLACE,
+        &address_header(address, index, prefix_len),
+    );
+    attribute_address(batch, IFA_LOCAL, address);
+    attribute_address(batch, IFA_ADDRESS, address);
+    match address {
+        IpAddr::V4(address) if prefix_len < 31 => {
+            let broadcast =
+                u32::from(address) | u32::MAX.checked_shr(prefix_len.into()).unwrap_or(0);
+            batch.attribute(IFA_BROADCAST, &broadcast.to_be_bytes());
+        }
+        IpAddr::V4(_) => {}
+        IpAddr::V6(_) => {
+            batch.attribute_u32(IFA_FLAGS, IFA_F_NODAD);
+        }
     }
 }
 
-/// Adds the default route.
-pub fn add_default_route(batch: &mut Batch, index: u32, gateway: Ipv4Addr) {
+fn route_header(family: u8, scope: u8) -> [u8; 12] {
     let mut header = [0; 12];
-    header[0] = AF_INET;
+    header[0] = family;
     header[4] = RT_TABLE_MAIN;
     header[5] = RTPROT_BOOT;
-    header[6] = RT_SCOPE_UNIVERSE;
+    header[6] = scope;
     header[7] = RTN_UNICAST;
-    batch.message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &header);
-    batch.attribute(RTA_GATEWAY, &gateway.octets());
+    header
+}
+
+/// Adds the default route of the gateway's family, in place of one with the same metric.
+pub fn add_default_route(batch: &mut Batch, index: u32, gateway: impl Into<IpAddr>) {
+    let gateway = gateway.into();
+    batch.message(
+        RTM_NEWROUTE,
+        NLM_F_CREATE | NLM_F_REPLACE,
+        &route_header(family(gateway), RT_SCOPE_UNIVERSE),
+    );
+    attribute_address(batch, RTA_GATEWAY, gateway);
     batch.attribute_u32(RTA_OIF, index);
 }
 
-fn neighbour_header(index: u32, state: u16) -> [u8; 12] {
+/// Adds a default route that leads out of an interface without a gateway.
+pub fn add_default_link_route(batch: &mut Batch, index: u32, ipv6: bool) {
+    let family = if ipv6 { AF_INET6 } else { AF_INET };
+    batch.message(
+        RTM_NEWROUTE,
+        NLM_F_CREATE | NLM_F_REPLACE,
+        &route_header(family, RT_SCOPE_LINK),
+    );
+    batch.attribute_u32(RTA_OIF, index);
+}
+
+/// Removes a default route that was listed.
+pub fn delete_default_route(batch: &mut Batch, route: &Route) {
+    let header = route_header(family(route.destination), RT_SCOPE_NOWHERE);
+    batch.message(RTM_DELROUTE, 0, &header);
+    if let Some(gateway) = route.gateway {
+        attribute_address(batch, RTA_GATEWAY, gateway);
+    }
+    if let Some(link) = route.link {
+        batch.attribute_u32(RTA_OIF, link);
+    }
+    batch.attribute_u32(RTA_PRIORITY, route.metric);
+}
+
+fn neighbour_header(address: IpAddr, index: u32, state: u16) -> [u8; 12] {
     let mut header = [0; 12];
-    header[0] = AF_INET;
+    header[0] = family(address);
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..10].copy_from_slice(&state.to_ne_bytes());
     header
 }
 
 /// Tells the neighbour table a hardware address. The entry is stale: used at once, checked on use, aged out.
-pub fn add_neighbour(batch: &mut Batch, index: u32, address: Ipv4Addr, hardware: [u8; 6]) {
+pub fn add_neighbour(batch: &mut Batch, index: u32, address: IpAddr, hardware: [u8; 6]) {
     batch.message(
         RTM_NEWNEIGH,
         NLM_F_CREATE | NLM_F_REPLACE,
-        &neighbour_header(index, NUD_STALE),
+        &neighbour_header(address, index, NUD_STALE),
     );
-    batch.attribute(NDA_DST, &address.octets());
+    attribute_address(batch, NDA_DST, address);
     batch.attribute(NDA_LLADDR, &hardware);
 }
 
 /// Forgets a neighbour; ENOENT if there is none.
-pub fn delete_neighbour(batch: &mut Batch, index: u32, address: Ipv4Addr) {
-    batch.message(RTM_DELNEIGH, 0, &neighbour_header(index, 0));
-    batch.attribute(NDA_DST, &address.octets());
+pub fn delete_neighbour(batch: &mut Batch, index: u32, address: IpAddr) {
+    batch.message(RTM_DELNEIGH, 0, &neighbour_header(address, index, 0));
+    attribute_address(batch, NDA_DST, address);
+}
+
+/// Tells from a datagram of [`LINK_GROUP`] which interfaces were deleted.
+pub fn deleted_links(datagram: &[u8]) -> Vec<Link> {
+    super::Messages(datagram)
+        .filter(|message| message.kind == RTM_DELLINK)
+        .filter_map(|message| {
+            // A port that leaves its bridge is told by a message of the bridge's family.
+            let (header, _) = message.split(16)?;
+            if header[0] != AF_UNSPEC {
+                return None;
+            }
+            parse_link(&message)
+        })
+        .collect()
 }
 
 fn parse_link(message: &Message<'_>) -> Option<Link> {
@@ -344,30 +536,24 @@ pub fn links(socket: &Socket) -> io::Result<Vec<Link>> {
     dump(socket, RTM_GETLINK, &link_header(0, 0, 0, 0), parse_link)
 }
 
-/// Lists all IPv4 addresses.
+/// Lists all addresses of both families.
 pub fn addresses(socket: &Socket) -> io::Result<Vec<Address>> {
-    let mut header = [0; 8];
-    header[0] = AF_INET;
-    dump(socket, RTM_GETADDR, &header, |message| {
+    dump(socket, RTM_GETADDR, &[0; 8], |message| {
         let (header, attributes) = message.split(8)?;
-        let octets: [u8; 4] = attributes
-            .find(IFA_LOCAL)
-            .or_else(|| attributes.find(IFA_ADDRESS))?
-            .try_into()
-            .ok()?;
         Some(Address {
             link: u32_of(&header[4..8])?,
-            address: octets.into(),
+            address: attributes
+                .find(IFA_LOCAL)
+                .or_else(|| attributes.find(IFA_ADDRESS))
+                .and_then(address_of)?,
             prefix_len: header[1],
         })
     })
 }
 
-/// Lists the IPv4 unicast routes of the main table.
+/// Lists the unicast routes of the main table, of both families.
 pub fn routes(socket: &Socket) -> io::Result<Vec<Route>> {
-    let mut header = [0; 12];
-    header[0] = AF_INET;
-    dump(socket, RTM_GETROUTE, &header, |message| {
+    dump(socket, RTM_GETROUTE, &[0; 12], |message| {
         let (header, attributes) = message.split(12)?;
         let table = attributes
             .find(RTA_TABLE)
@@ -376,20 +562,21 @@ pub fn routes(socket: &Socket) -> io::Result<Vec<Route>> {
         if table != u32::from(RT_TABLE_MAIN) || header[7] != RTN_UNICAST {
             return None;
         }
-        let address = |value: &[u8]| {
-            value
-                .first_chunk::<4>()
-                .map(|octets| Ipv4Addr::from(*octets))
+        let nowhere = match header[0] {
+            AF_INET => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            AF_INET6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+            _ => return None,
         };
         Some(Route {
             destination: attributes
                 .find(RTA_DST)
-                .and_then(address)
-                .unwrap_or(Ipv4Addr::UNSPECIFIED),
+                .and_then(address_of)
+                .unwrap_or(nowhere),
             prefix_len: header[1],
             link: attributes.find(RTA_OIF).and_then(u32_of),
-            gateway: attributes.find(RTA_GATEWAY).and_then(address),
+            gateway: attributes.find(RTA_GATEWAY).and_then(address_of),
             metric: attributes.find(RTA_PRIORITY).and_then(u32_of).unwrap_or(0),
+            advertised: header[5] == RTPROT_RA,
         })
     })
 }

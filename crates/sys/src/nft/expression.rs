@@ -1,5 +1,6 @@
 //! The instructions of nf_tables' little machine: each loads, compares or acts on 32-bit registers.
 
+use super::Family;
 use crate::netlink::{Attributes, Batch, be32_of, str_of};
 
 const NFTA_EXPR_NAME: u16 = 1;
@@ -138,12 +139,23 @@ pub enum Expression {
     VerdictMap(Key),
     Counter,
     Verdict(Verdict),
-    /// Rewrites the IPv4 destination to the address and port in two registers.
+    /// Rewrites the destination to the address and port that begin in two registers.
     DestinationNat {
+        family: Family,
         address: u32,
         port: u32,
     },
+    /// Rewrites the source to the address that begins in a register.
+    SourceNat {
+        family: Family,
+        address: u32,
+    },
     Masquerade,
+    /// Puts a value into a register.
+    Immediate {
+        to: u32,
+        value: Vec<u8>,
+    },
 }
 
 impl Expression {
@@ -157,8 +169,8 @@ impl Expression {
             Self::And { .. } => "bitwise",
             Self::Lookup { .. } | Self::VerdictMap(_) => "lookup",
             Self::Counter => "counter",
-            Self::Verdict(_) => "immediate",
-            Self::DestinationNat { .. } => "nat",
+            Self::Verdict(_) | Self::Immediate { .. } => "immediate",
+            Self::DestinationNat { .. } | Self::SourceNat { .. } => "nat",
             Self::Masquerade => "masq",
         };
         batch.attribute_str(NFTA_EXPR_NAME, name);
@@ -228,13 +240,26 @@ impl Expression {
                 verdict.encode(batch);
                 batch.end(nest);
             }
-            Self::DestinationNat { address, port } => {
+            Self::DestinationNat {
+                family,
+                address,
+                port,
+            } => {
                 const NFT_NAT_DNAT: u32 = 1;
-                const NFPROTO_IPV4: u32 = 2;
                 batch.attribute_be32(1, NFT_NAT_DNAT);
-                batch.attribute_be32(2, NFPROTO_IPV4);
+                batch.attribute_be32(2, *family as u32);
                 batch.attribute_be32(3, *address);
                 batch.attribute_be32(5, *port);
+            }
+            Self::SourceNat { family, address } => {
+                const NFT_NAT_SNAT: u32 = 0;
+                batch.attribute_be32(1, NFT_NAT_SNAT);
+                batch.attribute_be32(2, *family as u32);
+                batch.attribute_be32(3, *address);
+            }
+            Self::Immediate { to, value } => {
+                batch.attribute_be32(1, *to);
+                data_value(batch, 2, value);
             }
             Self::Masquerade => {}
         }

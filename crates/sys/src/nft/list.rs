@@ -193,6 +193,17 @@ pub fn deleted_tables(datagram: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// Tells from a datagram of the multicast group which thread changed the ruleset, where a change ended in it.
+pub fn changed_by(datagram: &[u8]) -> Option<u32> {
+    crate::netlink::Messages(datagram)
+        .filter(|message| message.kind == SUBSYSTEM << 8 | NEWGEN)
+        .filter_map(|message| {
+            let (_, attributes) = message.split(4)?;
+            attributes.find(NFTA_GEN_PROC_PID).and_then(be32_of)
+        })
+        .last()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ mod expression;
 mod list;
 
 pub use expression::{Base, Cmp, CtKey, Expression, Key, MetaKey, Verdict, register};
-pub use list::{chains, deleted_tables, elements, rules, sets, tables};
+pub use list::{chains, changed_by, deleted_tables, elements, rules, sets, tables};
 
 /// The multicast group that tells of changes (`NFNLGRP_NFTABLES`).
 pub const GROUP: u32 = 7;
@@ -33,8 +33,10 @@ const DELSET: u16 = 11;
 const NEWSETELEM: u16 = 12;
 const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
+const NEWGEN: u16 = 15;
 
 const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_GEN_PROC_PID: u16 = 2;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
@@ -164,6 +166,11 @@ pub const IPV4_ADDR: Type = Type {
     size: 4,
     name: "ipv4_addr",
 };
+pub const IPV6_ADDR: Type = Type {
+    number: 8,
+    size: 16,
+    name: "ipv6_addr",
+};
 pub const INET_PROTO: Type = Type {
     number: 12,
     size: 1,
@@ -287,6 +294,13 @@ impl Transaction {
             batch.attribute_be32(NFTA_CHAIN_POLICY, u32::from(base.policy == Policy::Accept));
             batch.attribute_str(NFTA_CHAIN_TYPE, base.kind);
         }
+    }
+
+    /// Makes a chain, which must be new (EEXIST).
+    pub fn add_new_chain(&mut self, family: Family, table: &str, name: &str) {
+        self.message(NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, family)
+            .attribute_str(NFTA_CHAIN_TABLE, table)
+            .attribute_str(NFTA_CHAIN_NAME, name);
     }
 
     /// Removes an empty chain that nothing jumps to.

@@ -1,0 +1,339 @@
+//! Networks as a whole: made, described, removed, and what the firewall must know of them.
+
+use std::collections::{HashMap, HashSet};
+
+use gantry_sys::nft::{Family, Transaction};
+use ipnet::IpNet;
+
+use super::bridge::Choice;
+use super::macvlan::Parent;
+use super::subnets::{self, Addressing, Landscape};
+use super::sysctl::Protocol;
+use super::{Network, Shared, Stack, lock};
+use crate::firewall::{self, Addition, Bridge, Subnet};
+use crate::{BridgeConfig, Error, MacvlanConfig, NetworkConfig, NetworkInfo, Report};
+
+/// Gives what the firewall must know of a network; nothing of one without a bridge.
+pub(super) fn rules(network: &Network) -> Option<Bridge> {
+    let config = network.bridge()?;
+    let info = &network.info;
+    let ipv4 = info.ipv4.map(|ipv4| Subnet {
+        net: IpNet::V4(ipv4.subnet),
+        mode: config.gateway_mode_ipv4,
+        masquerade: config.ip_masquerade,
+        host: config.host_ipv4.map(Into::into),
+    });
+    let ipv6 = info.ipv6.map(|ipv6| Subnet {
+        net: IpNet::V6(ipv6.subnet),
+        mode: config.gateway_mode_ipv6,
+        masquerade: config.ip_masquerade,
+        host: config.host_ipv6.map(Into::into),
+    });
+    Some(Bridge {
+        interface: info.interface.clone(),
+        subnets: ipv4.into_iter().chain(ipv6).collect(),
+        icc: config.icc,
+        internal: config.internal,
+        trusted: config.trusted_host_interfaces.clone(),
+    })
+}
+
+/// What a network is going to be, found out without making anything.
+enum Plan {
+    Bridge(BridgeConfig, Choice, Addressing),
+    Macvlan(MacvlanConfig, Parent, Addressing),
+}
+
+impl Stack {
+    /// Describes the default bridge.
+    pub fn bridge(&self) -> Option<NetworkInfo> {
+        let id = &self.shared.config.bridge.as_ref()?.id;
+        self.network(id).ok()
+    }
+
+    /// Describes a network.
+    pub fn network(&self, id: &str) -> Result<NetworkInfo, Error> {
+        lock(&self.shared.state)
+            .networks
+            .get(id)
+            .map(|network| network.info.clone())
+            .ok_or_else(|| Error::NetworkNotFound(id.to_owned()))
+    }
+
+    /// Says whether a network could be made: all that `create_network` checks, without making anything.
+    pub fn check_network(&self, config: &NetworkConfig) -> Result<(), Error> {
+        let landscape = self.shared.landscape()?;
+        self.shared.plan(config, &landscape, &[]).map(drop)
+    }
+
+    /// Makes a user-defined network. Keep the answer's subnets and gateways in the record.
+    pub fn create_network(&self, config: &NetworkConfig) -> Result<NetworkInfo, Error> {
+        let info = self.shared.add_network(config, &[])?;
+        let applied = self.shared.add_bridge_rules(config.id());
+        if let Err(error) = applied {
+            // The caller sees the first error.
+            let _ = self.remove_network(config.id());
+            return Err(error);
+        }
+        Ok(info)
+    }
+
+    /// Removes a user-defined network without endpoints; one that is gone is no error.
+    pub fn remove_network(&self, id: &str) -> Result<(), Error> {
+        let removed = {
+            let mut state = lock(&self.shared.state);
+            match state.networks.get(id) {
+                None => return Ok(()),
+                Some(network) if !network.endpoints.is_empty() => {
+                    return Err(Error::Conflict(format!(
+                        "network {id} has active endpoints"
+                    )));
+                }
+                Some(_) => state.networks.remove(id),
+            }
+        };
+        let Some(network) = removed else {
+            return Ok(());
+        };
+        self.shared.remove_bridge_rules(&network)?;
+        if network.adopted {
+            return Ok(());
+        }
+        self.shared.delete_own_link(&network.info.interface)
+    }
+}
+
+impl Shared {
+    fn plan(
+        &self,
+        config: &NetworkConfig,
+        landscape: &Landscape,
+        reserved: &[IpNet],
+    ) -> Result<Plan, Error> {
+        if lock(&self.state).networks.contains_key(config.id()) {
+            return Err(Error::Conflict(format!(
+                "network {} exists already",
+                config.id()
+            )));
+        }
+        match config {
+            NetworkConfig::Bridge(bridge) => {
+                let bridge = self.completed(bridge);
+                let choice = self.choose_bridge(&bridge, landscape)?;
+                let config = NetworkConfig::Bridge(bridge.clone());
+                subnets::check(&config)?;
+                let addressing = self.address(&config, landscape, choice.standing(), reserved)?;
+                Ok(Plan::Bridge(bridge, choice, addressing))
+            }
+            NetworkConfig::Macvlan(macvlan) => {
+                subnets::check(config)?;
+                let parent = self.choose_parent(macvlan, landscape)?;
+                let addressing = self.address(config, landscape, None, reserved)?;
+                Ok(Plan::Macvlan(macvlan.clone(), parent, addressing))
+            }
+        }
+    }
+
+    /// Gives the default network what its configuration may say in a loose way: `--bip` names an address.
+    fn completed(&self, bridge: &BridgeConfig) -> BridgeConfig {
+        let mut bridge = bridge.clone();
+        if bridge.is_default {
+            bridge.subnet = bridge.subnet.map(|subnet| subnet.trunc());
+            bridge.ip_range = bridge.ip_range.map(|range| range.trunc());
+        }
+        bridge
+    }
+
+    /// Makes or finds a network's interface and enters it into the state. `reserved` are subnets of networks to come.
+    pub(super) fn add_network(
+        &self,
+        config: &NetworkConfig,
+        reserved: &[IpNet],
+    ) -> Result<NetworkInfo, Error> {
+        let landscape = self.landscape()?;
+        let network = match self.plan(config, &landscape, reserved)? {
+            Plan::Bridge(config, choice, addressing) => {
+                self.make_bridge(config, &choice, addressing, &landscape)?
+            }
+            Plan::Macvlan(config, parent, addressing) => {
+                self.make_macvlan(config, &parent, addressing, &landscape)?
+            }
+        };
+        let info = network.info.clone();
+        lock(&self.state)
+            .networks
+            .insert(config.id().to_owned(), network);
+        Ok(info)
+    }
+
+    fn make_macvlan(
+        &self,
+        config: MacvlanConfig,
+        parent: &Parent,
+        addressing: Addressing,
+        landscape: &Landscape,
+    ) -> Result<Network, Error> {
+        let (index, mtu) = self.ensure_parent(&config, parent)?;
+        let info = NetworkInfo {
+            id: config.id.clone(),
+            interface: parent.name().to_owned(),
+            ipv4: addressing.ipv4,
+            ipv6: addressing.ipv6,
+            mtu: config.mtu.unwrap_or(mtu),
+            internal: config.internal || config.parent.is_none(),
+            icc: true,
+            ip_masquerade: false,
+            host_binding: None,
+        };
+        // What carries the engine's mark is the network's own, also when it was found again.
+        let alias = self.network_alias(&config.id);
+        let ours = landscape
+            .links
+            .iter()
+            .any(|link| link.index == index && link.alias.as_deref() == Some(&alias));
+        let adopted = matches!(parent, Parent::Standing(_)) && !ours;
+        let config = NetworkConfig::Macvlan(config);
+        Ok(entry(info, config, index, adopted, addressing))
+    }
+
+    fn make_bridge(
+        &self,
+        config: BridgeConfig,
+        choice: &Choice,
+        addressing: Addressing,
+        landscape: &Landscape,
+    ) -> Result<Network, Error> {
+        let adopted = matches!(choice, Choice::Adopt(..));
+        let info = NetworkInfo {
+            id: config.id.clone(),
+            interface: choice.name().to_owned(),
+            ipv4: addressing.ipv4,
+            ipv6: addressing.ipv6,
+            mtu: Self::bridge_mtu(&config, landscape),
+            internal: config.internal,
+            icc: config.icc,
+            ip_masquerade: config.ip_masquerade,
+            host_binding: config.host_binding,
+        };
+        if info.ipv6.is_some() && !info.internal {
+            let guarded = self.enable_forwarding(Protocol::V6)?;
+            let changed = {
+                let mut state = lock(&self.state);
+                let before = state.options.guard_ipv6;
+                state.options.guard_ipv6 |= guarded;
+                before != state.options.guard_ipv6
+            };
+            if changed {
+                self.apply_firewall(&mut Report::default())?;
+            }
+        }
+        let missing = choice.standing().is_none();
+        let index = self.ensure_bridge(&config, &info, missing, adopted)?;
+        Ok(entry(
+            info,
+            NetworkConfig::Bridge(config),
+            index,
+            adopted,
+            addressing,
+        ))
+    }
+
+    /// Gives what a network adds to the table, and the marks that its bridge needs in other tables.
+    fn addition(&self, network: &Network) -> Option<Addition> {
+        let options = lock(&self.state).options;
+        rules(network).map(|bridge| firewall::addition(&bridge, &options))
+    }
+
+    /// Adds the chains of one more bridge: a single transaction, however large the table is. Where the kernel differs
+    /// from what the state says, the whole table is compared instead.
+    fn add_bridge_rules(&self, id: &str) -> Result<(), Error> {
+        if !self.config.firewall {
+            return Ok(());
+        }
+        let (addition, options) = {
+            let state = lock(&self.state);
+            let bridge = state.networks.get(id).and_then(rules);
+            (bridge, state.options)
+        };
+        let Some(bridge) = addition else {
+            return Ok(());
+        };
+        let addition = firewall::addition(&bridge, &options);
+        let mut transaction = Transaction::new();
+        for chain in &addition.chains {
+            transaction.add_new_chain(Family::Inet, &self.table, &chain.name);
+            for rule in &chain.rules {
+                let comment = rule.comment();
+                transaction.add_rule(
+                    Family::Inet,
+                    &self.table,
+                    &chain.name,
+                    &rule.expressions(),
+                    &comment,
+                );
+            }
+        }
+        for (set, elements) in addition.elements.iter() {
+            transaction.add_elements(Family::Inet, &self.table, set.name, elements);
+        }
+        let answer = transaction.commit(&lock(&self.nfnl));
+        match answer {
+            Err(error) if matches!(error.errno(), libc::ENOENT | libc::EEXIST) => {
+                self.apply_firewall(&mut Report::default())
+            }
+            answer => {
+                answer.map_err(|error| {
+                    Error::kernel("add rules to table", &*self.table)(error.into())
+                })?;
+                self.apply_foreign(&mut Report::default())
+            }
+        }
+    }
+
+    fn remove_bridge_rules(&self, network: &Network) -> Result<(), Error> {
+        let Some(addition) = self.addition(network).filter(|_| self.config.firewall) else {
+            return Ok(());
+        };
+        let mut transaction = Transaction::new();
+        for (set, elements) in addition.elements.iter() {
+            transaction.delete_elements(Family::Inet, &self.table, set.name, elements);
+        }
+        for chain in &addition.chains {
+            transaction.flush_chain(Family::Inet, &self.table, &chain.name);
+            transaction.delete_chain(Family::Inet, &self.table, &chain.name);
+        }
+        let answer = transaction.commit(&lock(&self.nfnl));
+        match answer {
+            // Somebody flushed the ruleset: the comparison removes exactly what is left.
+            Err(error) if matches!(error.errno(), libc::ENOENT | libc::EBUSY) => {
+                self.apply_firewall(&mut Report::default())
+            }
+            answer => {
+                answer.map_err(|error| {
+                    Error::kernel("remove rules from table", &*self.table)(error.into())
+                })?;
+                self.apply_foreign(&mut Report::default())
+            }
+        }
+    }
+}
+
+fn entry(
+    info: NetworkInfo,
+    config: NetworkConfig,
+    index: u32,
+    adopted: bool,
+    addressing: Addressing,
+) -> Network {
+    Network {
+        info,
+        config,
+        index,
+        adopted,
+        pool4: addressing.pool4,
+        pool6: addressing.pool6,
+        endpoints: HashMap::new(),
+        connected: HashSet::new(),
+        loopback_ports: 0,
+    }
+}
