@@ -288,6 +288,11 @@ fn engine_config(settings: &Settings) -> anyhow::Result<EngineConfig> {
         dns_search: settings.dns_search.clone(),
         dns_options: settings.dns_options.clone(),
         host_binding_ip: settings.host_binding,
+        host_gateway_ips: Vec::new(),
+        address_pools: Vec::new(),
+        default_network_options: Default::default(),
+        obey_host_firewall: false,
+        allow_direct_routing: false,
         labels: settings.labels.clone(),
     })
 }

@@ -35,6 +35,15 @@ pub const NAMES: &[&str] = &[
     "rm.commit",
     "load.start",
     "load.commit",
+    "network.create",
+    "network.record",
+    "network.remove",
+    "network.forget",
+    "connect.record",
+    "connect.network",
+    "connect.names",
+    "disconnect.network",
+    "disconnect.record",
 ];
 
 static ARMED: OnceLock<Option<(String, bool)>> = OnceLock::new();

@@ -337,18 +337,25 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
     check_version(&config.data_root)?;
     let id = engine_id(&config.data_root).map_err(failed("read the engine's id"))?;
     let images = gantry_image::Images::open(&config.data_root).map_err(crate::image::error)?;
+    let network_records =
+        Store::open(&config.data_root, "network").map_err(failed("open the network records"))?;
     let records = Store::open(&config.data_root, "container")
         .map_err(failed("open the container records"))?;
-    let (all, set_aside) = records
+    let (mut all, set_aside) = records
         .load_all::<Record>()
         .map_err(failed("read the container records"))?;
     for record in &set_aside {
         tracing::error!(path = %record.path.display(), reason = record.reason, "container record set aside");
     }
+    all.iter_mut().for_each(Record::migrate);
     let volumes = volume::Volumes::open(&config.data_root).map_err(failed("open the volumes"))?;
     let netd = Arc::new(Netd::open(&config.exec_root).map_err(failed("start netd"))?);
     let live = live(all.iter().map(|record| Arc::new(record.clone())));
     let network = crate::network::open(&config, &id, netd.clone(), &live)?;
+    let networks = crate::network::Networks::default();
+    for record in crate::network::predefined(&id, network.bridge(), crate::now_ns()) {
+        networks.insert(record);
+    }
     let cgroups =
         gantry_sys::cgroup::Layout::detect().map_err(failed("detect the cgroup hierarchies"))?;
     let seccomp = container::seccomp::Filters::open(&config.exec_root)
@@ -364,6 +371,8 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
             reservations: Default::default(),
             transfers: gantry_image::Transfers::new(images.clone()),
             images,
+            networks,
+            network_records,
             network: Arc::new(network),
             events,
             cgroups,
@@ -487,12 +496,10 @@ fn engine_id(data_root: &Path) -> std::io::Result<String> {
 /// Returns the endpoints that records hold.
 fn live(records: impl Iterator<Item = Arc<Record>>) -> Vec<(Endpoint, Vec<PublishedPort>)> {
     records
-        .filter_map(|record| {
-            record
-                .acquired
-                .endpoint
-                .clone()
-                .map(|endpoint| (endpoint, record.acquired.ports.clone()))
+        .flat_map(|record| {
+            let held = &record.acquired;
+            let one = |endpoint: &Endpoint| (endpoint.clone(), held.ports_of(endpoint).to_vec());
+            held.endpoints.iter().map(one).collect::<Vec<_>>()
         })
         .collect()
 }

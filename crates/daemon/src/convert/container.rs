@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gantry_api::container as wire;
-use gantry_api::network::EndpointSettings;
+use gantry_api::network::{EndpointIpamConfig, EndpointSettings};
 use gantry_api::time::Timestamp;
 use gantry_api::wire::{KeySet, StringList};
 use gantry_engine::container::config::{Config, HostConfig, Resources};
-use gantry_engine::container::{Inspect, Listed, MountKind, NetworkView, Record, State, Status};
+use gantry_engine::container::{
+    EndpointView, Inspect, Listed, MountKind, NetworkView, Record, State, Status,
+};
 
 use super::{image_digest, instant, mount, null_if_empty};
 
@@ -390,8 +392,8 @@ fn resources(host: &HostConfig) -> wire::Resources {
 }
 
 fn network_settings(record: &Record, view: &NetworkView) -> wire::NetworkSettings {
-    let running = record.state.status.has_process();
-    let own_network = running && !record.host.network_mode.starts_with("container:");
+    let own_network =
+        record.state.status.has_process() && !record.host.network_mode.starts_with("container:");
     let mut settings = wire::NetworkSettings {
         networks: Some(networks(view)),
         ..wire::NetworkSettings::default()
@@ -402,55 +404,72 @@ fn network_settings(record: &Record, view: &NetworkView) -> wire::NetworkSetting
         settings.sandbox_key = format!("/proc/{}/ns/net", record.state.pid);
         settings.ports = ports(record, view);
     }
-    if let Some(bridge) = view.bridge.as_ref().filter(|_| running) {
-        settings.bridge = bridge.interface.clone();
-    }
-    if let Some(endpoint) = &view.endpoint {
-        let shown = endpoint_settings(view);
-        settings.endpoint_id = endpoint.id.clone();
+    settings.bridge.clone_from(&view.bridge_interface);
+    // Of old: what the container has on the default bridge.
+    if let Some(bridge) = view.networks.get("bridge") {
+        let shown = endpoint_settings(bridge);
+        settings.endpoint_id = shown.endpoint_id;
         settings.gateway = shown.gateway;
         settings.ip_address = shown.ip_address;
         settings.ip_prefix_len = shown.ip_prefix_len;
-        settings.mac_address = shown.mac_address;
+        settings.ipv6_gateway = shown.ipv6_gateway;
+        settings.global_ipv6_address = shown.global_ipv6_address;
+        settings.global_ipv6_prefix_len = shown.global_ipv6_prefix_len;
+        settings.mac_address = if bridge.place.is_some() {
+            shown.mac_address
+        } else {
+            String::new()
+        };
     }
     settings
 }
 
 fn networks(view: &NetworkView) -> BTreeMap<String, Option<EndpointSettings>> {
-    if view.network.is_empty() {
-        return BTreeMap::new();
-    }
-    BTreeMap::from([(view.network.clone(), Some(endpoint_settings(view)))])
+    let all = view.networks.iter();
+    all.map(|(name, view)| (name.clone(), Some(endpoint_settings(view))))
+        .collect()
 }
 
-fn endpoint_settings(view: &NetworkView) -> EndpointSettings {
-    let Some(endpoint) = &view.endpoint else {
-        return EndpointSettings {
-            mac_address: view.wanted_mac.clone(),
-            ..EndpointSettings::default()
-        };
-    };
-    EndpointSettings {
-        mac_address: endpoint.mac.to_string(),
+/// Writes what was wished for on a network and what the container has there.
+fn endpoint_settings(view: &EndpointView) -> EndpointSettings {
+    let wished = &view.settings;
+    let mut shown = EndpointSettings {
+        ipam_config: wished.ipam.as_ref().map(|ipam| EndpointIpamConfig {
+            ipv4_address: ipam.ipv4.clone(),
+            ipv6_address: ipam.ipv6.clone(),
+            link_local_ips: ipam.link_local.clone(),
+        }),
+        links: wished.links.clone(),
+        aliases: wished.aliases.clone(),
+        mac_address: wished.mac.clone(),
+        driver_opts: wished.driver_opts.clone(),
+        gw_priority: wished.gw_priority,
         network_id: view.network_id.clone(),
-        endpoint_id: endpoint.id.clone(),
-        gateway: endpoint
-            .gateway
-            .map(|address| address.to_string())
-            .unwrap_or_default(),
-        ip_address: endpoint
-            .ipv4
-            .map(|address| address.to_string())
-            .unwrap_or_default(),
-        ip_prefix_len: endpoint.prefix_len.into(),
+        dns_names: Some(view.dns_names.clone()).filter(|names| !names.is_empty()),
         ..EndpointSettings::default()
+    };
+    if let Some(place) = &view.place {
+        let text = |address: Option<std::net::IpAddr>| {
+            address
+                .map(|address| address.to_string())
+                .unwrap_or_default()
+        };
+        shown.mac_address.clone_from(&place.mac);
+        shown.endpoint_id.clone_from(&place.endpoint_id);
+        shown.gateway = text(place.gateway.map(Into::into));
+        shown.ip_address = text(place.ipv4.map(Into::into));
+        shown.ip_prefix_len = place.prefix_len.into();
+        shown.ipv6_gateway = text(place.gateway_v6.map(Into::into));
+        shown.global_ipv6_address = text(place.ipv6.map(Into::into));
+        shown.global_ipv6_prefix_len = place.prefix_len_v6.into();
     }
+    shown
 }
 
 /// Writes the ports of a running container: published ones with their bindings, exposed ones as `null`.
 fn ports(record: &Record, view: &NetworkView) -> wire::PortMap {
     let mut ports: wire::PortMap = BTreeMap::new();
-    if view.endpoint.is_none() {
+    if view.networks.values().all(|one| one.place.is_none()) {
         return ports;
     }
     for port in &record.config.exposed_ports {
@@ -605,7 +624,7 @@ mod tests {
 
     fn view() -> NetworkView {
         NetworkView {
-            network: "bridge".to_owned(),
+            networks: [("bridge".to_owned(), EndpointView::default())].into(),
             ..NetworkView::default()
         }
     }

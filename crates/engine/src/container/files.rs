@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use gantry_network::Endpoint;
 use gantry_network::resolv::{self, DnsOptions, Resolver};
 use gantry_shim::protocol::{Overlay, Runtime};
 
@@ -61,10 +62,9 @@ pub(crate) fn write(engine: &Engine, record: &Record, links: &[Linked]) -> Resul
         std::fs::read_to_string("/etc/hosts").unwrap_or_default()
     } else {
         let names = resolv::host_names(&hostname, &record.config.domainname);
-        let endpoint = record.acquired.endpoint.as_ref();
-        let own = endpoint
-            .into_iter()
-            .flat_map(gantry_network::Endpoint::addresses)
+        let own = record.acquired.endpoints.iter();
+        let own = own
+            .flat_map(Endpoint::addresses)
             .map(|address| (address, names.clone()));
         let endpoints: Vec<_> = links.iter().map(Linked::host).chain(own).collect();
         resolv::hosts(&resolv::Hosts {
@@ -119,14 +119,15 @@ fn dns(engine: &Engine, record: &Record) -> Result<DnsOptions> {
 
 /// Reads `--add-host` values; `host-gateway` is the bridge's address.
 pub(crate) fn extra_hosts(engine: &Engine, values: &[String]) -> Result<Vec<(String, IpAddr)>> {
-    let gateways: Vec<IpAddr> = engine
-        .inner
-        .network
-        .bridge()
-        .and_then(|bridge| bridge.ipv4?.gateway)
-        .map(IpAddr::V4)
-        .into_iter()
-        .collect();
+    let mut gateways = engine.inner.config.host_gateway_ips.clone();
+    if gateways.is_empty()
+        && let Some(bridge) = engine.inner.network.bridge()
+    {
+        let ipv4 = bridge.ipv4.and_then(|ipv4| ipv4.gateway);
+        let ipv6 = bridge.ipv6.and_then(|ipv6| ipv6.gateway);
+        gateways.extend(ipv4.map(IpAddr::V4));
+        gateways.extend(ipv6.map(IpAddr::V6));
+    }
     let mut all = Vec::new();
     for value in values {
         all.extend(resolv::extra_host(value, &gateways).map_err(Error::invalid)?);

@@ -51,17 +51,11 @@ impl Engine {
         Ok(joined)
     }
 
-    /// Refuses a network that is not there, or a container's whose network cannot be joined, before anything is made.
+    /// Refuses a container whose network cannot be joined, before anything is made.
     pub(super) fn check_network(&self, record: &Record) -> Result<()> {
         let mode = record.host.network_mode.as_str();
         let Some(name) = mode.strip_prefix("container:") else {
-            return match mode {
-                "bridge" | "host" | "none" => Ok(()),
-                _ => Err(Error::not_found(format!(
-                    "failed to set up container networking: network {mode} not found"
-                ))
-                .caused_by(StartExit(128))),
-            };
+            return Ok(());
         };
         let other = match self.container(name) {
             Ok(other) => other.record(),

@@ -156,17 +156,7 @@ impl Engine {
                 false
             }
         };
-        if let Some(endpoint) = &left.endpoint {
-            let released = self
-                .inner
-                .network
-                .release(endpoint, &left.ports)
-                .map_err(std::io::Error::other);
-            if done("release a network endpoint", released) {
-                left.endpoint = None;
-                left.ports.clear();
-            }
-        }
+        self.give_back_endpoints(&mut left, done);
         if let Some(path) = &left.cgroup
             && done("remove a cgroup", remove_cgroup(self, path))
         {
@@ -191,7 +181,7 @@ impl Engine {
             done("remove a runtime state", remove_tree_if_there(&state)),
         ];
         if files == [true, true]
-            && left.endpoint.is_none()
+            && left.endpoints.is_empty()
             && left.cgroup.is_none()
             && left.volumes.is_empty()
             && !left.subpaths
@@ -201,6 +191,34 @@ impl Engine {
         }
         left.over = true;
         left
+    }
+
+    /// Releases the endpoints and their ports; those that are not free stay.
+    fn give_back_endpoints(
+        &self,
+        left: &mut Acquired,
+        done: impl Fn(&str, std::io::Result<()>) -> bool,
+    ) {
+        // The ports' endpoint is named, so that what stays still says whose they are.
+        let holder = left.ports_endpoint.take().or_else(|| {
+            let first = left.endpoints.first();
+            first.map(|endpoint| endpoint.id.clone())
+        });
+        left.ports_endpoint = holder.filter(|_| !left.ports.is_empty());
+        for endpoint in std::mem::take(&mut left.endpoints) {
+            let has_ports = left.ports_endpoint.as_ref() == Some(&endpoint.id);
+            let ports = if has_ports { &left.ports[..] } else { &[] };
+            let released = self.inner.network.release(&endpoint, ports);
+            if !done(
+                "release a network endpoint",
+                released.map_err(std::io::Error::other),
+            ) {
+                left.endpoints.push(endpoint);
+            } else if has_ports {
+                left.ports.clear();
+                left.ports_endpoint = None;
+            }
+        }
     }
 
     /// Removes the socket of a shim that nobody needs to find any more; says whether it is gone.
