@@ -38,7 +38,7 @@ pub fn options(
     }
     let mut host = host_config.unwrap_or_default();
     adapt(&mut host, version);
-    let networks = endpoints(networking_config);
+    let networks = endpoints(networking_config, version)?;
     let mode = match host.network_mode.as_str() {
         "" => "default",
         mode => mode,
@@ -520,14 +520,29 @@ fn merge_mac(of_container: &str, of_endpoint: String) -> Result<String, ApiError
     })
 }
 
-/// Reads what is wished for on each network.
-fn endpoints(networking: Option<NetworkingConfig>) -> BTreeMap<String, endpoint::Settings> {
+/// Reads what is wished for on each network. Older clients may name one.
+fn endpoints(
+    networking: Option<NetworkingConfig>,
+    version: ApiVersion,
+) -> Result<BTreeMap<String, endpoint::Settings>, ApiError> {
     let endpoints = networking.and_then(|networking| networking.endpoints_config);
-    endpoints
+    let endpoints = endpoints.unwrap_or_default();
+    if version.is_before(44) && endpoints.len() > 1 {
+        let names: Vec<&str> = endpoints.keys().map(String::as_str).collect();
+        return Err(ApiError::invalid(format!(
+            "Container cannot be created with multiple network endpoints: {}",
+            names.join(", ")
+        )));
+    }
+    Ok(endpoints
         .into_iter()
-        .flatten()
-        .map(|(name, wished)| (name, endpoint::settings(wished.unwrap_or_default())))
-        .collect()
+        .map(|(name, wished)| {
+            (
+                name,
+                endpoint::settings(wished.unwrap_or_default(), version),
+            )
+        })
+        .collect())
 }
 
 #[cfg(test)]

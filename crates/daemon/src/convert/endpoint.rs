@@ -4,8 +4,10 @@ use gantry_api::network::{EndpointIpamConfig, EndpointSettings};
 use gantry_engine::network::EndpointIpam;
 pub use gantry_engine::network::EndpointSettings as Settings;
 
+use crate::server::version::ApiVersion;
+
 /// Reads what a client wishes for. What stands beside the wishes is the engine's own answer, which clients send back.
-pub fn settings(wished: EndpointSettings) -> Settings {
+pub fn settings(wished: EndpointSettings, version: ApiVersion) -> Settings {
     let EndpointSettings {
         ipam_config,
         links,
@@ -39,7 +41,12 @@ pub fn settings(wished: EndpointSettings) -> Settings {
         aliases,
         mac: mac_address,
         driver_opts,
-        gw_priority,
+        // Older clients know of none.
+        gw_priority: if version.is_before(48) {
+            0
+        } else {
+            gw_priority
+        },
         ..Settings::default()
     }
 }

@@ -230,7 +230,7 @@ pub fn info(
         init_commit: commit(),
         security_options: Some(security),
         firewall_backend: (!version.is_before(49)).then(|| FirewallInfo {
-            driver: if settings.firewall {
+            driver: if settings.network.firewall {
                 "nftables".to_owned()
             } else {
                 "none".to_owned()
