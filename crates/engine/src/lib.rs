@@ -139,7 +139,6 @@ pub(crate) struct Inner {
     /// Starts that are under way.
     pub starting: std::sync::atomic::AtomicUsize,
     pub netd: Arc<network::Netd>,
-    pub opened_ns: i64,
     _lock: std::fs::File,
 }
 

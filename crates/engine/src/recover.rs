@@ -20,7 +20,7 @@ use gantry_network::{Endpoint, PublishedPort};
 use gantry_shim::protocol::{Reply, Request};
 
 use crate::container::{self, CallError, Container, Owner, Record, Shim, Status, restart_policy};
-use crate::network::Netd;
+use crate::network::{Backward, Netd, NetworkRecord};
 use crate::store::Store;
 use crate::{Engine, EngineConfig, Error, Inner, Result, event, exec, volume};
 
@@ -351,9 +351,17 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
     let volumes = volume::Volumes::open(&config.data_root).map_err(failed("open the volumes"))?;
     let netd = Arc::new(Netd::open(&config.exec_root).map_err(failed("start netd"))?);
     let live = live(all.iter().map(|record| Arc::new(record.clone())));
-    let network = crate::network::open(&config, &id, netd.clone(), &live)?;
+    let (known, set_aside) = network_records
+        .load_all::<NetworkRecord>()
+        .map_err(failed("read the network records"))?;
+    for record in &set_aside {
+        tracing::error!(path = %record.path.display(), reason = record.reason, "network record set aside");
+    }
+    let backward = Backward::new(&all);
+    let network = crate::network::open(&config, &id, netd.clone(), &known, &live, &backward)?;
     let networks = crate::network::Networks::default();
-    for record in crate::network::predefined(&id, network.bridge(), crate::now_ns()) {
+    let predefined = crate::network::predefined(&id, network.bridge(), crate::now_ns());
+    for record in known.into_iter().chain(predefined) {
         networks.insert(record);
     }
     let cgroups =
@@ -380,11 +388,11 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
             going_down: std::sync::atomic::AtomicBool::new(false),
             starting: std::sync::atomic::AtomicUsize::new(0),
             netd,
-            opened_ns: crate::now_ns(),
             _lock: lock,
             config,
         }),
     };
+    backward.lead_to(&engine);
     let mut owned = std::collections::HashSet::new();
     for record in all {
         let half = Engine::is_half_made(&record);

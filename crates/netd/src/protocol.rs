@@ -79,6 +79,10 @@ pub enum Request {
     /// the network namespace and, if it is known, the shim's pidfd, with whose end the sockets are closed. Without
     /// descriptors the sockets stay those of before.
     Resolver(Resolver),
+    /// Hands over the descriptors of a resolver that is known already.
+    Sockets {
+        container: String,
+    },
     DropResolver {
         container: String,
     },

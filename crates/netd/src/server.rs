@@ -1,47 +1,36 @@
 //! The loop: requests of the daemon, connections and datagrams to be carried, all on one thread.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
-use gantry_api::port::{Protocol, Reservation};
+use gantry_api::port::Reservation;
 use gantry_sys::epoll::{Epoll, EventFlags};
 use gantry_sys::netlink::Socket;
-use gantry_sys::{nft, unix};
+use gantry_sys::nft;
 
 use crate::guard::{self, Guard};
 use crate::names::Names;
 use crate::names::connection::Connection;
 use crate::names::upstream::Pending;
-use crate::protocol::{self, Envelope, FEATURES, Reply, Request, Status};
+use crate::protocol::Reply;
 use crate::slab::{Key, Slab};
 use crate::tcp::{After, PENDING_BYTES_MAX, Pair};
-use crate::{socket, state, udp};
+use crate::{state, udp};
 
-/// How many daemons may be connected; more than one only while one takes over from another.
-const CONNECTIONS_MAX: usize = 16;
-/// How many descriptors of a daemon may wait for the rest of their frames.
-const FDS_MAX: usize = 256;
-
+mod daemon;
 mod forward;
 mod lookup;
 mod names;
+mod reserve;
 
-/// A daemon's connection.
-#[derive(Debug)]
-struct Daemon {
-    stream: UnixStream,
-    input: Vec<u8>,
-    /// Descriptors that came with the input and whose frame is not complete.
-    fds: VecDeque<OwnedFd>,
-    output: Vec<u8>,
-}
+use daemon::Daemon;
 
 /// What a slot holds.
 #[derive(Debug)]
@@ -313,325 +302,6 @@ impl Server {
                 }
             }
             _ => {}
-        }
-    }
-
-    fn accept_daemon(&mut self, listener: &UnixListener) {
-        while let Ok((stream, _)) = listener.accept() {
-            if self.daemons >= CONNECTIONS_MAX || stream.set_nonblocking(true).is_err() {
-                continue;
-            }
-            let key = self.slab.reserve();
-            if self
-                .epoll
-                .add(stream.as_fd(), key.token(0), EventFlags::IN)
-                .is_err()
-            {
-                self.slab.remove(key);
-                continue;
-            }
-            self.daemons += 1;
-            let daemon = Daemon {
-                stream,
-                input: Vec::new(),
-                fds: VecDeque::new(),
-                output: Vec::new(),
-            };
-            self.slab.put(key, Thing::Daemon(daemon));
-        }
-    }
-
-    /// Reads requests and writes answers; false ends the connection.
-    fn serve(&mut self, key: Key, daemon: &mut Daemon, flags: EventFlags) -> bool {
-        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
-            loop {
-                let mut fds = Vec::new();
-                let stream = daemon.stream.as_fd();
-                match unix::recv_with_fds(stream, &mut self.buffer, &mut fds) {
-                    Ok(0) => return false,
-                    Ok(length) => {
-                        daemon.fds.extend(fds);
-                        if daemon.fds.len() > FDS_MAX {
-                            return false;
-                        }
-                        daemon.input.extend_from_slice(&self.buffer[..length]);
-                        if daemon.input.len() > protocol::FRAME_BYTES_MAX as usize + 4 {
-                            break;
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(_) => return false,
-                }
-            }
-            loop {
-                match protocol::take_frame(&mut daemon.input) {
-                    Ok(Some(frame)) => {
-                        let Some(answer) = self.answer(&frame, &mut daemon.fds) else {
-                            return false;
-                        };
-                        daemon.output.extend_from_slice(&answer);
-                    }
-                    Ok(None) => break,
-                    Err(_) => return false,
-                }
-            }
-            if daemon.input.is_empty() {
-                daemon.input = Vec::new();
-            }
-        }
-        while !daemon.output.is_empty() {
-            match daemon.stream.write(&daemon.output) {
-                Ok(length) => drop(daemon.output.drain(..length)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
-            }
-        }
-        let wanted = if daemon.output.is_empty() {
-            EventFlags::IN
-        } else {
-            EventFlags::IN | EventFlags::OUT
-        };
-        self.epoll
-            .modify(daemon.stream.as_fd(), key.token(0), wanted)
-            .is_ok()
-    }
-
-    /// Answers one frame; `None` where it is no envelope at all.
-    fn answer(&mut self, frame: &[u8], arrived: &mut VecDeque<OwnedFd>) -> Option<Vec<u8>> {
-        #[derive(serde::Deserialize)]
-        struct Numbered {
-            id: u64,
-            #[serde(default)]
-            fds: u32,
-        }
-        let Numbered { id, fds } = serde_json::from_slice(frame).ok()?;
-        if fds as usize > arrived.len() {
-            return None;
-        }
-        let fds = arrived.drain(..fds as usize).collect();
-        let body = match serde_json::from_slice::<Envelope<Request>>(frame) {
-            Ok(request) => self.execute(request.body, fds),
-            Err(_) => Reply::Unknown,
-        };
-        protocol::encode(&Envelope { id, fds: 0, body }).ok()
-    }
-
-    fn execute(&mut self, request: Request, fds: Vec<OwnedFd>) -> Reply {
-        match request {
-            Request::Hello { version: _ } => Reply::Hello {
-                version: protocol::VERSION,
-                features: FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
-            },
-            Request::Reserve {
-                owner,
-                reservations,
-            } => self.reserve_all(&owner, &reservations),
-            Request::Release { owner } => self.release(&owner),
-            Request::Owners => {
-                let mut owners: Vec<String> = self.owners.keys().cloned().collect();
-                owners.sort();
-                Reply::Owners { owners }
-            }
-            Request::Guard { table, interfaces } => self.set_guard(Guard { table, interfaces }),
-            Request::Names { network, endpoints } => self.replace_names(&network, endpoints),
-            Request::PutNames { endpoint } => self.put_names(endpoint),
-            Request::DropNames { network, endpoint } => self.drop_names(&network, &endpoint),
-            Request::Resolver(resolver) => self.set_resolver(&resolver, fds),
-            Request::DropResolver { container } => self.drop_resolver(&container),
-            Request::Resolvers => Reply::Resolvers {
-                containers: self.resolvers_without_sockets(),
-            },
-            Request::Status => Reply::Status(Status {
-                pid: std::process::id(),
-                owners: self.owners.len(),
-                sockets: self
-                    .owners
-                    .values()
-                    .map(|holding| holding.sockets.len())
-                    .sum(),
-                forwards: self.forwards,
-                forwards_total: self.forwards_total,
-                forwards_refused: self.forwards_refused,
-                resolvers: self.names.resolvers.len(),
-                lookups: self.names.lookups,
-                lookups_pending: self.names.pending,
-                lookups_refused: self.names.refused,
-            }),
-            Request::Shutdown => {
-                for owner in self.owners.keys().cloned().collect::<Vec<_>>() {
-                    self.release(&owner);
-                }
-                self.drop_all_names();
-                self.ending = true;
-                Reply::Ok
-            }
-        }
-    }
-
-    fn reserve_all(&mut self, owner: &str, reservations: &[Reservation]) -> Reply {
-        if !state::is_valid_owner(owner) {
-            return Reply::Error {
-                message: format!("invalid owner `{owner}`"),
-            };
-        }
-        let held = self
-            .owners
-            .get(owner)
-            .map(|holding| holding.reservations.as_slice())
-            .unwrap_or_default();
-        let held: std::collections::HashSet<Reservation> = held.iter().copied().collect();
-        let new: Vec<Reservation> = reservations
-            .iter()
-            .filter(|reservation| !held.contains(reservation))
-            .copied()
-            .collect();
-        let before = self
-            .owners
-            .get(owner)
-            .map_or(0, |holding| holding.sockets.len());
-        if let Err((reservation, error)) = self.reserve(owner, &new) {
-            return Reply::Refused {
-                protocol: reservation.protocol,
-                address: reservation.address,
-                port: reservation.port,
-                errno: error.raw_os_error().unwrap_or(libc::EIO),
-            };
-        }
-        let all = self
-            .owners
-            .get(owner)
-            .map(|holding| holding.reservations.clone())
-            .unwrap_or_default();
-        if let Err(error) = state::save(&self.directory, owner, all) {
-            self.forget(owner, before, &new);
-            return Reply::Error {
-                message: format!("save reservations of `{owner}`: {error}"),
-            };
-        }
-        Reply::Ok
-    }
-
-    /// Opens the sockets of all reservations or none.
-    fn reserve(
-        &mut self,
-        owner: &str,
-        reservations: &[Reservation],
-    ) -> Result<(), (Reservation, io::Error)> {
-        let before = self
-            .owners
-            .get(owner)
-            .map_or(0, |holding| holding.sockets.len());
-        let mut keys = Vec::new();
-        for plan in socket::plan(reservations) {
-            let opened = socket::open(&plan).and_then(|sockets| {
-                for socket in sockets {
-                    let key = self
-                        .keep(&plan, socket)
-                        .map_err(|error| (plan.reservations[0], error))?;
-                    keys.push(key);
-                }
-                Ok(())
-            });
-            if let Err(refused) = opened {
-                for key in keys {
-                    self.close(key);
-                }
-                debug_assert_eq!(
-                    before,
-                    self.owners
-                        .get(owner)
-                        .map_or(0, |holding| holding.sockets.len())
-                );
-                return Err(refused);
-            }
-        }
-        if !reservations.is_empty() {
-            let holding = self.owners.entry(owner.to_owned()).or_default();
-            holding.reservations.extend_from_slice(reservations);
-            holding.sockets.extend(keys);
-        }
-        Ok(())
-    }
-
-    /// Enters a host-port socket into the loop.
-    fn keep(&mut self, plan: &socket::Plan, fd: OwnedFd) -> io::Result<Key> {
-        let key = self.slab.reserve();
-        if plan.protocol != Protocol::Sctp
-            && let Err(error) = self.epoll.add(fd.as_fd(), key.token(0), EventFlags::IN)
-        {
-            self.slab.remove(key);
-            return Err(error);
-        }
-        let thing = match plan.protocol {
-            Protocol::Tcp => Thing::Tcp {
-                fd,
-                target: plan.target,
-            },
-            Protocol::Udp => Thing::Udp(udp::Port {
-                fd,
-                target: plan.target,
-                clients: HashMap::new(),
-            }),
-            Protocol::Sctp => Thing::Kept { _fd: fd },
-        };
-        self.slab.put(key, thing);
-        Ok(key)
-    }
-
-    /// Takes back the newest part of what an owner holds.
-    fn forget(&mut self, owner: &str, sockets_before: usize, reservations: &[Reservation]) {
-        let Some(holding) = self.owners.get_mut(owner) else {
-            return;
-        };
-        holding
-            .reservations
-            .retain(|held| !reservations.contains(held));
-        let gone = holding.sockets.split_off(sockets_before);
-        if holding.reservations.is_empty() {
-            self.owners.remove(owner);
-        }
-        self.close_ports(&gone);
-    }
-
-    fn release(&mut self, owner: &str) -> Reply {
-        if !state::is_valid_owner(owner) {
-            return Reply::Error {
-                message: format!("invalid owner `{owner}`"),
-            };
-        }
-        if let Err(error) = state::remove(&self.directory, owner) {
-            return Reply::Error {
-                message: format!("remove reservations of `{owner}`: {error}"),
-            };
-        }
-        if let Some(holding) = self.owners.remove(owner) {
-            self.close_ports(&holding.sockets);
-        }
-        Reply::Ok
-    }
-
-    /// Closes ports and what is carried by them.
-    fn close_ports(&mut self, ports: &[Key]) {
-        if ports.is_empty() {
-            return;
-        }
-        if self.forwards > 0 {
-            let ports: std::collections::HashSet<Key> = ports.iter().copied().collect();
-            let carried = self.slab.keys(|thing| match thing {
-                Thing::Pair(pair) => ports.contains(&pair.port),
-                Thing::Flow(flow) => ports.contains(&flow.port),
-                _ => false,
-            });
-            for key in carried {
-                if let Some(Thing::Pair(pair)) = self.slab.get_mut(key) {
-                    pair.abort();
-                }
-                self.close(key);
-            }
-        }
-        for &port in ports {
-            self.close(port);
         }
     }
 }

@@ -67,6 +67,7 @@ pub(crate) use filter::until_ns;
 pub(crate) use link::{CallError, Link, Shim};
 pub(crate) use logs::parse_size;
 pub(crate) use merge::overlay as overlay_environment;
+pub(crate) use namespaces::open_namespace;
 pub(crate) use oci::{capabilities as oci_capabilities, name_user, security_options};
 pub(crate) use stats::memory_total;
 
@@ -168,6 +169,12 @@ impl Containers {
             .values()
             .cloned()
             .collect()
+    }
+
+    /// Returns the container of this id.
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Container>> {
+        let index = self.index.read().expect("no holder panics");
+        index.by_id.get(id).cloned()
     }
 
     pub(crate) fn insert(&self, container: Arc<Container>) {

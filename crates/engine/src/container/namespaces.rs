@@ -94,7 +94,7 @@ fn unfit_network(other: &Record) -> Error {
 }
 
 /// Opens a namespace of the process that the state tells of; `None` if that is gone, whoever has its number now.
-fn open_namespace(state: &State, file: &str) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn open_namespace(state: &State, file: &str) -> io::Result<Option<OwnedFd>> {
     let namespace = match File::open(format!("/proc/{}/ns/{file}", state.pid)) {
         Ok(namespace) => namespace,
         // A process that has ended and was not waited for has no namespaces any more.

@@ -7,18 +7,23 @@ mod connect;
 mod create;
 mod disconnect;
 mod inspect;
+mod ipam;
 mod list;
 mod names;
 mod netd;
+mod options;
 mod prune;
 mod record;
 mod remove;
 mod settings;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock, Weak};
 
-use gantry_network::{Endpoint, NetworkInfo, PublishedPort, Stack, StackConfig};
+use gantry_network::{
+    Endpoint, NetworkConfig, NetworkInfo, PublishedPort, Repair, Stack, StackConfig,
+};
 
 pub use create::{CreatedNetwork, NetworkCreate};
 pub use inspect::{Member, Network};
@@ -30,7 +35,7 @@ pub(crate) use netd::Netd;
 pub(crate) use record::Networks;
 pub(crate) use settings::{faults, joined};
 
-use crate::container::Record;
+use crate::container::{Record, State};
 use crate::{Engine, EngineConfig, Error, Result};
 
 impl Engine {
@@ -45,18 +50,79 @@ impl Engine {
     }
 }
 
+/// What the stack asks of the engine, which is there only after the stack.
+#[derive(Clone, Default)]
+pub(crate) struct Backward {
+    engine: Arc<OnceLock<Weak<crate::Inner>>>,
+    /// Where containers are, as their records said at the start: until there is an engine.
+    states: Arc<HashMap<String, State>>,
+}
+
+impl Backward {
+    pub(crate) fn new(records: &[Record]) -> Backward {
+        let running = records.iter().filter(|record| record.state.pid != 0);
+        Backward {
+            engine: Arc::default(),
+            states: Arc::new(
+                running
+                    .map(|record| (record.id.clone(), record.state.clone()))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// From now on the engine is asked.
+    pub(crate) fn lead_to(&self, engine: &Engine) {
+        let _ = self.engine.set(Arc::downgrade(&engine.inner));
+    }
+
+    fn engine(&self) -> Option<Engine> {
+        let inner = self.engine.get()?.upgrade()?;
+        Some(Engine { inner })
+    }
+
+    /// Opens the network namespace of a container that runs.
+    fn netns_of(&self, container: &str) -> Option<OwnedFd> {
+        let state = match self.engine() {
+            Some(engine) => engine.container(container).ok()?.record().state.clone(),
+            None => self.states.get(container)?.clone(),
+        };
+        crate::container::open_namespace(&state, "net").ok()?
+    }
+
+    /// Tells what was mended: the operator reads it in `events`.
+    fn repaired(&self, repair: &Repair) {
+        let Some(engine) = self.engine() else { return };
+        let network = repair.network.as_deref().unwrap_or_default();
+        let record = engine.inner.networks.by_id(network);
+        let mut attributes = BTreeMap::from([("what".to_owned(), repair.text.clone())]);
+        if let Some(record) = &record {
+            attributes.insert("name".to_owned(), record.name.clone());
+            attributes.insert("type".to_owned(), record.driver.clone());
+        }
+        if let Some(container) = &repair.container {
+            attributes.insert("container".to_owned(), container.clone());
+        }
+        let events = &engine.inner.events;
+        events.emit("network", "repair", network, attributes);
+    }
+}
+
 /// Opens the engine's networks.
 pub(crate) fn open(
     config: &EngineConfig,
     id: &str,
     netd: Arc<Netd>,
+    networks: &[NetworkRecord],
     live: &[(Endpoint, Vec<PublishedPort>)],
+    backward: &Backward,
 ) -> Result<Stack> {
     let mut bridge = config.bridge.clone();
     if let Some(bridge) = &mut bridge {
         bridge.id = derived_id(id, "bridge");
         bridge.host_binding = bridge.host_binding.or(config.host_binding_ip);
     }
+    let (repairs, namespaces) = (backward.clone(), backward.clone());
     let stack = StackConfig {
         engine_id: id.to_owned(),
         exec_root: config.exec_root.clone(),
@@ -70,15 +136,16 @@ pub(crate) fn open(
         watch: true,
         reserver: netd,
         warn: Arc::new(|text| tracing::warn!("{text}")),
-        on_repair: Arc::new(|_| {}),
-        netns_of: Arc::new(|_| None),
+        on_repair: Arc::new(move |repair| repairs.repaired(&repair)),
+        netns_of: Arc::new(move |container| namespaces.netns_of(container)),
     };
-    Stack::open(stack, &[], live).map_err(|error| {
-        let mut text = error.to_string();
-        if let Some(cause) = std::error::Error::source(&error) {
-            text = format!("{text}: {cause}");
-        }
-        Error::system(format!("open the networks: {text}")).caused_by(error)
+    let networks: Vec<NetworkConfig> = networks
+        .iter()
+        .filter_map(|network| network.config.clone())
+        .collect();
+    Stack::open(stack, &networks, live).map_err(|cause| {
+        let told = error(cause);
+        Error::new(told.kind(), format!("open the networks: {told}")).caused_by(told)
     })
 }
 

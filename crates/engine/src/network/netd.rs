@@ -1,47 +1,53 @@
 //! netd, the process that holds host ports and answers names: started when it is first needed, and again after its death.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gantry_api::port::{PortReserver, Reservation, ReserveError};
+use gantry_netd::client::{self, Client, Sockets, SpawnOptions};
+use gantry_shim::protocol::{Reply as ShimReply, Request as ShimRequest};
+use gantry_sys::unix;
+use tokio::sync::{Notify, oneshot};
 
 use crate::{Engine, Result};
 
 /// netd, as the network's holder of host ports. It is started when the first port is wanted.
 pub(crate) struct Netd {
-    options: gantry_netd::client::SpawnOptions,
-    client: std::sync::Mutex<Option<Arc<gantry_netd::client::Client>>>,
+    options: SpawnOptions,
+    client: std::sync::Mutex<Option<Arc<Client>>>,
+    /// Told when netd is first needed.
+    opened: Notify,
     /// It was ended for good. Held while it is looked after, so that nobody starts it again in between.
     ended: std::sync::Mutex<bool>,
 }
 
 impl Netd {
     pub(crate) fn open(exec_root: &Path) -> std::io::Result<Netd> {
-        let options = gantry_netd::client::SpawnOptions::this_binary(exec_root);
+        let options = SpawnOptions::this_binary(exec_root);
         Ok(Netd {
             options,
             client: std::sync::Mutex::new(None),
+            opened: Notify::new(),
             ended: std::sync::Mutex::new(false),
         })
     }
 
-    /// Looks whether netd lives, if it was ever needed: a dead one is started again and takes its ports back.
-    fn look(&self) {
+    /// Returns a descriptor of netd's process, readable once it has ended; starts it if it is dead. `None`: it is not
+    /// needed yet, or was ended for good.
+    fn process(&self) -> std::io::Result<Option<OwnedFd>> {
         let ended = self.ended.lock().expect("no holder panics");
-        if *ended {
-            return;
+        if *ended || !self.is_needed() {
+            return Ok(None);
         }
-        let client = self.client.lock().expect("no holder panics").clone();
-        if let Some(client) = client
-            && let Err(error) = client.status()
-        {
-            tracing::error!(%error, "netd does not answer");
-        }
+        let client = self.client().map_err(std::io::Error::other)?;
+        client.pidfd().map(Some)
     }
 
     /// Tells whether netd may live or own anything: without a state it need not be started to say so.
     fn is_needed(&self) -> bool {
-        let state = gantry_netd::client::state_dir(&self.options.exec_root);
+        let state = client::state_dir(&self.options.exec_root);
         let any = std::fs::read_dir(state)
             .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != "lock"));
         any || self.client.lock().expect("no holder panics").is_some()
@@ -57,13 +63,14 @@ impl Netd {
         self.client().map_err(std::io::Error::other)?.shutdown()
     }
 
-    fn client(&self) -> Result<Arc<gantry_netd::client::Client>, ReserveError> {
+    /// Returns the way to netd, starting it if it does not live.
+    pub(crate) fn client(&self) -> Result<Arc<Client>, ReserveError> {
         let mut slot = self.client.lock().expect("no holder panics");
         if let Some(client) = &*slot {
             return Ok(client.clone());
         }
-        let client = gantry_netd::client::Client::open(self.options.clone())
-            .map_err(ReserveError::Unavailable)?;
+        let client = Client::open(self.options.clone()).map_err(ReserveError::Unavailable)?;
+        self.opened.notify_one();
         Ok(slot.insert(Arc::new(client)).clone())
     }
 }
@@ -89,21 +96,147 @@ impl PortReserver for Netd {
     }
 }
 
-/// How often netd is looked after. Until then ports are carried by the firewall, names and reservations wait.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+/// The pause before netd is started once more when it has ended right after its start.
+const PAUSE: Duration = Duration::from_millis(100);
+/// One that has lived so long has not ended right after its start.
+const LIVED: Duration = Duration::from_secs(1);
+/// How often the watching thread looks whether anybody still listens.
+const WATCH: Duration = Duration::from_secs(10);
+/// How often sockets are asked for that a shim does not give at once, because the container is just being started.
+const HAND_OVER_TRIES: u32 = 100;
 
 impl Engine {
-    /// Looks after netd for as long as the engine lives.
+    /// Looks after netd for as long as the engine lives: a dead one is started again and is given what the shims keep.
     pub(crate) fn watch_netd(&self) {
-        let netd = Arc::downgrade(&self.inner.netd);
+        let inner = Arc::downgrade(&self.inner);
+        let netd = self.inner.netd.clone();
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(LOOK).await;
-                let Some(netd) = netd.upgrade() else { return };
-                if crate::blocking::run(move || netd.look()).await.is_err() {
+                // An engine that is gone starts nothing any more.
+                if inner.strong_count() == 0 {
                     return;
+                }
+                let look = netd.clone();
+                let process = crate::blocking::run(move || look.process()).await;
+                let process = match process {
+                    Ok(Ok(Some(process))) => process,
+                    Ok(Ok(None)) => {
+                        netd.opened.notified().await;
+                        continue;
+                    }
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "start netd");
+                        tokio::time::sleep(LIVED).await;
+                        continue;
+                    }
+                    // The runtime ends.
+                    Err(_) => return,
+                };
+                let since = Instant::now();
+                let Some(inner) = inner.upgrade() else { return };
+                tokio::spawn(Engine { inner }.hand_over_sockets());
+                if let Err(error) = end_of(process).await {
+                    tracing::error!(%error, "watch netd");
+                }
+                if since.elapsed() < LIVED {
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         });
     }
+
+    /// Gives a restarted netd the sockets that it lacks, from the shims that keep them.
+    async fn hand_over_sockets(self) {
+        let netd = self.inner.netd.clone();
+        let lacking = crate::blocking::run(move || {
+            let client = netd.client().map_err(std::io::Error::other)?;
+            client.resolvers()
+        });
+        match lacking.await {
+            Ok(Ok(containers)) => {
+                for id in containers {
+                    tokio::spawn(self.clone().hand_over_sockets_of(id));
+                }
+            }
+            Ok(Err(error)) => tracing::error!(%error, "ask netd which sockets it lacks"),
+            Err(_) => {}
+        }
+    }
+
+    async fn hand_over_sockets_of(self, id: String) {
+        let mut error = String::new();
+        for _ in 0..HAND_OVER_TRIES {
+            let container = self.inner.containers.get(&id);
+            let shim = container.as_ref().and_then(|container| {
+                let link = container.link.lock().expect("no holder panics");
+                link.shim.clone()
+            });
+            if let Some(shim) = shim {
+                match shim.call(ShimRequest::TakeNames, Vec::new()).await {
+                    Ok((ShimReply::Names, fds)) => {
+                        self.give_sockets(id, fds).await;
+                        return;
+                    }
+                    Ok((ShimReply::Error { message }, _)) => error = message,
+                    Ok(_) => "the shim answered another request".clone_into(&mut error),
+                    Err(cause) => error = cause.to_string(),
+                }
+            } else if container.is_none_or(|container| container.owner.try_lock().is_ok()) {
+                // Nobody is about to start it: it ended while nobody said so to netd.
+                let netd = self.inner.netd.clone();
+                let dropped = crate::blocking::run(move || {
+                    let client = netd.client().map_err(std::io::Error::other)?;
+                    client.drop_resolver(&id)
+                });
+                if let Ok(Err(error)) = dropped.await {
+                    tracing::error!(%error, "drop the resolver of a container that has ended");
+                }
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        tracing::error!(
+            container = id,
+            error,
+            "the container's names are not answered: take its sockets"
+        );
+    }
+
+    async fn give_sockets(&self, id: String, fds: Vec<OwnedFd>) {
+        let netd = self.inner.netd.clone();
+        let container = id.clone();
+        let given = crate::blocking::run(move || {
+            let sockets = Sockets::from_fds(fds)
+                .ok_or_else(|| std::io::Error::other("the shim gave other descriptors"))?;
+            let client = netd.client().map_err(std::io::Error::other)?;
+            client.sockets(&container, &sockets)
+        });
+        if let Ok(Err(error)) = given.await {
+            tracing::error!(container = id, %error, "the container's names are not answered: give netd its sockets");
+        }
+    }
+}
+
+/// Waits for a process's end on a thread of its own: a pidfd is nothing that the runtime can wait for.
+async fn end_of(process: OwnedFd) -> std::io::Result<()> {
+    let (tell, told) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("netd-watch".to_owned())
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            while matches!(
+                unix::wait_readable(process.as_fd(), WATCH),
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut
+            ) {
+                // Nobody listens any more.
+                if tell.is_closed() {
+                    return;
+                }
+            }
+            // The listener may have gone meanwhile.
+            let _ = tell.send(());
+        })?;
+    // A thread that ended without a word is as good as the word.
+    let _ = told.await;
+    Ok(())
 }

@@ -72,6 +72,12 @@ impl Client {
         self.expect_ok(&Request::Resolver(resolver.clone()), &fds)
     }
 
+    /// Hands over the sockets of a container whose resolver netd knows from its files.
+    pub fn sockets(&self, container: &str, sockets: &Sockets) -> io::Result<()> {
+        let container = container.to_owned();
+        self.expect_ok(&Request::Sockets { container }, &sockets.borrow())
+    }
+
     /// Takes a container's resolver away and closes its sockets; none is no error.
     pub fn drop_resolver(&self, container: &str) -> io::Result<()> {
         let container = container.to_owned();

@@ -299,7 +299,7 @@ pub fn refuse(bytes: &[u8], rcode: Rcode, out: &mut Vec<u8>) {
         return;
     };
     let asked = u16::from_be_bytes([header[2], header[3]]);
-    let flags = QR | (asked & (OPCODE | RD)) | RA | rcode as u16;
+    let flags = QR | (asked & (OPCODE | RD)) | rcode as u16;
     out.extend_from_slice(&header[..2]);
     out.extend_from_slice(&flags.to_be_bytes());
     out.resize(HEADER_BYTES, 0);

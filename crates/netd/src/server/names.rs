@@ -105,9 +105,21 @@ impl Server {
         if fds.is_empty() {
             return Ok(());
         }
-        self.close_names(&container);
-        let open = self.open_names(&container, fds)?;
-        if let Some(known) = self.names.resolvers.get_mut(&container) {
+        self.try_set_sockets(&container, fds)
+    }
+
+    pub(super) fn set_sockets(&mut self, container: &str, fds: Vec<OwnedFd>) -> Reply {
+        let what = format!("set sockets of `{container}`");
+        outcome(&what, self.try_set_sockets(&container.into(), fds))
+    }
+
+    fn try_set_sockets(&mut self, container: &Rc<str>, fds: Vec<OwnedFd>) -> io::Result<()> {
+        if !self.names.resolvers.contains_key(container) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no such resolver"));
+        }
+        self.close_names(container);
+        let open = self.open_names(container, fds)?;
+        if let Some(known) = self.names.resolvers.get_mut(container) {
             known.open = Some(open);
         }
         Ok(())

@@ -133,7 +133,7 @@ impl Shared {
     /// machine would be a router. Where another firewall has rules for what is forwarded, others rely on the switch by
     /// now, and its rules say what may pass.
     pub(super) fn withdraw_forwarding(&self, nfnl: &Socket) -> Result<(), Error> {
-        let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+        let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
         let failed = Error::kernel("look through", "other firewalls");
         if !legacy.is_empty() || foreign::others_forward(nfnl, &self.table).map_err(failed)? {
             return Ok(());

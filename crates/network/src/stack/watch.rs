@@ -208,15 +208,20 @@ impl Watcher {
         }
         report.warnings.extend(rules.warnings);
         for repair in report.repairs {
+            let what = match (&repair.network, &repair.container) {
+                (None, None) => "the firewall rules were",
+                (_, None) => "a bridge was",
+                (_, Some(_)) => "a container's interface was",
+            };
             (self.shared.config.warn)(&format!(
-                "somebody removed what the networks need; restored: {}",
+                "{what} removed by somebody; restored: {}",
                 repair.text
             ));
             (self.shared.config.on_repair)(repair);
         }
         if let Err(error) = answer {
             (self.shared.config.warn)(&format!(
-                "somebody removed what the networks need, and it cannot be restored: {}",
+                "what the networks need was removed by somebody and cannot be restored: {}",
                 error.whole()
             ));
         }

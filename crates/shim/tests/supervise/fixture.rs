@@ -26,6 +26,8 @@ pub struct Bundle {
     pub directory: tempfile::TempDir,
     pub request: StartRequest,
     pub spec: serde_json::Value,
+    /// What the shim is to keep for names.
+    pub names: Vec<OwnedFd>,
 }
 
 impl Bundle {
@@ -94,6 +96,7 @@ impl Bundle {
             directory,
             request,
             spec,
+            names: Vec::new(),
         }
     }
 
@@ -131,6 +134,8 @@ impl Bundle {
             "{reply:?}"
         );
         let mut fds: Vec<OwnedFd> = vec![listener.into()];
+        self.request.keeps_names = !self.names.is_empty();
+        fds.append(&mut self.names);
         for (attach, fd) in attaches {
             self.request.attaches.push(attach);
             fds.push(fd);

@@ -6,3 +6,4 @@ mod exec;
 mod fixture;
 mod lifecycle;
 mod logs;
+mod names;

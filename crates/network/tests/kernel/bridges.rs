@@ -1,0 +1,179 @@
+//! Bridges and what is on them.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
+
+use gantry_network::{
+    BridgeConfig, DefaultRoutes, EndpointRequest, Error, Netns, NetworkConfig, PortReserver,
+    Protocol, Stack, loopback_up,
+};
+use gantry_sys::netlink::{Batch, Family, Socket, route};
+
+use crate::world::*;
+
+#[test]
+fn a_container_has_its_interfaces_and_reaches_the_world() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaaa1");
+    let bridge = stack.bridge().unwrap();
+    assert_eq!(bridge.interface, "docker0");
+    assert_eq!(bridge.mtu, LAN_MTU);
+    assert_eq!(bridge.ipv4.unwrap().subnet.to_string(), "172.17.0.0/16");
+    assert_eq!(sysctl("ip_forward"), "1");
+    let container = start(&stack, "c1", &[]);
+    assert_eq!(container.ipv4(), Ipv4Addr::new(172, 17, 0, 2));
+    let inside = Socket::from(container.netns.rtnl.try_clone().unwrap());
+    let eth0 = route::link_by_name(&inside, "eth0").unwrap().unwrap();
+    assert!(eth0.up);
+    assert_eq!(eth0.mtu, LAN_MTU);
+    assert_eq!(eth0.address, Some(container.endpoint.mac.0));
+    assert!(route::link_by_name(&inside, "lo").unwrap().unwrap().up);
+    let rtnl = Socket::open(Family::Route).unwrap();
+    let veth = route::link_by_name(&rtnl, &container.endpoint.host_interface)
+        .unwrap()
+        .unwrap();
+    assert_eq!(veth.alias.as_deref(), Some("gantry:aaaaaaaaaaaa:c1"));
+    // The very first packet arrives, and with the host's address as its source.
+    serve_tcp(&host.outside, 7000, "world");
+    let before = Instant::now();
+    let answer = enter(&container.netns, || ask(OUTSIDE, 7000));
+    assert_eq!(answer.as_deref(), Some("world 10.9.0.1"));
+    assert!(
+        before.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        before.elapsed()
+    );
+    // The container has ::1 and no other IPv6 address.
+    let ipv6 = enter(&container.netns, || {
+        fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap()
+    });
+    assert_eq!(ipv6.lines().count(), 1, "{ipv6}");
+    assert!(ipv6.contains(" lo"), "{ipv6}");
+    let none = Netns::create().unwrap();
+    loopback_up(&none).unwrap();
+    let inside = Socket::from(none.rtnl.try_clone().unwrap());
+    assert!(route::link_by_name(&inside, "lo").unwrap().unwrap().up);
+}
+
+#[test]
+fn release_leaves_nothing_and_the_address_is_harmless_at_once() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaaa7");
+    let first = start(&stack, "first", &[mapping(None, 8080, 80, Protocol::Tcp)]);
+    let neighbour = start(&stack, "neighbour", &[]);
+    serve_tcp(&first.netns, 80, "first");
+    let address = first.ipv4();
+    assert_eq!(
+        enter(&neighbour.netns, || ask(address, 80)).as_deref(),
+        Some("first 172.17.0.3")
+    );
+    // The namespace lives on, as it does while somebody else is joined to it.
+    stack.release(&first.endpoint, &first.ports).unwrap();
+    let second = start(&stack, "second", &[]);
+    assert_eq!(
+        second.ipv4(),
+        address,
+        "the lowest free address is given again"
+    );
+    assert!(second.endpoint.address_reused);
+    assert_ne!(second.endpoint.mac, first.endpoint.mac);
+    serve_tcp(&second.netns, 80, "second");
+    // Both the neighbour, which remembers the old hardware address, and the host get the new one.
+    assert_eq!(
+        enter(&neighbour.netns, || ask(address, 80)).as_deref(),
+        Some("second 172.17.0.3")
+    );
+    assert_eq!(ask(address, 80).as_deref(), Some("second 172.17.0.1"));
+    eventually("the old interface is deleted", || {
+        !links().contains(&first.endpoint.host_interface)
+    });
+    assert!(links().contains(&second.endpoint.host_interface));
+    for container in [&second, &neighbour] {
+        stack
+            .release(&container.endpoint, &container.ports)
+            .unwrap();
+    }
+    let names = [
+        second.endpoint.host_interface.clone(),
+        neighbour.endpoint.host_interface.clone(),
+    ];
+    drop((second, neighbour));
+    eventually("the namespaces took their interfaces along", || {
+        !links().iter().any(|link| names.contains(link))
+    });
+    assert!(!nft(&["list", "ruleset"]).contains("elements = { tcp"));
+    assert!(host.reserver.owners().unwrap().is_empty());
+    stack.teardown().unwrap();
+    assert_eq!(nft(&["list", "ruleset"]), "");
+    assert!(!links().contains(&"docker0".to_owned()));
+    stack.teardown().unwrap();
+}
+
+#[test]
+fn containers_of_a_network_without_icc_do_not_see_each_other() {
+    let host = Host::new();
+    let mut config = host.config("aaaaaaaaaaab1");
+    config.bridge.as_mut().unwrap().icc = false;
+    let stack = Stack::open(config, &[], &[]).unwrap();
+    let web = start(&stack, "web", &[mapping(None, 8080, 80, Protocol::Tcp)]);
+    let other = start(&stack, "other", &[]);
+    serve_tcp(&web.netns, 80, "web");
+    assert_eq!(enter(&other.netns, || ask(web.ipv4(), 80)), None);
+    // Published ports go through the socket that reserves them: netd's, which here only accepts.
+    let connect =
+        |port| TcpStream::connect_timeout(&(HOST, port).into(), Duration::from_millis(700)).is_ok();
+    assert!(enter(&other.netns, || connect(8080)));
+    assert!(!enter(&other.netns, || connect(8081)));
+    assert_eq!(
+        enter(&host.outside, || ask(HOST, 8080)).as_deref(),
+        Some("web 10.9.0.2")
+    );
+    assert_eq!(ask(web.ipv4(), 80).as_deref(), Some("web 172.17.0.1"));
+}
+
+#[test]
+fn user_defined_and_internal_networks_stand_beside_the_default_one() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaab2");
+    let config = NetworkConfig::from(BridgeConfig {
+        internal: true,
+        ..user_defined('c')
+    });
+    let info = stack.create_network(&config).unwrap();
+    assert_eq!(info.ipv4.unwrap().subnet.to_string(), "172.18.0.0/24");
+    assert!(matches!(
+        stack.create_network(&config),
+        Err(Error::Conflict(_))
+    ));
+    let inside = stack
+        .allocate(&EndpointRequest {
+            container_id: "inside".to_owned(),
+            network: Some(info.id.clone()),
+            ..EndpointRequest::default()
+        })
+        .unwrap();
+    assert_eq!(inside.gateway, None);
+    let netns = Netns::create().unwrap();
+    stack.connect(&inside, &netns, DefaultRoutes::BOTH).unwrap();
+    let web = start(&stack, "web", &[]);
+    serve_tcp(&web.netns, 80, "web");
+    serve_tcp(&netns, 80, "inside");
+    // Even with a route of its own making the container does not get out, nor anybody in.
+    let socket = Socket::from(netns.rtnl.try_clone().unwrap());
+    let eth0 = route::link_by_name(&socket, "eth0").unwrap().unwrap().index;
+    let mut batch = Batch::new();
+    route::add_default_route(&mut batch, eth0, info.ipv4.unwrap().gateway.unwrap());
+    socket.execute(&mut batch).unwrap();
+    assert_eq!(enter(&netns, || ask(web.ipv4(), 80)), None);
+    assert_eq!(enter(&host.outside, || ask(inside.ipv4.unwrap(), 80)), None);
+    assert!(matches!(
+        stack.remove_network(&info.id),
+        Err(Error::Conflict(_))
+    ));
+    stack.release(&inside, &[]).unwrap();
+    stack.remove_network(&info.id).unwrap();
+    stack.remove_network(&info.id).unwrap();
+    assert!(!links().contains(&info.interface));
+    assert!(!nft(&["list", "ruleset"]).contains("br-cccccccccccc"));
+}
