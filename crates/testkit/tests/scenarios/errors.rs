@@ -31,7 +31,7 @@ pub fn check(s: &Session, file: &str, lines: &[&str]) {
         let actual = actual
             .replace(&s.dir().display().to_string(), "@dir")
             .replace(&s.x("@prefix"), "@prefix");
-        let actual = mask_processors(&mask_ids(&actual));
+        let actual = mask_processors(&mask_ids(&mask_interfaces(&actual)));
         differences.extend(recording.compare(line, &actual));
     }
     if s.client == Client::Docker {
@@ -57,6 +57,18 @@ fn mask_processors(text: &str) -> String {
         &format!("available: 0-{}", count - 1),
         "available: <processors>",
     )
+}
+
+/// Replaces the names of virtual interfaces on the host.
+fn mask_interfaces(text: &str) -> String {
+    let mut parts = text.split("veth");
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|letter: char| letter.is_ascii_hexdigit());
+        result.push_str("<veth>");
+        result.push_str(rest);
+    }
+    result
 }
 
 /// Replaces runs of 64 or 12 hexadecimal digits.

@@ -240,6 +240,14 @@ fn mask(text: &str) -> String {
             result = result.replace(word, "<id>");
         }
     }
+    // An endpoint is named by the begin of its id.
+    const SHORT_ID: usize = 12;
+    let marker = "id:\\\"";
+    if let Some((before, rest)) = result.clone().split_once(marker)
+        && let Some(after) = rest.get(SHORT_ID..)
+    {
+        result = format!("{before}{marker}<short id>{after}");
+    }
     result
 }
 

@@ -61,7 +61,7 @@ fn requests_about_networks(s: &Session) {
             (
                 "POST",
                 "/networks/create",
-                "{\"Name\":\"@x\",\"IPAM\":{\"Config\":[{\"Subnet\":\"10.139.18.0/24\",\"IPRange\":\"10.139.18.0/23\",\"Gateway\":\"10.139.19.1\",\"AuxiliaryAddresses\":{\"a\":\"10.139.20.1\",\"b\":\"x\"}}]}}",
+                "{\"Name\":\"@x\",\"IPAM\":{\"Config\":[{\"Subnet\":\"10.139.18.0/24\",\"IPRange\":\"10.139.18.0/23\",\"Gateway\":\"10.139.19.1\",\"AuxiliaryAddresses\":{\"a\":\"10.139.20.1\"}}]}}",
             ),
             (
                 "POST",
