@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use error::{Error, Result};
-pub use gantry_network::{AddressPool, BridgeConfig};
+pub use gantry_network::{AddressPool, BridgeConfig, Ipv6Config};
 /// Gives the heap's free memory back to the kernel: a process that did much and now waits keeps little.
 pub use gantry_sys::epoll::trim_heap;
 

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gantry_api::container as wire;
-use gantry_api::network::{EndpointIpamConfig, EndpointSettings};
 use gantry_api::time::Timestamp;
 use gantry_api::wire::{KeySet, StringList};
 use gantry_engine::container::config::{Config, HostConfig, Resources};
-use gantry_engine::container::{
-    EndpointView, Inspect, Listed, MountKind, NetworkView, Record, State, Status,
-};
+use gantry_engine::container::{Inspect, Listed, MountKind, Record, State, Status};
 
-use super::{image_digest, instant, mount, null_if_empty};
+use super::{endpoint, image_digest, instant, mount, null_if_empty};
+use crate::server::version::ApiVersion;
 
 /// Writes one entry of the list; `now` is what ages count from.
 pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
@@ -29,7 +27,7 @@ pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
         image_id: image_digest(&record.image_id),
         command: command(&record.path, &record.args),
         created: instant(record.created_ns).unix_seconds(),
-        ports: port_summaries(record, &listed.network),
+        ports: endpoint::port_summaries(record, &listed.network),
         size_rw,
         size_root_fs,
         labels: Some(record.config.labels.clone()),
@@ -41,7 +39,7 @@ pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
                 .then(|| record.host.annotations.clone()),
         },
         network_settings: Some(wire::SummaryNetworkSettings {
-            networks: Some(networks(&listed.network)),
+            networks: Some(endpoint::networks(&listed.network)),
         }),
         mounts: mounts(record),
         ..wire::ContainerSummary::default()
@@ -49,7 +47,7 @@ pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
 }
 
 /// Writes a container in full.
-pub fn inspect(found: &Inspect) -> wire::ContainerInspect {
+pub fn inspect(found: &Inspect, version: ApiVersion) -> wire::ContainerInspect {
     let record = &found.record;
     let sizes = sizes(found.sizes);
     // Docker makes the files at the first start and names none before.
@@ -86,7 +84,7 @@ pub fn inspect(found: &Inspect) -> wire::ContainerInspect {
         size_root_fs: sizes.map(|(_, root)| root),
         mounts: mounts(record),
         config: config(&record.config),
-        network_settings: network_settings(record, &found.network),
+        network_settings: endpoint::network_settings(record, &found.network, version),
         ..wire::ContainerInspect::default()
     }
 }
@@ -391,132 +389,11 @@ fn resources(host: &HostConfig) -> wire::Resources {
     }
 }
 
-fn network_settings(record: &Record, view: &NetworkView) -> wire::NetworkSettings {
-    let own_network =
-        record.state.status.has_process() && !record.host.network_mode.starts_with("container:");
-    let mut settings = wire::NetworkSettings {
-        networks: Some(networks(view)),
-        ..wire::NetworkSettings::default()
-    };
-    if own_network {
-        // The sandbox is the container's own: whoever enters the namespace does so by this path.
-        settings.sandbox_id = record.id.clone();
-        settings.sandbox_key = format!("/proc/{}/ns/net", record.state.pid);
-        settings.ports = ports(record, view);
-    }
-    settings.bridge.clone_from(&view.bridge_interface);
-    // Of old: what the container has on the default bridge.
-    if let Some(bridge) = view.networks.get("bridge") {
-        let shown = endpoint_settings(bridge);
-        settings.endpoint_id = shown.endpoint_id;
-        settings.gateway = shown.gateway;
-        settings.ip_address = shown.ip_address;
-        settings.ip_prefix_len = shown.ip_prefix_len;
-        settings.ipv6_gateway = shown.ipv6_gateway;
-        settings.global_ipv6_address = shown.global_ipv6_address;
-        settings.global_ipv6_prefix_len = shown.global_ipv6_prefix_len;
-        settings.mac_address = if bridge.place.is_some() {
-            shown.mac_address
-        } else {
-            String::new()
-        };
-    }
-    settings
-}
-
-fn networks(view: &NetworkView) -> BTreeMap<String, Option<EndpointSettings>> {
-    let all = view.networks.iter();
-    all.map(|(name, view)| (name.clone(), Some(endpoint_settings(view))))
-        .collect()
-}
-
-/// Writes what was wished for on a network and what the container has there.
-fn endpoint_settings(view: &EndpointView) -> EndpointSettings {
-    let wished = &view.settings;
-    let mut shown = EndpointSettings {
-        ipam_config: wished.ipam.as_ref().map(|ipam| EndpointIpamConfig {
-            ipv4_address: ipam.ipv4.clone(),
-            ipv6_address: ipam.ipv6.clone(),
-            link_local_ips: ipam.link_local.clone(),
-        }),
-        links: wished.links.clone(),
-        aliases: wished.aliases.clone(),
-        mac_address: wished.mac.clone(),
-        driver_opts: wished.driver_opts.clone(),
-        gw_priority: wished.gw_priority,
-        network_id: view.network_id.clone(),
-        dns_names: Some(view.dns_names.clone()).filter(|names| !names.is_empty()),
-        ..EndpointSettings::default()
-    };
-    if let Some(place) = &view.place {
-        let text = |address: Option<std::net::IpAddr>| {
-            address
-                .map(|address| address.to_string())
-                .unwrap_or_default()
-        };
-        shown.mac_address.clone_from(&place.mac);
-        shown.endpoint_id.clone_from(&place.endpoint_id);
-        shown.gateway = text(place.gateway.map(Into::into));
-        shown.ip_address = text(place.ipv4.map(Into::into));
-        shown.ip_prefix_len = place.prefix_len.into();
-        shown.ipv6_gateway = text(place.gateway_v6.map(Into::into));
-        shown.global_ipv6_address = text(place.ipv6.map(Into::into));
-        shown.global_ipv6_prefix_len = place.prefix_len_v6.into();
-    }
-    shown
-}
-
-/// Writes the ports of a running container: published ones with their bindings, exposed ones as `null`.
-fn ports(record: &Record, view: &NetworkView) -> wire::PortMap {
-    let mut ports: wire::PortMap = BTreeMap::new();
-    if view.networks.values().all(|one| one.place.is_none()) {
-        return ports;
-    }
-    for port in &record.config.exposed_ports {
-        ports.insert(port.to_string(), None);
-    }
-    for published in &view.ports {
-        let key = format!(
-            "{}/{}",
-            published.container_port,
-            published.protocol.as_str()
-        );
-        ports
-            .entry(key)
-            .or_default()
-            .get_or_insert_default()
-            .push(wire::PortBinding {
-                host_ip: published.ip.to_string(),
-                host_port: published.host_port.to_string(),
-            });
-    }
-    ports
-}
-
-fn port_summaries(record: &Record, view: &NetworkView) -> Vec<wire::PortSummary> {
-    let mut all = Vec::new();
-    for (key, bindings) in ports(record, view) {
-        let (port, kind) = key.split_once('/').unwrap_or((&key, "tcp"));
-        let private = wire::PortSummary {
-            private_port: port.parse().unwrap_or(0),
-            kind: kind.to_owned(),
-            ..wire::PortSummary::default()
-        };
-        match bindings {
-            None => all.push(private),
-            Some(bindings) => all.extend(bindings.into_iter().map(|binding| wire::PortSummary {
-                ip: binding.host_ip,
-                public_port: binding.host_port.parse().unwrap_or(0),
-                ..private.clone()
-            })),
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::version::MAX;
+    use gantry_engine::container::{EndpointView, NetworkView};
     use std::sync::Arc;
 
     const SECOND: i64 = 1_000_000_000;
@@ -642,7 +519,7 @@ mod tests {
             resolv_conf_path: "/h".into(),
             layers: None,
         };
-        let mut ours = serde_json::to_value(inspect(&found)).unwrap();
+        let mut ours = serde_json::to_value(inspect(&found, MAX)).unwrap();
         let mut dockers: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/recorded/inspect-created.json"))
                 .unwrap();

@@ -1,7 +1,9 @@
 //! Networks.
 
-use gantry_api::network::{ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkInspect};
-use gantry_engine::network::Network;
+use gantry_api::network::{
+    ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect,
+};
+use gantry_engine::network::{Network, NetworkCreate};
 
 use super::instant;
 
@@ -46,6 +48,55 @@ pub fn network(network: &Network) -> NetworkInspect {
         containers: Some(containers.collect()),
         options: Some(network.options.clone()),
         labels: Some(network.labels.clone()),
+    }
+}
+
+/// Reads the body of `POST /networks/create`.
+pub fn create(body: NetworkCreateRequest) -> NetworkCreate {
+    let NetworkCreateRequest {
+        name,
+        // Names are unique in any case.
+        check_duplicate: _,
+        driver,
+        scope,
+        enable_ipv4,
+        enable_ipv6,
+        ipam,
+        internal,
+        attachable,
+        ingress,
+        config_only,
+        config_from,
+        options,
+        labels,
+    } = body;
+    let ipam = ipam.unwrap_or_default();
+    let configs = ipam.config.unwrap_or_default().into_iter();
+    NetworkCreate {
+        name,
+        driver,
+        internal,
+        attachable,
+        ingress,
+        config_only,
+        config_from: config_from.unwrap_or_default().network,
+        scope,
+        enable_ipv4,
+        enable_ipv6,
+        ipam: gantry_engine::network::Ipam {
+            driver: ipam.driver,
+            options: ipam.options,
+            configs: configs
+                .map(|config| gantry_engine::network::IpamConfig {
+                    subnet: config.subnet,
+                    ip_range: config.ip_range,
+                    gateway: config.gateway,
+                    aux_addresses: config.aux_addresses.unwrap_or_default(),
+                })
+                .collect(),
+        },
+        options: options.unwrap_or_default(),
+        labels: labels.unwrap_or_default(),
     }
 }
 
