@@ -230,7 +230,9 @@ static void make_groups(int *doors)
     char path[300];
     for (int i = 0; i < group_count; i++) {
         snprintf(groups[i], sizeof groups[i], "%s/" GROUP "%d", hierarchies[i], round_number);
-        check(mkdir(groups[i], 0755), groups[i]);
+        int made = mkdir(groups[i], 0755);
+        if (made && errno == EEXIST && !rmdir(groups[i])) made = mkdir(groups[i], 0755);      /* of a run that was killed */
+        check(made, groups[i]);
         if (!is_v2[i]) {       /* a new cpuset of version 1 is empty and takes no process */
             copy_from_parent(hierarchies[i], groups[i], "cpuset.cpus");
             copy_from_parent(hierarchies[i], groups[i], "cpuset.mems");
@@ -350,6 +352,7 @@ static void child(int level, const int *doors, char *const *command)
     check(umount2(".", MNT_DETACH), "detach the old root");
     check(chdir("/"), "/");
     if (level >= SANDBOX) confine();
+    check(prctl(PR_SET_PDEATHSIG, SIGKILL), "bind the life to the parent's");       /* also if that is killed */
     execv("/bin/busybox", command);
     die("exec");
 }

@@ -26,15 +26,40 @@ def column(run, engine, metric):
     return [sample[metric] for sample in run['results'].get(engine, []) if metric in sample]
 
 
-def verdict(target, ours, theirs):
+# Student's t for a two-sided 95 % interval, by degrees of freedom.
+STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 10: 2.23, 14: 2.14, 19: 2.09, 29: 2.05}
+
+
+def lower_bound(ours, theirs):
+    """The lower end of the 95 % interval of the mean ratio of pairs that were measured in one round."""
+    ratios = [one / other for one, other in zip(ours, theirs)]
+    if len(ratios) < 2:
+        return None
+    factor = STUDENT[max(freedom for freedom in STUDENT if freedom < len(ratios))]
+    return statistics.mean(ratios) - factor * statistics.stdev(ratios) / math.sqrt(len(ratios))
+
+
+def better_peer(theirs, more_is_better):
+    """The name of the better of the peers that have a median."""
+    peers = [peer for peer in ('docker', 'podman') if theirs.get(peer)]
+    return (max if more_is_better else min)(peers, key=theirs.get, default=None)
+
+
+def verdict(target, ours, theirs, samples):
     """Compares our median with a target {"of": engine, "at_most" or "at_least": ratio} or {"at_most" or "at_least": value}.
 
-    The engine `best` is the faster of the peers."""
+    The engine `best` is the better of the peers. With "bound": true it is the lower end of the interval of the ratios, round
+    by round, that must reach the target; `samples` are the values of each engine."""
     if target is None or ours is None:
         return ''
     other = target.get('of')
     if other == 'best':
-        theirs = {'best': min((theirs[peer] for peer in ('docker', 'podman') if theirs.get(peer)), default=None)}
+        other = better_peer(theirs, 'at_least' in target)
+        if other is None:
+            return ''
+    if target.get('bound'):
+        bound = lower_bound(samples['gantry'], samples[other]) if samples.get(other) else None
+        return '' if bound is None else f"{bound:.3f} {'reached' if bound >= target['at_least'] else 'MISSED'}"
     if other is not None and not theirs.get(other):
         return ''
     base = theirs[other] if other else 1
@@ -47,7 +72,8 @@ def words(target, metric):
     if target is None:
         return ''
     sign, number = ('≤', target['at_most']) if 'at_most' in target else ('≥', target['at_least'])
-    return f"{sign} {number:g} × {target['of']}" if 'of' in target else f'{sign} {text(metric, number)}'
+    bound = ', lower bound' if target.get('bound') else ''
+    return f"{sign} {number:g} × {target['of']}{bound}" if 'of' in target else f'{sign} {text(metric, number)}'
 
 
 def table(name, run):
@@ -57,15 +83,15 @@ def table(name, run):
     heads = ['', *(f'{engine}: median / p95' if run['rounds'] >= 5 else engine for engine in order), 'must', 'then']
     lines = [f"### {name}: {run['text']}", '', '| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
     for metric in metrics:
-        cells, medians = [], {}
+        cells, medians, samples = [], {}, {}
         for engine in order:
-            values = column(run, engine, metric)
+            values = samples[engine] = column(run, engine, metric)
             medians[engine] = statistics.median(values) if values else None
             cell = text(metric, medians[engine])
             cells.append(f'{cell} / {text(metric, percentile(values, 0.95))}' if len(values) >= 5 else cell)
         for step in ('must', 'then'):
             target = targets.get(metric, {}).get(step)
-            cells.append(' '.join(filter(None, [words(target, metric), verdict(target, medians.get('gantry'), medians)])))
+            cells.append(' '.join(filter(None, [words(target, metric), verdict(target, medians.get('gantry'), medians, samples)])))
         lines.append(f'| {metric} | ' + ' | '.join(cells) + ' |')
     versions = ', '.join(run['versions'])
     lines += ['', f"{run['when']}, {run['rounds']} rounds, load {run['load'][0]:.1f} to {run['load'][1]:.1f}; {versions}."]

@@ -1,6 +1,6 @@
 //! Checks the whole store against its digests: content, layers' files, records against directories and back.
 //!
-//! A layer is sound if its files and recipe give the archive of its diffID. A repair removes what is damaged, with the
+//! A layer is sound if its files and recipe give the archive of its diffID, and its files are what that archive lists. A repair removes what is damaged, with the
 //! images that need it, so that it can be pulled or loaded again; what containers stand on is never taken from them.
 
 use crate::error::Result;
@@ -130,7 +130,7 @@ impl<'a> Check<'a> {
         Ok(unknown)
     }
 
-    /// Rebuilds each layer's archive and hashes it.
+    /// Rebuilds each layer's archive, hashes it, and compares it with the files.
     fn layers(&mut self) -> Result<()> {
         let layers: Vec<LayerRecord> = self.images.lock().layers.values().cloned().collect();
         for layer in layers {
@@ -140,19 +140,22 @@ impl<'a> Check<'a> {
             }
             let mut hasher = Hasher::default();
             let snapshots = &self.images.0.snapshots;
-            let rebuilt = snapshots
+            let verified = snapshots
                 .open_snapshot(layer.snapshot)
-                .and_then(|snapshot| gantry_snapshot::recipe::rebuild(snapshot, &mut hasher));
+                .and_then(|snapshot| gantry_snapshot::verify::verify(snapshot, &mut hasher));
             self.report.layers += 1;
             self.report.bytes += layer.archive_bytes;
-            let problem = match rebuilt {
+            let problem = match verified {
                 Err(error) => error.to_string(),
-                Ok(()) => {
+                Ok(differences) => {
                     let got = hasher.finish();
-                    if got == layer.diff_id {
+                    if got != layer.diff_id {
+                        format!("its files give {got}")
+                    } else if differences.is_empty() {
                         continue;
+                    } else {
+                        differences.join(", ")
                     }
-                    format!("its files give {got}")
                 }
             };
             self.problem(format!(

@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! writer ─block n─▶ worker n mod w ─compressed─▶ collector: in order, sha256, out
+//!    ▲                    │
+//!    └──────emptied───────┘      what came out returns to its worker as well, when nobody reads it any more
 //! ```
+//! Buffers go round because the allocator maps and unmaps large ones each time, which costs more than a checksum of them.
 //! gzip: each block of 1 MiB is a member (RFC 1952, section 2.2), as estargz has them. zstd: each block of 4 MiB is a frame.
 //! Workers are served in turn, so nothing depends on which is faster.
 //!
@@ -12,11 +15,12 @@
 
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
+use bytes::Bytes;
 use gantry_api::digest::Digest;
 use gantry_api::oci::image::media_type;
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -49,7 +53,10 @@ impl Compression {
     pub(crate) fn encoder(self) -> Cow<'static, str> {
         match self {
             Self::None => Cow::Borrowed("none"),
-            Self::Gzip => Cow::Owned(format!("gzip/3 isa-l level 1 members of 1 MiB, {}", *MATCHES)),
+            Self::Gzip => Cow::Owned(format!(
+                "gzip/3 isa-l level 1 members of 1 MiB, {}",
+                *MATCHES
+            )),
             Self::Zstd => Cow::Borrowed("zstd/1 zstd-1.5 level 3 frames of 4 MiB"),
         }
     }
@@ -84,11 +91,11 @@ impl Compression {
 
 /// Tells apart processors with which ISA-L gives other bytes, and its versions that do.
 static MATCHES: LazyLock<String> = LazyLock::new(|| {
-    let member = gzip_member(&sample(SAMPLE_BYTES));
-    member.map_or_else(
-        |_| "fails".to_owned(),
-        |member| crate::hash::sha256(&member).hex()[..16].to_owned(),
-    )
+    let mut member = Vec::new();
+    match gzip_member(&sample(SAMPLE_BYTES), &mut member) {
+        Ok(length) => crate::hash::sha256(&member[..length]).hex()[..16].to_owned(),
+        Err(_) => "fails".to_owned(),
+    }
 });
 
 /// Makes text-like bytes that repeat over long and short distances, with noise between them.
@@ -101,7 +108,7 @@ fn sample(length: usize) -> Vec<u8> {
             .wrapping_add(7);
         let word = (state >> 40) % 5000;
         bytes.extend_from_slice(format!("word{word} ").as_bytes());
-        if word % 64 == 0 {
+        if word.is_multiple_of(64) {
             bytes.extend_from_slice(&state.to_le_bytes());
         }
     }
@@ -109,13 +116,37 @@ fn sample(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Compresses one block.
-fn gzip_member(block: &[u8]) -> io::Result<Vec<u8>> {
-    let mut output = vec![0; block.len() + GZIP_BOUND_BYTES];
-    let length = isal::compress_into(block, &mut output, GZIP_LEVEL, isal::Codec::Gzip)
-        .map_err(|error| io::Error::other(format!("{error:?}")))?;
-    output.truncate(length);
-    Ok(output)
+/// Compresses one block to the start of `output`, which becomes long enough; gives the length of the member.
+fn gzip_member(block: &[u8], output: &mut Vec<u8>) -> io::Result<usize> {
+    make_room(output, block.len() + GZIP_BOUND_BYTES);
+    isal::compress_into(block, output, GZIP_LEVEL, isal::Codec::Gzip)
+        .map_err(|error| io::Error::other(format!("{error:?}")))
+}
+
+/// Makes a buffer long enough. A new one comes from calloc(3), so that only the pages that are written take memory.
+fn make_room(output: &mut Vec<u8>, length: usize) {
+    if output.len() < length {
+        *output = vec![0; length];
+    }
+}
+
+/// Is a buffer that returns to its worker when it is dropped.
+struct Returning {
+    bytes: Vec<u8>,
+    home: Sender<Vec<u8>>,
+}
+
+impl AsRef<[u8]> for Returning {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        // Without a worker at home it goes for good.
+        let _ = self.home.send(std::mem::take(&mut self.bytes));
+    }
 }
 
 /// Is what came out.
@@ -134,12 +165,12 @@ struct Job {
 }
 
 struct Compressed {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     is_last: bool,
 }
 
 /// Is where the compressed bytes go; an error ends the encoding.
-pub(crate) type Output = Box<dyn FnMut(Vec<u8>) -> io::Result<()> + Send>;
+pub(crate) type Output = Box<dyn FnMut(Bytes) -> io::Result<()> + Send>;
 
 /// Compresses what is written.
 pub(crate) struct Encoder {
@@ -147,6 +178,7 @@ pub(crate) struct Encoder {
     block: Vec<u8>,
     waiting: Option<Vec<u8>>,
     inputs: Vec<SyncSender<Job>>,
+    emptied: Receiver<Vec<u8>>,
     next: usize,
     hasher: Hasher,
     workers: Vec<JoinHandle<io::Result<()>>>,
@@ -208,13 +240,15 @@ impl Encoder {
 
     fn with_workers(compression: Compression, count: usize, output: Output) -> Result<Self> {
         let (mut inputs, mut outputs, mut workers) = (Vec::new(), Vec::new(), Vec::new());
+        let (empties, emptied) = channel();
         for _ in 0..count.max(1) {
             let (input, jobs) = sync_channel(1);
             let (done, compressed) = sync_channel(1);
             inputs.push(input);
             outputs.push(compressed);
+            let empties = empties.clone();
             workers.push(spawn("layer-deflate", move || {
-                work(compression, &jobs, &done)
+                work(compression, &jobs, &done, &empties)
             })?);
         }
         let collector = spawn("layer-collect", move || collect(&outputs, output))?;
@@ -223,6 +257,7 @@ impl Encoder {
             block: Vec::with_capacity(compression.block_bytes()),
             waiting: None,
             inputs,
+            emptied,
             next: 0,
             hasher: Hasher::default(),
             workers,
@@ -289,8 +324,9 @@ impl Write for Encoder {
         self.block.extend_from_slice(&bytes[..length]);
         if self.block.len() == size {
             self.submit_waiting(false)?;
-            let block = std::mem::replace(&mut self.block, Vec::with_capacity(size));
-            self.waiting = Some(block);
+            let empty = self.emptied.try_recv();
+            let empty = empty.unwrap_or_else(|_| Vec::with_capacity(size));
+            self.waiting = Some(std::mem::replace(&mut self.block, empty));
         }
         Ok(length)
     }
@@ -304,21 +340,34 @@ fn work(
     compression: Compression,
     jobs: &Receiver<Job>,
     done: &SyncSender<Compressed>,
+    empties: &Sender<Vec<u8>>,
 ) -> io::Result<()> {
     let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
     zstd.include_checksum(true)?;
+    let (home, returned) = channel::<Vec<u8>>();
     while let Ok(job) = jobs.recv() {
         let Job {
-            block,
+            mut block,
             is_first,
             is_last,
         } = job;
-        let bytes = match compression {
-            Compression::None => block,
-            // An empty layer needs its one member or frame; an empty rest behind others needs none.
-            _ if block.is_empty() && !is_first => Vec::new(),
-            Compression::Gzip => gzip_member(&block)?,
-            Compression::Zstd => zstd.compress(&block)?,
+        // An empty layer needs its one member or frame; an empty rest behind others needs none.
+        let bytes = if compression == Compression::None || (block.is_empty() && !is_first) {
+            Bytes::from(block)
+        } else {
+            let mut output = returned.try_recv().unwrap_or_default();
+            let length = match compression {
+                Compression::Zstd => {
+                    make_room(&mut output, zstd::zstd_safe::compress_bound(block.len()));
+                    zstd.compress_to_buffer(&block, &mut output[..])?
+                }
+                Compression::None | Compression::Gzip => gzip_member(&block, &mut output)?,
+            };
+            block.clear();
+            let _ = empties.send(block);
+            let home = home.clone();
+            let bytes = output;
+            Bytes::from_owner(Returning { bytes, home }).slice(..length)
         };
         if done.send(Compressed { bytes, is_last }).is_err() {
             break;
@@ -370,7 +419,7 @@ mod tests {
     fn encode(compression: Compression, workers: usize, input: &[u8]) -> (Vec<u8>, Encoded) {
         let output = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&output);
-        let write = Box::new(move |bytes: Vec<u8>| {
+        let write = Box::new(move |bytes: Bytes| {
             sink.lock().unwrap().extend_from_slice(&bytes);
             Ok(())
         });
@@ -435,7 +484,7 @@ mod tests {
 
     #[test]
     fn a_failing_output_ends_the_encoding() {
-        let write = Box::new(|_: Vec<u8>| Err(io::Error::other("gone")));
+        let write = Box::new(|_: Bytes| Err(io::Error::other("gone")));
         let mut encoder = Encoder::with_workers(Compression::Gzip, 2, write).unwrap();
         let written = encoder.write_all(&sample(32 << 20));
         let finished = encoder.finish();

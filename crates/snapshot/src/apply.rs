@@ -12,7 +12,7 @@
 //! does not bring is made with mode 0755. With a recorder each file that is not kept where its name says is recorded
 //! whole or moved aside, so that the archive can be rebuilt.
 
-mod tree;
+pub(crate) mod tree;
 
 use crate::error::{Error, Result, is_no_space, show};
 use crate::recipe::Recorder;

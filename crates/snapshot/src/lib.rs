@@ -14,6 +14,7 @@ pub mod apply;
 pub mod export;
 pub mod recipe;
 pub mod tar;
+pub mod verify;
 
 pub use diff::{Change, ChangeKind};
 pub use error::{Error, Result, is_no_space};

@@ -462,7 +462,7 @@ impl Uploads {
                 hasher.update(&piece);
                 size += length as u64;
                 progress.store(size, Ordering::Relaxed);
-                send(piece).map_err(|_| Error::Cancelled)?;
+                send(piece.into()).map_err(|_| Error::Cancelled)?;
             }
         })
     }
@@ -605,11 +605,11 @@ fn produce(
     // The sender goes when the producer's output does: before the end is told, so that nobody waits for more.
     let sender = Arc::new(Mutex::new(Some(sender)));
     let output = Arc::clone(&sender);
-    let send = Box::new(move |piece: Vec<u8>| {
+    let send = Box::new(move |piece: Bytes| {
         let output = output.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = output
             .as_ref()
-            .is_some_and(|output| output.blocking_send(Bytes::from(piece)).is_ok());
+            .is_some_and(|output| output.blocking_send(piece).is_ok());
         if sent {
             Ok(())
         } else {

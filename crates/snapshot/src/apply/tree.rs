@@ -12,7 +12,7 @@ use std::rc::Rc;
 const OPEN_MAX: usize = 256;
 
 /// Is an open directory and the path at which it really is, links resolved.
-pub(super) struct Directory {
+pub(crate) struct Directory {
     pub fd: OwnedFd,
     pub real: Vec<u8>,
 }
@@ -28,7 +28,7 @@ impl Directory {
     }
 }
 
-pub(super) struct Tree<'a> {
+pub(crate) struct Tree<'a> {
     root: BorrowedFd<'a>,
     root_path: Vec<u8>,
     open: HashMap<Vec<u8>, Rc<Directory>>,
@@ -120,7 +120,7 @@ fn own_path(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
 }
 
 /// Gives a name's components as a path without `.`, `..` and slashes at the ends, rooted at the target.
-pub(super) fn rooted(path: &[u8]) -> Vec<u8> {
+pub(crate) fn rooted(path: &[u8]) -> Vec<u8> {
     let mut clean: Vec<u8> = Vec::with_capacity(path.len());
     for part in path.split(|byte| *byte == b'/') {
         match part {
@@ -138,7 +138,7 @@ pub(super) fn rooted(path: &[u8]) -> Vec<u8> {
 }
 
 /// Tells whether `..` in a path leads above where it begins.
-pub(super) fn leaves_its_root(path: &[u8]) -> bool {
+pub(crate) fn leaves_its_root(path: &[u8]) -> bool {
     let mut depth = 0_usize;
     for part in path.split(|byte| *byte == b'/') {
         match part {
@@ -152,7 +152,7 @@ pub(super) fn leaves_its_root(path: &[u8]) -> bool {
 }
 
 /// Splits a path into its parent's and its last component; `None` for the root.
-pub(super) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path.is_empty() {
         return None;
     }
