@@ -377,6 +377,22 @@ fn overlaps_and_exhausted_pools_are_refused_in_dockers_words() {
         !links().contains(&"br-eeeeeeeeeeee".to_owned()),
         "nothing is left"
     );
+    let same_name = BridgeConfig {
+        interface: "br-aaaaaaaaaaaa".to_owned(),
+        ..user_defined('e')
+    };
+    assert_eq!(
+        stack
+            .create_network(&same_name.into())
+            .unwrap_err()
+            .to_string(),
+        format!(
+            "cannot create network {} (br-aaaaaaaaaaaa): conflicts with network {} (br-aaaaaaaaaaaa): networks have same \
+             bridge name",
+            "e".repeat(64),
+            "a".repeat(64)
+        )
+    );
     stack.check_network(&user_defined('e').into()).unwrap();
     assert!(
         !links().contains(&"br-eeeeeeeeeeee".to_owned()),
