@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gantry_testkit::engine::{Engine, ORACLE_SOCKET, wait_gone};
+use gantry_testkit::leak;
 use gantry_testkit::session::{Client, Session};
+use gantry_testkit::wait::eventually;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Asks 127.0.0.11 for a name without pause, and fails at an answer that is wrong or later than allowed.
@@ -40,14 +42,14 @@ struct Pair {
 impl Pair {
     fn new(session: &Session<'_>) -> Self {
         session.d("network create @net").ok();
-        for name in ["@web", "@asker"] {
+        for name in ["@target", "@asker"] {
             session
                 .d(&format!(
                     "run -d --name {name} --network @net @bb sleep 600"
                 ))
                 .ok();
         }
-        let web = session.inspect("@web");
+        let web = session.inspect("@target");
         let network = session.x("@net");
         let address = &web["NetworkSettings"]["Networks"][network.as_str()]["IPAddress"];
         Self {
@@ -63,7 +65,7 @@ impl Pair {
         Command::new("nsenter")
             .arg(format!("--net=/proc/{}/ns/net", self.asker))
             .args(["--", "python3", "-c", ASK])
-            .args([session.x("@web"), self.address.clone()])
+            .args([session.x("@target"), self.address.clone()])
             .args([seconds.to_string(), patience.to_string()])
             .stdout(Stdio::inherit())
             .spawn()
@@ -122,7 +124,10 @@ fn names_are_answered_whoever_is_killed() {
     succeeds(pair.ask(&session, 0.0, 1.0));
 
     // What ends takes its name along.
-    session.d("rm -f @web").ok();
+    session.d("rm -f @target").ok();
     let mut gone = pair.ask(&session, 0.0, 10.0);
     assert!(!gone.wait().expect("wait").success());
+    eventually("nothing is left of it", || {
+        leak::find(&engine.places()).is_empty()
+    });
 }
