@@ -137,6 +137,12 @@ impl Object for Headings {
     }
 }
 
+/// How Docker's client begins its words on a template that is wrong, be it in its form or in the fields it names.
+pub const WRONG_TEMPLATE: &str = "template parsing error";
+
+/// The exit code of `inspect` for a template that is none; one that names what is not there is an ordinary failure.
+pub const WRONG_TEMPLATE_CODE: u8 = 64;
+
 /// How rows are printed.
 pub struct Format {
     template: Template,
@@ -164,7 +170,7 @@ impl Format {
         // In quotes of a shell, `\t` is two characters.
         let body = body.replace("\\t", "\t").replace("\\n", "\n");
         let template = Template::parse(&body)
-            .map_err(|error| Failure::new(format!("failed to parse template: {error}")))?;
+            .map_err(|error| Failure::new(format!("{WRONG_TEMPLATE}: {error}")))?;
         Ok(Format {
             template,
             table,
@@ -189,7 +195,7 @@ impl Format {
         let mut line = self
             .template
             .execute(&value)
-            .map_err(|error| Failure::new(format!("failed to execute template: {error}")))?;
+            .map_err(|error| Failure::new(format!("{WRONG_TEMPLATE}: {error}")))?;
         line.push('\n');
         Ok(line)
     }
@@ -275,11 +281,11 @@ mod tests {
         );
         check(
             "{{.Foo}}",
-            "failed to execute template: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.X",
+            "template parsing error: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.X",
         );
         check(
             "{{",
-            "failed to parse template: template: :1: unclosed action",
+            "template parsing error: template: :1: unclosed action",
         );
     }
 }

@@ -66,7 +66,7 @@ async fn serve(
     std::fs::create_dir_all(&settings.exec_root)
         .with_context(|| format!("create the exec root `{}`", settings.exec_root.display()))?;
     let pidfile = PidFile::create(&settings.pidfile)?;
-    let engine = Engine::open(engine_config(&settings)?)
+    let engine = Engine::open(engine_config(&settings))
         .await
         .map_err(|error| anyhow::anyhow!("{error}"))?;
     let group = SocketGroup {
@@ -230,18 +230,24 @@ fn is_gantry(pid: u32) -> bool {
         .is_ok_and(|stat| stat.contains(" (gantry-daemon) ") && !stat.contains(") Z "))
 }
 
-fn engine_config(settings: &Settings) -> anyhow::Result<EngineConfig> {
-    Ok(EngineConfig {
+fn engine_config(settings: &Settings) -> EngineConfig {
+    let network = &settings.network;
+    EngineConfig {
         data_root: settings.data_root.clone(),
         exec_root: settings.exec_root.clone(),
-        bridge: if settings.bridge_is_disabled {
-            None
-        } else {
-            Some(bridge(settings)?)
-        },
-        firewall: settings.firewall,
-        ip_forward: settings.ip_forward,
-        ip_forward_no_drop: settings.ip_forward_no_drop,
+        bridge: network.bridge.clone(),
+        firewall: network.firewall,
+        ip_forward: network.ip_forward,
+        ip_forward_no_drop: network.ip_forward_no_drop,
+        allow_direct_routing: network.allow_direct_routing,
+        obey_host_firewall: network.obey_host_firewall,
+        host_binding_ip: network.host_binding,
+        host_gateway_ips: network.host_gateway_ips.clone(),
+        address_pools: network.address_pools.clone(),
+        default_network_options: network.default_options.clone(),
+        dns: network.dns.clone(),
+        dns_search: network.dns_search.clone(),
+        dns_options: network.dns_options.clone(),
         default_log_driver: settings.log_driver.clone(),
         default_log_options: settings.log_options.clone(),
         default_shm_size_bytes: settings.shm_size_bytes,
@@ -284,57 +290,13 @@ fn engine_config(settings: &Settings) -> anyhow::Result<EngineConfig> {
             Seccomp::File(path) => SeccompDefault::File(path.clone()),
         },
         no_new_privileges: settings.no_new_privileges,
-        dns: settings.dns.clone(),
-        dns_search: settings.dns_search.clone(),
-        dns_options: settings.dns_options.clone(),
-        host_binding_ip: settings.host_binding,
         labels: settings.labels.clone(),
-    })
-}
-
-fn bridge(settings: &Settings) -> anyhow::Result<gantry_engine::BridgeConfig> {
-    // The engine fills the id in.
-    let mut bridge = gantry_engine::BridgeConfig::default_bridge("");
-    if let Some(name) = &settings.bridge {
-        bridge.interface = name.clone();
     }
-    if let Some((address, bits)) = settings.bridge_address {
-        bridge.gateway = Some(address);
-        bridge.subnet = Some(network_text(address, bits).parse().context("--bip")?);
-    }
-    if let Some((address, bits)) = settings.fixed_cidr {
-        bridge.ip_range = Some(
-            network_text(address, bits)
-                .parse()
-                .context("--fixed-cidr")?,
-        );
-    }
-    bridge.mtu = settings.mtu;
-    bridge.icc = settings.icc;
-    bridge.ip_masquerade = settings.ip_masquerade;
-    bridge.host_binding = settings.host_binding;
-    Ok(bridge)
-}
-
-/// Writes the network that an address lies in, `10.0.0.1/24` as `10.0.0.0/24`.
-fn network_text(address: std::net::Ipv4Addr, bits: u8) -> String {
-    let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-    format!(
-        "{}/{bits}",
-        std::net::Ipv4Addr::from(u32::from(address) & mask)
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_network_is_its_first_address() {
-        assert_eq!(network_text("10.1.2.3".parse().unwrap(), 16), "10.1.0.0/16");
-        assert_eq!(network_text("10.1.2.3".parse().unwrap(), 32), "10.1.2.3/32");
-        assert_eq!(network_text("10.1.2.3".parse().unwrap(), 0), "0.0.0.0/0");
-    }
 
     #[test]
     fn a_pid_file_of_a_dead_or_foreign_process_is_replaced() {

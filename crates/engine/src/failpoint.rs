@@ -17,6 +17,7 @@ pub const NAMES: &[&str] = &[
     "start.files",
     "start.spawn",
     "start.network",
+    "start.names",
     "start.ports",
     "start.shm",
     "start.sources",
@@ -35,6 +36,15 @@ pub const NAMES: &[&str] = &[
     "rm.commit",
     "load.start",
     "load.commit",
+    "network.create",
+    "network.record",
+    "network.remove",
+    "network.forget",
+    "connect.record",
+    "connect.network",
+    "connect.names",
+    "disconnect.network",
+    "disconnect.record",
 ];
 
 static ARMED: OnceLock<Option<(String, bool)>> = OnceLock::new();

@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use error::{Error, Result};
-pub use gantry_network::BridgeConfig;
+pub use gantry_network::{AddressPool, BridgeConfig, Ipv6Config};
 /// Gives the heap's free memory back to the kernel: a process that did much and now waits keeps little.
 pub use gantry_sys::epoll::trim_heap;
 
@@ -76,6 +76,16 @@ pub struct EngineConfig {
     pub dns_options: Vec<String>,
     /// Address that ports are published at when the user names none (`--ip`).
     pub host_binding_ip: Option<IpAddr>,
+    /// What `host-gateway` stands for; empty for the default bridge's addresses (`--host-gateway-ip`).
+    pub host_gateway_ips: Vec<IpAddr>,
+    /// Where networks without a subnet take theirs (`--default-address-pool`); empty for Docker's.
+    pub address_pools: Vec<AddressPool>,
+    /// Options of new networks that give none of their own, by driver (`--default-network-opt`).
+    pub default_network_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// Whether published ports pass the host's own input rules (`--obey-host-firewall`).
+    pub obey_host_firewall: bool,
+    /// Whether containers' own addresses are reached from beyond the host on published ports (`--allow-direct-routing`).
+    pub allow_direct_routing: bool,
     pub labels: Vec<String>,
 }
 
@@ -120,6 +130,8 @@ pub(crate) struct Inner {
     pub images: gantry_image::Images,
     pub transfers: gantry_image::Transfers,
     pub network: Arc<gantry_network::Stack>,
+    pub networks: network::Networks,
+    pub network_records: store::Store,
     pub events: event::Events,
     pub cgroups: gantry_sys::cgroup::Layout,
     pub seccomp: container::seccomp::Filters,
@@ -127,7 +139,6 @@ pub(crate) struct Inner {
     /// Starts that are under way.
     pub starting: std::sync::atomic::AtomicUsize,
     pub netd: Arc<network::Netd>,
-    pub opened_ns: i64,
     _lock: std::fs::File,
 }
 

@@ -20,7 +20,7 @@ use gantry_network::{Endpoint, PublishedPort};
 use gantry_shim::protocol::{Reply, Request};
 
 use crate::container::{self, CallError, Container, Owner, Record, Shim, Status, restart_policy};
-use crate::network::Netd;
+use crate::network::{Backward, Netd, NetworkRecord};
 use crate::store::Store;
 use crate::{Engine, EngineConfig, Error, Inner, Result, event, exec, volume};
 
@@ -56,6 +56,7 @@ impl Engine {
         if let Err(error) = reconciled {
             tracing::error!(%error, "reconcile with the kernel");
         }
+        self.restore_names().await;
         self.start_by_policy().await;
     }
 
@@ -337,18 +338,33 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
     check_version(&config.data_root)?;
     let id = engine_id(&config.data_root).map_err(failed("read the engine's id"))?;
     let images = gantry_image::Images::open(&config.data_root).map_err(crate::image::error)?;
+    let network_records =
+        Store::open(&config.data_root, "network").map_err(failed("open the network records"))?;
     let records = Store::open(&config.data_root, "container")
         .map_err(failed("open the container records"))?;
-    let (all, set_aside) = records
+    let (mut all, set_aside) = records
         .load_all::<Record>()
         .map_err(failed("read the container records"))?;
     for record in &set_aside {
         tracing::error!(path = %record.path.display(), reason = record.reason, "container record set aside");
     }
+    all.iter_mut().for_each(Record::migrate);
     let volumes = volume::Volumes::open(&config.data_root).map_err(failed("open the volumes"))?;
     let netd = Arc::new(Netd::open(&config.exec_root).map_err(failed("start netd"))?);
     let live = live(all.iter().map(|record| Arc::new(record.clone())));
-    let network = crate::network::open(&config, &id, netd.clone(), &live)?;
+    let (known, set_aside) = network_records
+        .load_all::<NetworkRecord>()
+        .map_err(failed("read the network records"))?;
+    for record in &set_aside {
+        tracing::error!(path = %record.path.display(), reason = record.reason, "network record set aside");
+    }
+    let backward = Backward::new(&all);
+    let network = crate::network::open(&config, &id, netd.clone(), &known, &live, &backward)?;
+    let networks = crate::network::Networks::default();
+    let predefined = crate::network::predefined(&id, network.bridge(), crate::now_ns());
+    for record in known.into_iter().chain(predefined) {
+        networks.insert(record);
+    }
     let cgroups =
         gantry_sys::cgroup::Layout::detect().map_err(failed("detect the cgroup hierarchies"))?;
     let seccomp = container::seccomp::Filters::open(&config.exec_root)
@@ -364,6 +380,8 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
             reservations: Default::default(),
             transfers: gantry_image::Transfers::new(images.clone()),
             images,
+            networks,
+            network_records,
             network: Arc::new(network),
             events,
             cgroups,
@@ -371,11 +389,11 @@ fn open_blocking(config: EngineConfig) -> Result<Engine> {
             going_down: std::sync::atomic::AtomicBool::new(false),
             starting: std::sync::atomic::AtomicUsize::new(0),
             netd,
-            opened_ns: crate::now_ns(),
             _lock: lock,
             config,
         }),
     };
+    backward.lead_to(&engine);
     let mut owned = std::collections::HashSet::new();
     for record in all {
         let half = Engine::is_half_made(&record);
@@ -487,12 +505,10 @@ fn engine_id(data_root: &Path) -> std::io::Result<String> {
 /// Returns the endpoints that records hold.
 fn live(records: impl Iterator<Item = Arc<Record>>) -> Vec<(Endpoint, Vec<PublishedPort>)> {
     records
-        .filter_map(|record| {
-            record
-                .acquired
-                .endpoint
-                .clone()
-                .map(|endpoint| (endpoint, record.acquired.ports.clone()))
+        .flat_map(|record| {
+            let held = &record.acquired;
+            let one = |endpoint: &Endpoint| (endpoint.clone(), held.ports_of(endpoint).to_vec());
+            held.endpoints.iter().map(one).collect::<Vec<_>>()
         })
         .collect()
 }

@@ -333,7 +333,7 @@ impl FromStr for IpvlanFlag {
             "private" => Ok(Self::Private),
             "vepa" => Ok(Self::Vepa),
             _ => Err(format!(
-                "requested ipvlan flag '{text}' is not valid, 'bridge' is the ipvlan driver default flag"
+                "requested ipvlan flag '{text}' is not valid, 'bridge' is the ipvlan driver default"
             )),
         }
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -54,6 +54,7 @@ const HOST_WORDS: usize = 2;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+static NEXT_SUBNET: AtomicU8 = AtomicU8::new(0);
 
 impl<'a> Session<'a> {
     pub fn new(engine: &'a Engine, client: Client) -> Session<'a> {
@@ -281,6 +282,22 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The first three numbers of a /24 that no other scenario of this run takes: `10.180.7`.
+    pub fn subnet(&self) -> String {
+        let second = 150 + std::process::id() % 80;
+        format!(
+            "10.{second}.{}",
+            NEXT_SUBNET.fetch_add(1, Ordering::Relaxed)
+        )
+    }
+
+    /// The same for IPv6: the first part of a /64, `fd00:b4:7`.
+    pub fn subnet_v6(&self) -> String {
+        let second = 150 + std::process::id() % 80;
+        let third = NEXT_SUBNET.fetch_add(1, Ordering::Relaxed);
+        format!("fd00:{second:x}:{third:x}")
+    }
+
     /// Asks a web server at `address` on the engine's host until it answers; gives the body.
     #[track_caller]
     pub fn get(&self, address: impl Into<IpAddr>, port: u16, path: &str) -> String {
@@ -304,6 +321,17 @@ impl<'a> Session<'a> {
             .api("GET", &format!("/containers/{name}/json"), None);
         assert_eq!(response.status, 200, "inspect {name}: {}", response.text());
         response.json().expect("JSON")
+    }
+
+    /// The IPv4 address that a container has on a network.
+    #[track_caller]
+    pub fn address(&self, container: &str, network: &str) -> String {
+        let networks = self.inspect(container)["NetworkSettings"]["Networks"].take();
+        let address = &networks[self.x(network)]["IPAddress"];
+        address
+            .as_str()
+            .unwrap_or_else(|| panic!("{container} on {network}: {networks}"))
+            .to_owned()
     }
 
     /// Waits until the container is in `status`.
@@ -330,6 +358,26 @@ impl<'a> Session<'a> {
         );
     }
 
+    /// Removes the networks of this scenario, those that others were made from last.
+    fn remove_networks(&self) {
+        let list = self.engine.api("GET", "/networks", None).json();
+        let list = list.expect("networks");
+        let mut own: Vec<&Value> = list
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|network| {
+                let name = network["Name"].as_str().unwrap_or_default();
+                name.starts_with(&self.prefix)
+            })
+            .collect();
+        own.sort_by_key(|network| network["ConfigOnly"].as_bool());
+        for network in own {
+            let id = network["Id"].as_str().unwrap_or_default();
+            self.engine.api("DELETE", &format!("/networks/{id}"), None);
+        }
+    }
+
     fn remove_everything(&self) {
         let filters = format!("{{%22label%22:[%22gantry.test={}%22]}}", self.prefix);
         let list = self.engine.api(
@@ -348,6 +396,7 @@ impl<'a> Session<'a> {
             self.engine
                 .api("DELETE", &format!("/containers/{id}?force=1&v=1"), None);
         }
+        self.remove_networks();
         let volumes = self
             .engine
             .api("GET", "/volumes", None)

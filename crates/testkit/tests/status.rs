@@ -269,13 +269,16 @@ fn help_is_dockers() {
     assert!(different.is_empty(), "{different:?}");
 }
 
-/// Gives the file of a test's name: `scenarios::GROUP::NAME`, `status::NAME` or `CRATE::MODULE…::NAME`.
+/// Gives the file of a test's name: `scenarios::GROUP…::NAME`, `status::NAME` or `CRATE::MODULE…::NAME`.
 fn file_of(test: &str) -> Option<(PathBuf, String)> {
     let mut parts: Vec<&str> = test.split("::").collect();
     let name = parts.pop()?.to_owned();
     let crates = project().join("crates");
     let candidates = match parts.as_slice() {
-        ["scenarios", group] => vec![crates.join(format!("testkit/tests/scenarios/{group}.rs"))],
+        ["scenarios", group @ ..] => {
+            let file = format!("testkit/tests/scenarios/{}.rs", group.join("/"));
+            vec![crates.join(file)]
+        }
         ["status"] => vec![crates.join("testkit/tests/status.rs")],
         [krate, modules @ ..] => {
             let below = modules.join("/");

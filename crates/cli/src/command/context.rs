@@ -2,7 +2,7 @@
 
 use crate::cli::{Cli, digest};
 use crate::failure::{Failure, Outcome};
-use crate::format::{Format, Row};
+use crate::format::{Format, Row, WRONG_TEMPLATE, WRONG_TEMPLATE_CODE};
 use crate::grammar::Matches;
 use crate::output;
 use gantry_client::config::{self, ConfigFile};
@@ -196,8 +196,10 @@ fn inspect(cli: &Cli, matches: &Matches) -> Outcome {
         ),
         text => {
             let text = if text == "json" { "{{json .}}" } else { text };
-            let template = crate::template::Template::parse(text)
-                .map_err(|error| Failure::new(format!("template parsing error: {error}")))?;
+            let template = crate::template::Template::parse(text).map_err(|error| Failure {
+                text: format!("{WRONG_TEMPLATE}: {error}"),
+                code: WRONG_TEMPLATE_CODE,
+            })?;
             for context in &found {
                 output::line(&crate::format::inspect(&template, context)?);
             }

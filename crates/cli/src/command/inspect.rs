@@ -2,7 +2,7 @@
 
 use crate::cli::Cli;
 use crate::failure::{Failure, Outcome};
-use crate::format;
+use crate::format::{self, WRONG_TEMPLATE, WRONG_TEMPLATE_CODE};
 use crate::grammar::Matches;
 use crate::output;
 use crate::template::Template;
@@ -47,10 +47,10 @@ pub async fn inspect(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
     let format = matches.get("format").unwrap_or_default();
     let template = match format {
         "" | "json" => None,
-        text => Some(
-            Template::parse(text)
-                .map_err(|error| Failure::new(format!("template parsing error: {error}")))?,
-        ),
+        text => Some(Template::parse(text).map_err(|error| Failure {
+            text: format!("{WRONG_TEMPLATE}: {error}"),
+            code: WRONG_TEMPLATE_CODE,
+        })?),
     };
     let size = matches.on("size");
     let verbose = matches.on("verbose");

@@ -2,8 +2,8 @@
 
 use crate::cli::Cli;
 use crate::command::{get, text};
-use crate::failure::Outcome;
-use crate::format::{Format, Row};
+use crate::failure::{Failure, Outcome};
+use crate::format::{Format, Row, WRONG_TEMPLATE};
 use crate::grammar::Matches;
 use crate::grammar::values::quote;
 use crate::template::Value as Printed;
@@ -67,9 +67,16 @@ pub async fn list(cli: &Cli, matches: &Matches) -> Outcome {
         _ if quiet && (given.is_empty() || given == "table") => "",
         other => other,
     };
-    let format = Format::new(chosen, &default, &HEADINGS)?;
+    // This list looks at its template beforehand, and has words of its own for what is wrong there.
+    let told = |wrong: &'static str| {
+        move |failure: Failure| Failure::new(failure.text.replacen(WRONG_TEMPLATE, wrong, 1))
+    };
+    let format =
+        Format::new(chosen, &default, &HEADINGS).map_err(told("failed to parse template"))?;
     // A wrong template fails even if there is nothing to list.
-    format.row(row(&Value::Null, truncate))?;
+    format
+        .row(row(&Value::Null, truncate))
+        .map_err(told("failed to execute template"))?;
     let containers = get(cli.client()?, "/containers/json", query).await?;
     let rows = containers
         .as_array()

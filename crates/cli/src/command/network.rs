@@ -68,7 +68,7 @@ async fn connect(client: &Client, matches: &Matches) -> Outcome {
         endpoint["Links"] = json!(links);
     }
     endpoint["Aliases"] = json!(matches.all("alias"));
-    endpoint["DriverOpts"] = Value::Object(pairs_to_map(&matches.all("driver-opt")));
+    endpoint["DriverOpts"] = Value::Object(driver_options(&matches.all("driver-opt"))?);
     endpoint["GwPriority"] = json!(matches.integer("gw-priority").unwrap_or(0));
     let body = json!({"Container": matches.arguments[1], "EndpointConfig": endpoint});
     let path = format!("/networks/{}/connect", segment(&matches.arguments[0]));
@@ -76,9 +76,26 @@ async fn connect(client: &Client, matches: &Matches) -> Outcome {
     Ok(())
 }
 
+/// Reads options of the driver; spaces around are not part of them.
+fn driver_options(options: &[String]) -> Outcome<Map<String, Value>> {
+    let mut trimmed = Vec::new();
+    for option in options {
+        match option.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => {
+                trimmed.push(format!("{}={}", key.trim(), value.trim()));
+            }
+            _ => {
+                return Err(Failure::new(
+                    "invalid key/value pair format in driver options",
+                ));
+            }
+        }
+    }
+    Ok(pairs_to_map(&trimmed))
+}
+
 /// A subnet in CIDR notation.
 struct Subnet {
-    text: String,
     address: IpAddr,
     bits: u8,
 }
@@ -88,11 +105,7 @@ impl Subnet {
         let (address, bits) = text.split_once('/')?;
         let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse::<u8>().ok()?);
         let most = if address.is_ipv4() { 32 } else { 128 };
-        (bits <= most).then(|| Subnet {
-            text: text.to_owned(),
-            address,
-            bits,
-        })
+        (bits <= most).then_some(Subnet { address, bits })
     }
 
     fn contains(&self, other: IpAddr) -> bool {
@@ -110,6 +123,19 @@ impl Subnet {
     }
 }
 
+/// Tells whether a subnet holds an address, or the address of another subnet.
+fn contains(subnet: &str, other: &str) -> Result<bool, String> {
+    let parse =
+        |text: &str| Subnet::parse(text).ok_or_else(|| format!("invalid CIDR address: {text}"));
+    let subnet = parse(subnet).map_err(|error| format!("invalid subnet: {error}"))?;
+    let address = if other.contains('/') {
+        Some(parse(other)?.address)
+    } else {
+        other.parse().ok()
+    };
+    Ok(address.is_some_and(|address| subnet.contains(address)))
+}
+
 /// Puts the addresses of the flags with the subnets that they belong to.
 fn ipam_pools(matches: &Matches) -> Result<Vec<Value>, String> {
     let (subnets, ranges, gateways) = (
@@ -120,60 +146,53 @@ fn ipam_pools(matches: &Matches) -> Result<Vec<Value>, String> {
     if subnets.len() < ranges.len() || subnets.len() < gateways.len() {
         return Err("every ip-range or gateway must have a corresponding subnet".to_owned());
     }
-    let parsed = subnets
-        .iter()
-        .map(|text| Subnet::parse(text).ok_or_else(|| format!("invalid CIDR address: {text}")))
-        .collect::<Result<Vec<_>, _>>()?;
-    for (at, subnet) in parsed.iter().enumerate() {
-        for other in &parsed[..at] {
-            if subnet.contains(other.address) || other.contains(subnet.address) {
+    // A subnet is looked at where something is to be found in it; one that stands alone is left to the daemon.
+    for (at, subnet) in subnets.iter().enumerate() {
+        for other in &subnets[..at] {
+            if contains(subnet, other)? || contains(other, subnet)? {
                 return Err("multiple overlapping subnet configuration is not supported".to_owned());
             }
         }
     }
-    let mut pools: Vec<Map<String, Value>> = parsed
+    let mut pools: Vec<Map<String, Value>> = subnets
         .iter()
-        .map(|subnet| Map::from_iter([("Subnet".to_owned(), json!(subnet.text))]))
+        .map(|subnet| Map::from_iter([("Subnet".to_owned(), json!(subnet))]))
         .collect();
-    let place = |address: IpAddr| parsed.iter().position(|subnet| subnet.contains(address));
+    let place = |address: &str, what: &str| -> Result<usize, String> {
+        for (at, subnet) in subnets.iter().enumerate() {
+            if contains(subnet, address)? {
+                return Ok(at);
+            }
+        }
+        Err(format!("no matching subnet for {what} {address}"))
+    };
     for range in &ranges {
-        let network =
-            Subnet::parse(range).ok_or_else(|| format!("invalid CIDR address: {range}"))?;
-        let at = place(network.address)
-            .ok_or_else(|| format!("no matching subnet for range {range}"))?;
+        let at = place(range, "range")?;
         if pools[at]
             .insert("IPRange".to_owned(), json!(range))
             .is_some()
         {
             return Err(format!(
                 "cannot configure multiple ranges ({range}) on the same subnet ({})",
-                parsed[at].text
+                subnets[at]
             ));
         }
     }
     for gateway in &gateways {
-        let at = gateway
-            .parse()
-            .ok()
-            .and_then(place)
-            .ok_or_else(|| format!("no matching subnet for gateway {gateway}"))?;
+        let at = place(gateway, "gateway")?;
         if pools[at]
             .insert("Gateway".to_owned(), json!(gateway))
             .is_some()
         {
             return Err(format!(
                 "cannot configure multiple gateways ({gateway}) for the same subnet ({})",
-                parsed[at].text
+                subnets[at]
             ));
         }
     }
     for (name, address) in pairs_to_map(&matches.all("aux-address")) {
         let text = address.as_str().unwrap_or_default();
-        let at = text
-            .parse()
-            .ok()
-            .and_then(place)
-            .ok_or_else(|| format!("no matching subnet for aux-address {text}"))?;
+        let at = place(text, "aux-address")?;
         let known = pools[at]
             .entry("AuxiliaryAddresses")
             .or_insert_with(|| json!({}));
@@ -332,6 +351,27 @@ mod tests {
             pools("--subnet 10.9.0.0/24 --gateway 1.2.3.4"),
             "no matching subnet for gateway 1.2.3.4"
         );
+        assert_eq!(pools("--subnet x"), r#"[{"Subnet":"x"}]"#);
+        for line in ["--subnet x --gateway 1.2.3.4", "--subnet y --subnet x"] {
+            assert_eq!(pools(line), "invalid subnet: invalid CIDR address: x");
+        }
+        assert_eq!(
+            pools("--subnet 10.9.0.0/24 --ip-range x/y"),
+            "invalid CIDR address: x/y"
+        );
+    }
+
+    #[test]
+    fn options_of_the_driver_are_pairs() {
+        let options = |text: &str| driver_options(&[text.to_owned()]).map(|map| map["A"].clone());
+        assert_eq!(options(" A = b=C "), Ok(json!("b=C")));
+        for text in ["x", "=x", " =x"] {
+            let refused = options(text).map_err(|failure| failure.text);
+            assert_eq!(
+                refused,
+                Err("invalid key/value pair format in driver options".to_owned())
+            );
+        }
     }
 
     #[test]

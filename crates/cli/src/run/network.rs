@@ -1,6 +1,6 @@
 //! The `--network` flag and the endpoint settings that it and its companions give.
 
-use crate::grammar::values::parse_csv;
+use crate::grammar::values::{parse_csv, parse_integer};
 use serde_json::{Map, Value, json};
 
 /// One `--network` value.
@@ -48,9 +48,10 @@ pub fn parse(value: &str) -> Result<Attachment, String> {
                     .push((key.trim().to_owned(), value.trim().to_owned()));
             }
             "gw-priority" => {
-                attachment.gateway_priority = text
-                    .parse()
-                    .map_err(|_| format!("invalid gw-priority ({text}): value out of range"))?;
+                attachment.gateway_priority = parse_integer(&text).map_err(|error| {
+                    let why = error.rsplit(": ").next().unwrap_or_default();
+                    format!("invalid gw-priority ({text}): {why}")
+                })?;
             }
             _ => return Err(format!("invalid field key {key}")),
         }

@@ -1,5 +1,6 @@
 //! The daemon's configuration: flags and `daemon.json` with dockerd's names, checked as a whole.
 
+pub mod network;
 pub mod options;
 mod parse;
 pub mod registry;
@@ -10,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use parse::Value;
-pub use parse::{CommandLine, Values};
+pub use parse::{CommandLine, Values, parse_bool};
 pub use registry::Registries;
 
 /// Where the configuration file is looked for when no flag names one; it may be missing.
@@ -62,20 +63,7 @@ pub struct Settings {
     pub socket_group_is_explicit: bool,
     pub log: LogSettings,
     pub shutdown_timeout_s: u64,
-    pub bridge: Option<String>,
-    pub bridge_is_disabled: bool,
-    pub bridge_address: Option<(Ipv4Addr, u8)>,
-    pub fixed_cidr: Option<(Ipv4Addr, u8)>,
-    pub mtu: Option<u32>,
-    pub icc: bool,
-    pub ip_masquerade: bool,
-    pub firewall: bool,
-    pub ip_forward: bool,
-    pub ip_forward_no_drop: bool,
-    pub host_binding: Option<IpAddr>,
-    pub dns: Vec<String>,
-    pub dns_search: Vec<String>,
-    pub dns_options: Vec<String>,
+    pub network: network::Network,
     pub log_driver: String,
     pub log_options: BTreeMap<String, String>,
     pub shm_size_bytes: i64,
@@ -182,49 +170,6 @@ fn settings(values: &Values) -> Result<Settings, Invalid> {
         "json" => true,
         other => return invalid(format!("invalid log format: {other}")),
     };
-    let bridge = text(values, "bridge");
-    let bridge_address = text(values, "bip")
-        .map(|value| parse_cidr("bip", value))
-        .transpose()?;
-    if bridge.is_some_and(|name| name != "none") && bridge_address.is_some() {
-        return invalid(
-            "You specified -b & --bip, mutually exclusive options. Please specify only one"
-                .to_owned(),
-        );
-    }
-    if let Some(name) = bridge.filter(|name| name.len() > 15 || name.is_empty()) {
-        return invalid(format!("invalid bridge name: \"{name}\""));
-    }
-    let firewall = flag(values, "iptables").unwrap_or(true);
-    let icc = flag(values, "icc").unwrap_or(true);
-    if !firewall && !icc {
-        return invalid(
-            "You specified --iptables=false with --icc=false. ICC=false uses iptables to function. Please set --icc or --iptables to true"
-                .to_owned(),
-        );
-    }
-    let mtu = match integer(values, "mtu") {
-        None | Some(0) => None,
-        Some(mtu) => match u32::try_from(mtu) {
-            Ok(mtu) if (68..=65535).contains(&mtu) => Some(mtu),
-            _ => return invalid(format!("invalid default MTU value: {mtu}")),
-        },
-    };
-    let host_binding = match text(values, "ip") {
-        None => None,
-        Some(address) => match address.parse::<IpAddr>() {
-            Ok(address) => Some(address),
-            Err(_) => {
-                return invalid(format!(
-                    "invalid argument \"{address}\" for \"--ip\" flag: {address} is not an ip address"
-                ));
-            }
-        },
-    };
-    let dns = list(values, "dns");
-    if let Some(server) = dns.iter().find(|server| server.parse::<IpAddr>().is_err()) {
-        return invalid(format!("bad DNS server: {server} is not an ip address"));
-    }
     let labels = list(values, "label");
     for label in &labels {
         if label.split_once('=').is_none_or(|(key, _)| key.is_empty()) {
@@ -264,22 +209,7 @@ fn settings(values: &Values) -> Result<Settings, Invalid> {
         socket_group_is_explicit: values.contains_key("group"),
         log: LogSettings { level, json },
         shutdown_timeout_s,
-        bridge_is_disabled: bridge == Some("none"),
-        bridge: bridge.filter(|name| *name != "none").map(str::to_owned),
-        bridge_address,
-        fixed_cidr: text(values, "fixed-cidr")
-            .map(|value| parse_cidr("fixed-cidr", value))
-            .transpose()?,
-        mtu,
-        icc,
-        ip_masquerade: flag(values, "ip-masq").unwrap_or(true),
-        firewall,
-        ip_forward: flag(values, "ip-forward").unwrap_or(true),
-        ip_forward_no_drop: flag(values, "ip-forward-no-drop").unwrap_or(false),
-        host_binding,
-        dns,
-        dns_search: list(values, "dns-search"),
-        dns_options: list(values, "dns-opt"),
+        network: network::settings(values)?,
         log_driver: text(values, "log-driver").unwrap_or("json-file").to_owned(),
         log_options: match values.get("log-opt") {
             Some(Value::Map(options)) => options.clone(),
@@ -333,17 +263,6 @@ fn list(values: &Values, name: &str) -> Vec<String> {
         Some(Value::List(list)) => list.clone(),
         _ => Vec::new(),
     }
-}
-
-fn parse_cidr(option: &str, text: &str) -> Result<(Ipv4Addr, u8), Invalid> {
-    text.split_once('/')
-        .and_then(|(address, prefix)| {
-            Some((
-                address.parse().ok()?,
-                prefix.parse().ok().filter(|bits| *bits <= 32)?,
-            ))
-        })
-        .ok_or_else(|| Invalid(format!("invalid --{option}: invalid CIDR address: {text}")))
 }
 
 fn parse_host(text: &str, exec_root: &std::path::Path) -> Result<Host, Invalid> {
@@ -401,8 +320,9 @@ pub fn help() -> String {
         let kind = match spec.kind {
             options::Kind::Bool => "",
             options::Kind::Integer => " int",
-            options::Kind::List => " list",
-            options::Kind::Map | options::Kind::Settings => " map",
+            options::Kind::List | options::Kind::Addresses => " list",
+            options::Kind::Pools => " pool",
+            options::Kind::Map | options::Kind::Settings | options::Kind::NetworkOptions => " map",
             options::Kind::Size => " bytes",
             options::Kind::Ulimits => " ulimit",
             options::Kind::Runtimes => " runtime",
@@ -437,7 +357,6 @@ mod tests {
         assert_eq!(settings.pidfile, PathBuf::from("/run/gantry/gantry.pid"));
         assert_eq!(settings.log_driver, "json-file");
         assert_eq!(settings.shm_size_bytes, 64 << 20);
-        assert!(settings.icc && settings.firewall && settings.ip_masquerade);
     }
 
     #[test]
@@ -483,7 +402,6 @@ mod tests {
     #[test]
     fn what_contradicts_is_refused() {
         for (line, want) in [
-            ("-b br0 --bip 10.0.0.1/24", "You specified -b & --bip"),
             (
                 "--iptables=false --icc=false",
                 "You specified --iptables=false with --icc=false",
@@ -501,10 +419,6 @@ mod tests {
             (
                 "--default-runtime crun",
                 "specified default runtime 'crun' does not exist",
-            ),
-            (
-                "--bip 10.0.0.1",
-                "invalid --bip: invalid CIDR address: 10.0.0.1",
             ),
             ("--mtu 12", "invalid default MTU value: 12"),
             (

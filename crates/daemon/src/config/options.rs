@@ -20,6 +20,12 @@ pub enum Kind {
     Size,
     /// `name=soft:hard`; an object of objects in the file.
     Ulimits,
+    /// Repeatable; in the file a list, or one alone.
+    Addresses,
+    /// Repeatable `base=…,size=…`; a list of such objects in the file.
+    Pools,
+    /// Repeatable `driver=key=value`; an object of objects in the file.
+    NetworkOptions,
     /// `name=path`; an object of objects with `path` and `runtimeArgs` in the file.
     Runtimes,
 }
@@ -62,11 +68,25 @@ pub const OPTIONS: &[Spec] = &[
         "Register an OCI runtime as name=path",
     ),
     spec(
+        "allow-direct-routing",
+        None,
+        "allow-direct-routing",
+        Kind::Bool,
+        "Let other hosts reach published ports at the containers' own addresses",
+    ),
+    spec(
         "bip",
         None,
         "bip",
         Kind::Text,
         "Address and prefix length of the default bridge",
+    ),
+    spec(
+        "bip6",
+        None,
+        "bip6",
+        Kind::Text,
+        "IPv6 address and prefix length of the default bridge",
     ),
     spec(
         "bridge",
@@ -102,6 +122,34 @@ pub const OPTIONS: &[Spec] = &[
         "debug",
         Kind::Bool,
         "Log debug messages",
+    ),
+    spec(
+        "default-address-pool",
+        None,
+        "default-address-pools",
+        Kind::Pools,
+        "Where networks without a subnet take theirs, base=CIDR,size=BITS",
+    ),
+    spec(
+        "default-gateway",
+        None,
+        "default-gateway",
+        Kind::Text,
+        "IPv4 gateway of the default bridge's containers: the bridge's own address",
+    ),
+    spec(
+        "default-gateway-v6",
+        None,
+        "default-gateway-v6",
+        Kind::Text,
+        "IPv6 gateway of the default bridge's containers: the bridge's own address",
+    ),
+    spec(
+        "default-network-opt",
+        None,
+        "default-network-opts",
+        Kind::NetworkOptions,
+        "Option of new networks of a driver, driver=key=value",
     ),
     spec(
         "default-runtime",
@@ -148,6 +196,13 @@ pub const OPTIONS: &[Spec] = &[
         "Range of the default bridge that containers get addresses from",
     ),
     spec(
+        "fixed-cidr-v6",
+        None,
+        "fixed-cidr-v6",
+        Kind::Text,
+        "Range of the default bridge that containers get IPv6 addresses from",
+    ),
+    spec(
         "group",
         Some('G'),
         "group",
@@ -160,6 +215,13 @@ pub const OPTIONS: &[Spec] = &[
         "hosts",
         Kind::List,
         "Socket to listen on: unix://PATH, tcp://ADDRESS:PORT or fd://",
+    ),
+    spec(
+        "host-gateway-ip",
+        None,
+        "host-gateway-ips",
+        Kind::Addresses,
+        "What host-gateway in --add-host stands for (default: the default bridge)",
     ),
     spec(
         "http-proxy",
@@ -232,11 +294,25 @@ pub const OPTIONS: &[Spec] = &[
         "Masquerade the default bridge (default true)",
     ),
     spec(
+        "ip6tables",
+        None,
+        "ip6tables",
+        Kind::Bool,
+        "As --iptables: one table has the rules of both families",
+    ),
+    spec(
         "iptables",
         None,
         "iptables",
         Kind::Bool,
         "Make firewall rules (default true)",
+    ),
+    spec(
+        "ipv6",
+        None,
+        "ipv6",
+        Kind::Bool,
+        "Give the containers of the default bridge IPv6 addresses",
     ),
     spec(
         "label",
@@ -323,6 +399,13 @@ pub const OPTIONS: &[Spec] = &[
         "Hosts that are reached without the proxy (default $NO_PROXY)",
     ),
     spec(
+        "obey-host-firewall",
+        None,
+        "obey-host-firewall",
+        Kind::Bool,
+        "Let published ports pass the host's own input rules first",
+    ),
+    spec(
         "pidfile",
         Some('p'),
         "pidfile",
@@ -382,9 +465,7 @@ pub const OPTIONS: &[Spec] = &[
 
 /// dockerd's options that this daemon does not have yet, by flag and key.
 pub const REFUSED: &[(&str, &str)] = &[
-    ("allow-direct-routing", "allow-direct-routing"),
     ("authorization-plugin", "authorization-plugins"),
-    ("bip6", "bip6"),
     ("bridge-accept-fwmark", "bridge-accept-fwmark"),
     ("cdi-spec-dir", "cdi-spec-dirs"),
     ("containerd", "containerd"),
@@ -396,22 +477,14 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("cpu-rt-period", "cpu-rt-period"),
     ("cpu-rt-runtime", "cpu-rt-runtime"),
     ("cri-containerd", "cri-containerd"),
-    ("default-address-pool", "default-address-pools"),
     ("default-cgroupns-mode", "default-cgroupns-mode"),
-    ("default-gateway", "default-gateway"),
-    ("default-gateway-v6", "default-gateway-v6"),
     ("default-ipc-mode", "default-ipc-mode"),
-    ("default-network-opt", "default-network-opts"),
     ("default-stop-timeout", "default-stop-timeout"),
     ("exec-opt", "exec-opts"),
     ("experimental", "experimental"),
     ("feature", "features"),
     ("firewall-backend", "firewall-backend"),
-    ("fixed-cidr-v6", "fixed-cidr-v6"),
-    ("host-gateway-ip", "host-gateway-ips"),
     ("init-path", "init-path"),
-    ("ip6tables", "ip6tables"),
-    ("ipv6", "ipv6"),
     ("metrics-addr", "metrics-addr"),
     ("min-api-version", "min-api-version"),
     ("network-control-plane-mtu", "network-control-plane-mtu"),
@@ -450,8 +523,12 @@ pub fn by_short(short: char) -> Option<&'static Spec> {
     OPTIONS.iter().find(|spec| spec.short == Some(short))
 }
 
-/// Finds an option by its key in the file; flags' own names are accepted where dockerd accepts them.
+/// Finds an option by its key in the file, also by one that dockerd had before.
 pub fn by_key(key: &str) -> Option<&'static Spec> {
+    let key = match key {
+        "host-gateway-ip" => "host-gateway-ips",
+        key => key,
+    };
     OPTIONS
         .iter()
         .find(|spec| !spec.key.is_empty() && spec.key == key)

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gantry_api::container as wire;
-use gantry_api::network::EndpointSettings;
 use gantry_api::time::Timestamp;
 use gantry_api::wire::{KeySet, StringList};
 use gantry_engine::container::config::{Config, HostConfig, Resources};
-use gantry_engine::container::{Inspect, Listed, MountKind, NetworkView, Record, State, Status};
+use gantry_engine::container::{Inspect, Listed, MountKind, Record, State, Status};
 
-use super::{image_digest, instant, mount, null_if_empty};
+use super::{endpoint, image_digest, instant, mount, null_if_empty};
+use crate::server::version::ApiVersion;
 
 /// Writes one entry of the list; `now` is what ages count from.
 pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
@@ -27,7 +27,7 @@ pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
         image_id: image_digest(&record.image_id),
         command: command(&record.path, &record.args),
         created: instant(record.created_ns).unix_seconds(),
-        ports: port_summaries(record, &listed.network),
+        ports: endpoint::port_summaries(record, &listed.network),
         size_rw,
         size_root_fs,
         labels: Some(record.config.labels.clone()),
@@ -39,7 +39,7 @@ pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
                 .then(|| record.host.annotations.clone()),
         },
         network_settings: Some(wire::SummaryNetworkSettings {
-            networks: Some(networks(&listed.network)),
+            networks: Some(endpoint::networks(&listed.network)),
         }),
         mounts: mounts(record),
         ..wire::ContainerSummary::default()
@@ -47,7 +47,7 @@ pub fn summary(listed: &Listed, now: Timestamp) -> wire::ContainerSummary {
 }
 
 /// Writes a container in full.
-pub fn inspect(found: &Inspect) -> wire::ContainerInspect {
+pub fn inspect(found: &Inspect, version: ApiVersion) -> wire::ContainerInspect {
     let record = &found.record;
     let sizes = sizes(found.sizes);
     // Docker makes the files at the first start and names none before.
@@ -84,7 +84,7 @@ pub fn inspect(found: &Inspect) -> wire::ContainerInspect {
         size_root_fs: sizes.map(|(_, root)| root),
         mounts: mounts(record),
         config: config(&record.config),
-        network_settings: network_settings(record, &found.network),
+        network_settings: endpoint::network_settings(record, &found.network, version),
         ..wire::ContainerInspect::default()
     }
 }
@@ -389,115 +389,11 @@ fn resources(host: &HostConfig) -> wire::Resources {
     }
 }
 
-fn network_settings(record: &Record, view: &NetworkView) -> wire::NetworkSettings {
-    let running = record.state.status.has_process();
-    let own_network = running && !record.host.network_mode.starts_with("container:");
-    let mut settings = wire::NetworkSettings {
-        networks: Some(networks(view)),
-        ..wire::NetworkSettings::default()
-    };
-    if own_network {
-        // The sandbox is the container's own: whoever enters the namespace does so by this path.
-        settings.sandbox_id = record.id.clone();
-        settings.sandbox_key = format!("/proc/{}/ns/net", record.state.pid);
-        settings.ports = ports(record, view);
-    }
-    if let Some(bridge) = view.bridge.as_ref().filter(|_| running) {
-        settings.bridge = bridge.interface.clone();
-    }
-    if let Some(endpoint) = &view.endpoint {
-        let shown = endpoint_settings(view);
-        settings.endpoint_id = endpoint.id.clone();
-        settings.gateway = shown.gateway;
-        settings.ip_address = shown.ip_address;
-        settings.ip_prefix_len = shown.ip_prefix_len;
-        settings.mac_address = shown.mac_address;
-    }
-    settings
-}
-
-fn networks(view: &NetworkView) -> BTreeMap<String, Option<EndpointSettings>> {
-    if view.network.is_empty() {
-        return BTreeMap::new();
-    }
-    BTreeMap::from([(view.network.clone(), Some(endpoint_settings(view)))])
-}
-
-fn endpoint_settings(view: &NetworkView) -> EndpointSettings {
-    let Some(endpoint) = &view.endpoint else {
-        return EndpointSettings {
-            mac_address: view.wanted_mac.clone(),
-            ..EndpointSettings::default()
-        };
-    };
-    EndpointSettings {
-        mac_address: endpoint.mac.to_string(),
-        network_id: view.network_id.clone(),
-        endpoint_id: endpoint.id.clone(),
-        gateway: endpoint
-            .gateway
-            .map(|address| address.to_string())
-            .unwrap_or_default(),
-        ip_address: endpoint
-            .ipv4
-            .map(|address| address.to_string())
-            .unwrap_or_default(),
-        ip_prefix_len: endpoint.prefix_len.into(),
-        ..EndpointSettings::default()
-    }
-}
-
-/// Writes the ports of a running container: published ones with their bindings, exposed ones as `null`.
-fn ports(record: &Record, view: &NetworkView) -> wire::PortMap {
-    let mut ports: wire::PortMap = BTreeMap::new();
-    if view.endpoint.is_none() {
-        return ports;
-    }
-    for port in &record.config.exposed_ports {
-        ports.insert(port.to_string(), None);
-    }
-    for published in &view.ports {
-        let key = format!(
-            "{}/{}",
-            published.container_port,
-            published.protocol.as_str()
-        );
-        ports
-            .entry(key)
-            .or_default()
-            .get_or_insert_default()
-            .push(wire::PortBinding {
-                host_ip: published.ip.to_string(),
-                host_port: published.host_port.to_string(),
-            });
-    }
-    ports
-}
-
-fn port_summaries(record: &Record, view: &NetworkView) -> Vec<wire::PortSummary> {
-    let mut all = Vec::new();
-    for (key, bindings) in ports(record, view) {
-        let (port, kind) = key.split_once('/').unwrap_or((&key, "tcp"));
-        let private = wire::PortSummary {
-            private_port: port.parse().unwrap_or(0),
-            kind: kind.to_owned(),
-            ..wire::PortSummary::default()
-        };
-        match bindings {
-            None => all.push(private),
-            Some(bindings) => all.extend(bindings.into_iter().map(|binding| wire::PortSummary {
-                ip: binding.host_ip,
-                public_port: binding.host_port.parse().unwrap_or(0),
-                ..private.clone()
-            })),
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::version::MAX;
+    use gantry_engine::container::{EndpointView, NetworkView};
     use std::sync::Arc;
 
     const SECOND: i64 = 1_000_000_000;
@@ -605,7 +501,7 @@ mod tests {
 
     fn view() -> NetworkView {
         NetworkView {
-            network: "bridge".to_owned(),
+            networks: [("bridge".to_owned(), EndpointView::default())].into(),
             ..NetworkView::default()
         }
     }
@@ -623,7 +519,7 @@ mod tests {
             resolv_conf_path: "/h".into(),
             layers: None,
         };
-        let mut ours = serde_json::to_value(inspect(&found)).unwrap();
+        let mut ours = serde_json::to_value(inspect(&found, MAX)).unwrap();
         let mut dockers: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/recorded/inspect-created.json"))
                 .unwrap();

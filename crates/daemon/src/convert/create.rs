@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use gantry_api::container as wire;
 use gantry_api::error::ApiError;
-use gantry_api::network::{EndpointIpamConfig, EndpointSettings, NetworkingConfig};
+use gantry_api::network::NetworkingConfig;
 use gantry_api::platform::Platform;
 use gantry_engine::container::config::{
     Config, DeviceMapping, HostConfig, PortBinding, PortSpec, Resources, RestartPolicy,
@@ -16,7 +16,7 @@ use gantry_engine::container::config::{
 };
 use gantry_engine::container::{CreateOptions, UpdateOptions};
 
-use super::mount;
+use super::{endpoint, mount};
 use crate::server::version::ApiVersion;
 
 /// Reads the body of `POST /containers/create`.
@@ -38,7 +38,16 @@ pub fn options(
     }
     let mut host = host_config.unwrap_or_default();
     adapt(&mut host, version);
-    let endpoint_mac = endpoint_wishes(networking_config.as_ref(), &host.network_mode)?;
+    let networks = endpoints(networking_config, version)?;
+    let mode = match host.network_mode.as_str() {
+        "" => "default",
+        mode => mode,
+    };
+    let is_default = |name: &str| matches!(name, "default" | "bridge");
+    let of_mode = networks
+        .iter()
+        .find(|(name, _)| *name == mode || is_default(name) && is_default(mode));
+    let endpoint_mac = of_mode.map_or(String::new(), |(_, wished)| wished.mac.clone());
     let platform = platform
         .map(|text| Platform::from_str(text).map_err(|error| ApiError::invalid(error.to_string())))
         .transpose()?;
@@ -49,6 +58,7 @@ pub fn options(
             ..config(user)?
         },
         host: host_config_options(host)?,
+        networks,
         platform,
     })
 }
@@ -510,259 +520,30 @@ fn merge_mac(of_container: &str, of_endpoint: String) -> Result<String, ApiError
     })
 }
 
-/// Reads the hardware address wished for on the container's network. The three networks that exist grant no other wish.
-fn endpoint_wishes(
-    networking: Option<&NetworkingConfig>,
-    network_mode: &str,
-) -> Result<String, ApiError> {
-    let mut wished_mac = String::new();
-    let endpoints = networking.and_then(|networking| networking.endpoints_config.as_ref());
-    for (name, endpoint) in endpoints.into_iter().flatten() {
-        let mode = if network_mode.is_empty() {
-            "default"
-        } else {
-            network_mode
-        };
-        let is_default = |name: &str| matches!(name, "default" | "bridge");
-        if name != mode && !(is_default(name) && is_default(mode)) {
-            if name == "host" {
-                // Not 404, upon which clients look for the image elsewhere.
-                return Err(ApiError::invalid(
-                    "failed to set up container networking: cannot connect container to host network - container must be \
-                     created in host network mode",
-                ));
-            }
-            return Err(ApiError::not_found(format!("network {name} not found")));
-        }
-        let Some(endpoint) = endpoint else { continue };
-        let EndpointSettings {
-            ipam_config,
-            links,
-            aliases,
-            mac_address,
-            driver_opts,
-            gw_priority,
-            // The rest is what the engine answers; clients send it back empty.
-            ..
-        } = endpoint;
-        let aliased = aliases.as_ref().is_some_and(|list| !list.is_empty());
-        let faults = endpoint_faults(ipam_config.as_ref(), aliased);
-        if !faults.is_empty() {
-            return Err(ApiError::invalid(format!(
-                "invalid config for network bridge: invalid endpoint settings:\n{}",
-                match faults.as_slice() {
-                    [only] => only.clone(),
-                    all => format!("* {}", all.join("\n* ")),
-                }
-            )));
-        }
-        for (field, given) in [
+/// Reads what is wished for on each network. Older clients may name one.
+fn endpoints(
+    networking: Option<NetworkingConfig>,
+    version: ApiVersion,
+) -> Result<BTreeMap<String, endpoint::Settings>, ApiError> {
+    let endpoints = networking.and_then(|networking| networking.endpoints_config);
+    let endpoints = endpoints.unwrap_or_default();
+    if version.is_before(44) && endpoints.len() > 1 {
+        let names: Vec<&str> = endpoints.keys().map(String::as_str).collect();
+        return Err(ApiError::invalid(format!(
+            "Container cannot be created with multiple network endpoints: {}",
+            names.join(", ")
+        )));
+    }
+    Ok(endpoints
+        .into_iter()
+        .map(|(name, wished)| {
             (
-                "IPAMConfig.LinkLocalIPs",
-                ipam_config.as_ref().is_some_and(|ipam| {
-                    ipam.link_local_ips
-                        .as_ref()
-                        .is_some_and(|list| !list.is_empty())
-                }),
-            ),
-            ("Links", links.as_ref().is_some_and(|list| !list.is_empty())),
-            (
-                "DriverOpts",
-                driver_opts.as_ref().is_some_and(|map| !map.is_empty()),
-            ),
-            ("GwPriority", *gw_priority != 0),
-        ] {
-            if given {
-                return Err(refused(&format!(
-                    "NetworkingConfig.EndpointsConfig.{field}"
-                )));
-            }
-        }
-        wished_mac.clone_from(mac_address);
-    }
-    Ok(wished_mac)
-}
-
-/// Lists what is wrong with an endpoint's addresses and names on a network that no user has defined, in Docker's words.
-fn endpoint_faults(ipam: Option<&EndpointIpamConfig>, aliased: bool) -> Vec<String> {
-    let (v4, v6) = ipam.map_or(("", ""), |ipam| {
-        (ipam.ipv4_address.as_str(), ipam.ipv6_address.as_str())
-    });
-    let mut faults = Vec::new();
-    if !v4.is_empty() || !v6.is_empty() {
-        faults.push("user specified IP address is supported on user defined networks only".into());
-    }
-    if aliased {
-        faults.push(
-            "network-scoped alias is supported only for containers in user defined networks".into(),
-        );
-    }
-    if !v4.is_empty() {
-        if v4.parse::<std::net::Ipv4Addr>().is_err() {
-            faults.push(format!("invalid IPv4 address: {v4}"));
-        }
-        faults.push(format!(
-            "no configured subnet or ip-range contain the IP address {v4}"
-        ));
-    }
-    if !v6.is_empty() {
-        if v6.parse::<std::net::Ipv6Addr>().is_err() {
-            faults.push(format!("invalid IPv6 address: {v6}"));
-        }
-        faults.push(
-            "user specified IP address is supported only when connecting to networks with user configured subnets"
-                .into(),
-        );
-    }
-    let link_local = ipam.and_then(|ipam| ipam.link_local_ips.as_ref());
-    for address in link_local.into_iter().flatten() {
-        if address.parse::<std::net::IpAddr>().is_err() {
-            faults.push(format!("invalid link-local IP address: {address}"));
-        }
-    }
-    faults
+                name,
+                endpoint::settings(wished.unwrap_or_default(), version),
+            )
+        })
+        .collect())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_fault_of_an_endpoint_is_told() {
-        let faults = |v4: &str, v6: &str, aliased| {
-            let ipam = EndpointIpamConfig {
-                ipv4_address: v4.into(),
-                ipv6_address: v6.into(),
-                ..Default::default()
-            };
-            endpoint_faults(Some(&ipam), aliased)
-        };
-        assert!(faults("", "", false).is_empty() && endpoint_faults(None, false).is_empty());
-        assert_eq!(
-            faults("1.2.3", "", false),
-            [
-                "user specified IP address is supported on user defined networks only",
-                "invalid IPv4 address: 1.2.3",
-                "no configured subnet or ip-range contain the IP address 1.2.3"
-            ]
-        );
-        assert_eq!(faults("1.2.3.4", "", true).len(), 3);
-        assert_eq!(faults("", "fd00::1", false).len(), 2);
-        assert_eq!(faults("", "x", false)[1], "invalid IPv6 address: x");
-    }
-    use crate::server::version::MAX;
-
-    fn check(body: &str, version: ApiVersion) -> Result<CreateOptions, String> {
-        let body = serde_json::from_str(body).unwrap();
-        options(body, Some("n"), None, version).map_err(|error| error.message)
-    }
-
-    fn host(host: &str, minor: u8) -> Result<HostConfig, String> {
-        let body = format!(r#"{{"Image":"i","HostConfig":{host}}}"#);
-        check(&body, ApiVersion::minor(minor)).map(|options| options.host)
-    }
-
-    #[test]
-    fn fields_are_taken_over() {
-        let options = check(
-            r#"{"Image":"busybox","Cmd":"true","ExposedPorts":{"80/tcp":{}},"Volumes":{"/v":{}},
-                "HostConfig":{"Binds":["/a:/b"],"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]},
-                "RestartPolicy":{"Name":"on-failure","MaximumRetryCount":3},"Memory":1048576,"PidsLimit":0,
-                "MemorySwappiness":-1,"Ulimits":[{"Name":"nofile","Hard":2,"Soft":1}],
-                "Mounts":[{"Type":"tmpfs","Target":"/t"}]},
-                "NetworkingConfig":{"EndpointsConfig":{"default":{"IPAMConfig":null}}}}"#,
-            MAX,
-        )
-        .unwrap();
-        assert_eq!(options.config.cmd, Some(vec!["true".to_owned()]));
-        assert_eq!(options.config.volumes.iter().collect::<Vec<_>>(), ["/v"]);
-        assert_eq!(options.host.binds, ["/a:/b"]);
-        assert_eq!(options.host.port_bindings.len(), 1);
-        assert_eq!(options.host.restart_policy.maximum_retry_count, 3);
-        assert_eq!(options.host.resources.memory_bytes, 1 << 20);
-        assert_eq!(options.host.resources.pids_limit, None);
-        assert_eq!(options.host.resources.memory_swappiness, None);
-        assert_eq!(options.host.ulimits[0].soft, 1);
-        assert_eq!(options.host.mounts[0].target, "/t");
-    }
-
-    #[test]
-    fn what_is_not_supported_is_refused_by_name() {
-        for (fields, want) in [
-            (
-                r#"{"DeviceRequests":[{"Count":-1}]}"#,
-                "HostConfig.DeviceRequests is not supported by this engine",
-            ),
-            (
-                r#"{"StorageOpt":{"size":"1G"}}"#,
-                "HostConfig.StorageOpt is not supported by this engine",
-            ),
-            (
-                r#"{"CpuPercent":5}"#,
-                "HostConfig.CpuPercent is not supported by this engine",
-            ),
-            (
-                r#"{"Isolation":"hyperv"}"#,
-                "invalid isolation (hyperv): linux only supports 'default'",
-            ),
-            (
-                r#"{"AutoRemove":true,"RestartPolicy":{"Name":"always"}}"#,
-                "can't create 'AutoRemove' container with restart policy",
-            ),
-            (
-                r#"{"RestartPolicy":{"Name":"never"}}"#,
-                "invalid restart policy: unknown policy 'never'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
-            ),
-            (
-                r#"{"RestartPolicy":{"Name":"always","MaximumRetryCount":2}}"#,
-                "invalid restart policy: maximum retry count can only be used with 'on-failure'",
-            ),
-        ] {
-            assert_eq!(host(fields, 51).unwrap_err(), want, "{fields}");
-        }
-        for (body, want) in [
-            (
-                "{}",
-                "config cannot be empty in order to create a container",
-            ),
-            (
-                r#"{"Image":"i","MacAddress":"02:00:00:00:00:01","NetworkingConfig":{"EndpointsConfig":{"default":{"MacAddress":"02:00:00:00:00:02"}}}}"#,
-                "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty",
-            ),
-            (
-                r#"{"Image":"i","Healthcheck":{"Test":["CMD","true"]}}"#,
-                "Healthcheck is not supported by this engine",
-            ),
-            (
-                r#"{"Image":"i","NetworkingConfig":{"EndpointsConfig":{"mine":{}}}}"#,
-                "network mine not found",
-            ),
-            (
-                r#"{"Image":"i","NetworkingConfig":{"EndpointsConfig":{"default":{"DriverOpts":{"a":"b"}}}}}"#,
-                "NetworkingConfig.EndpointsConfig.DriverOpts is not supported by this engine",
-            ),
-        ] {
-            assert_eq!(check(body, MAX).unwrap_err(), want, "{body}");
-        }
-        assert!(check(r#"{"Image":"i","Healthcheck":{"Test":["NONE"]}}"#, MAX).is_ok());
-    }
-
-    #[test]
-    fn older_clients_get_their_defaults() {
-        assert_eq!(host("{}", 39).unwrap().ipc_mode, "shareable");
-        assert_eq!(host("{}", 40).unwrap().ipc_mode, "");
-        assert_eq!(host("{}", 40).unwrap().cgroupns_mode, "host");
-        assert_eq!(host("{}", 41).unwrap().cgroupns_mode, "");
-        let bind = r#"{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true}]}"#;
-        assert!(host(bind, 43).unwrap().mounts[0].bind_read_only_non_recursive);
-        assert!(!host(bind, 44).unwrap().mounts[0].bind_read_only_non_recursive);
-        assert_eq!(
-            host(r#"{"ConsoleSize":[24,80]}"#, 41).unwrap().console_size,
-            [0, 0]
-        );
-        assert_eq!(
-            host(r#"{"ConsoleSize":[24,80]}"#, 42).unwrap().console_size,
-            [24, 80]
-        );
-    }
-}
+mod tests;

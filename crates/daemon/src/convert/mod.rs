@@ -2,6 +2,7 @@
 
 pub mod container;
 pub mod create;
+pub mod endpoint;
 pub mod event;
 pub mod exec;
 pub mod image;

@@ -1,96 +1,102 @@
 //! Networks.
 
-use std::collections::BTreeMap;
-
-use gantry_api::network::{ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkInspect};
-use gantry_engine::network::Network;
+use gantry_api::network::{
+    ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect,
+};
+use gantry_engine::network::{Network, NetworkCreate};
 
 use super::instant;
 
-/// Writes what may be missing; nothing for nothing.
-fn shown(value: Option<impl std::fmt::Display>) -> String {
-    value.map(|value| value.to_string()).unwrap_or_default()
-}
-
 /// Writes a network as list and inspect show it.
 pub fn network(network: &Network) -> NetworkInspect {
-    let mut options = BTreeMap::new();
-    let mut config = None;
-    if let Some(bridge) = &network.bridge {
-        let host_binding = bridge
-            .host_binding
-            .map_or("0.0.0.0".to_owned(), |address| address.to_string());
-        for (key, value) in [
-            (
-                "com.docker.network.bridge.default_bridge",
-                (network.name == "bridge").to_string(),
-            ),
-            (
-                "com.docker.network.bridge.enable_icc",
-                bridge.icc.to_string(),
-            ),
-            (
-                "com.docker.network.bridge.enable_ip_masquerade",
-                bridge.ip_masquerade.to_string(),
-            ),
-            ("com.docker.network.bridge.host_binding_ipv4", host_binding),
-            ("com.docker.network.bridge.name", bridge.interface.clone()),
-            ("com.docker.network.driver.mtu", bridge.mtu.to_string()),
-        ] {
-            options.insert(key.to_owned(), value);
-        }
-        config = Some(vec![IpamConfig {
-            subnet: shown(bridge.ipv4.map(|ipv4| ipv4.subnet)),
-            ip_range: shown(bridge.ipv4.and_then(|ipv4| ipv4.ip_range)),
-            gateway: shown(bridge.ipv4.and_then(|ipv4| ipv4.gateway)),
-            aux_addresses: None,
-        }]);
-    }
+    let configs = network.ipam.configs.iter().map(|config| IpamConfig {
+        subnet: config.subnet.clone(),
+        ip_range: config.ip_range.clone(),
+        gateway: config.gateway.clone(),
+        aux_addresses: Some(config.aux_addresses.clone()).filter(|map| !map.is_empty()),
+    });
+    let containers = network.containers.iter().map(|member| {
+        let shown = EndpointResource {
+            name: member.name.clone(),
+            endpoint_id: member.endpoint_id.clone(),
+            mac_address: member.mac.clone(),
+            ipv4_address: member.ipv4.clone(),
+            ipv6_address: member.ipv6.clone(),
+        };
+        (member.container_id.clone(), shown)
+    });
     NetworkInspect {
-        name: network.name.to_owned(),
+        name: network.name.clone(),
         id: network.id.clone(),
         created: instant(network.created_ns),
-        scope: "local".to_owned(),
-        driver: network.driver.to_owned(),
-        enable_ipv4: true,
-        enable_ipv6: false,
+        scope: network.scope.clone(),
+        driver: network.driver.clone(),
+        enable_ipv4: network.enable_ipv4,
+        enable_ipv6: network.enable_ipv6,
         ipam: Ipam {
-            driver: "default".to_owned(),
-            options: None,
-            config,
+            driver: network.ipam.driver.clone(),
+            options: network.ipam.options.clone(),
+            config: Some(configs.collect()).filter(|all: &Vec<_>| !all.is_empty()),
         },
-        internal: false,
-        attachable: false,
+        internal: network.internal,
+        attachable: network.attachable,
         ingress: false,
-        config_from: ConfigReference::default(),
-        config_only: false,
-        containers: Some(
-            network
-                .containers
-                .iter()
-                .map(|member| {
-                    let endpoint = member.endpoint.as_ref();
-                    let shown = EndpointResource {
-                        name: member.name.clone(),
-                        endpoint_id: endpoint
-                            .map(|endpoint| endpoint.id.clone())
-                            .unwrap_or_default(),
-                        mac_address: endpoint
-                            .map(|endpoint| endpoint.mac.to_string())
-                            .unwrap_or_default(),
-                        ipv4_address: endpoint
-                            .and_then(|endpoint| {
-                                Some(format!("{}/{}", endpoint.ipv4?, endpoint.prefix_len))
-                            })
-                            .unwrap_or_default(),
-                        ipv6_address: String::new(),
-                    };
-                    (member.container_id.clone(), shown)
+        config_from: ConfigReference {
+            network: network.config_from.clone(),
+        },
+        config_only: network.config_only,
+        containers: Some(containers.collect()),
+        options: Some(network.options.clone()),
+        labels: Some(network.labels.clone()),
+    }
+}
+
+/// Reads the body of `POST /networks/create`.
+pub fn create(body: NetworkCreateRequest) -> NetworkCreate {
+    let NetworkCreateRequest {
+        name,
+        // Names are unique in any case.
+        check_duplicate: _,
+        driver,
+        scope,
+        enable_ipv4,
+        enable_ipv6,
+        ipam,
+        internal,
+        attachable,
+        ingress,
+        config_only,
+        config_from,
+        options,
+        labels,
+    } = body;
+    let ipam = ipam.unwrap_or_default();
+    let configs = ipam.config.unwrap_or_default().into_iter();
+    NetworkCreate {
+        name,
+        driver,
+        internal,
+        attachable,
+        ingress,
+        config_only,
+        config_from: config_from.unwrap_or_default().network,
+        scope,
+        enable_ipv4,
+        enable_ipv6,
+        ipam: gantry_engine::network::Ipam {
+            driver: ipam.driver,
+            options: ipam.options,
+            configs: configs
+                .map(|config| gantry_engine::network::IpamConfig {
+                    subnet: config.subnet,
+                    ip_range: config.ip_range,
+                    gateway: config.gateway,
+                    aux_addresses: config.aux_addresses.unwrap_or_default(),
                 })
                 .collect(),
-        ),
-        options: Some(options),
-        labels: Some(network.labels.clone()),
+        },
+        options: options.unwrap_or_default(),
+        labels: labels.unwrap_or_default(),
     }
 }
 
@@ -102,12 +108,16 @@ mod tests {
     fn the_network_none_is_dockers() {
         let ours = Network {
             id: "1f92".to_owned(),
-            name: "none",
-            driver: "null",
+            name: "none".to_owned(),
+            driver: "null".to_owned(),
+            scope: "local".to_owned(),
             created_ns: 1_795_470_326_582_449_002,
-            bridge: None,
-            containers: Vec::new(),
-            labels: BTreeMap::new(),
+            enable_ipv4: true,
+            ipam: gantry_engine::network::Ipam {
+                driver: "default".to_owned(),
+                ..Default::default()
+            },
+            ..Network::default()
         };
         assert_eq!(
             serde_json::to_string(&network(&ours)).unwrap(),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use gantry_api::system::{
-    Commit, ComponentVersion, FirewallInfo, Info, PluginsInfo, RuntimeInfo, SwarmInfo, Version,
-    VersionPlatform,
+    AddressPool, Commit, ComponentVersion, FirewallInfo, Info, PluginsInfo, RuntimeInfo, SwarmInfo,
+    Version, VersionPlatform,
 };
 use gantry_api::time::Timestamp;
 
@@ -152,7 +152,7 @@ pub fn info(
         ),
         plugins: PluginsInfo {
             volume: names(&["local"]),
-            network: names(&["bridge", "host", "null"]),
+            network: names(&["bridge", "host", "ipvlan", "macvlan", "null"]),
             authorization: None,
             log: names(&["json-file", "local", "none"]),
         },
@@ -230,17 +230,27 @@ pub fn info(
         init_commit: commit(),
         security_options: Some(security),
         firewall_backend: (!version.is_before(49)).then(|| FirewallInfo {
-            driver: if settings.firewall {
+            driver: if settings.network.firewall {
                 "nftables".to_owned()
             } else {
                 "none".to_owned()
             },
             info: None,
         }),
+        default_address_pools: address_pools(&settings.network),
         cdi_spec_dirs: Some(Vec::new()),
         warnings: (!warnings.is_empty()).then_some(warnings),
         ..Info::default()
     }
+}
+
+/// The ranges that networks take their subnets from, if they were chosen.
+fn address_pools(network: &crate::config::network::Network) -> Option<Vec<AddressPool>> {
+    let pools = network.address_pools.iter().map(|pool| AddressPool {
+        base: pool.base.to_string(),
+        size: pool.size.into(),
+    });
+    Some(pools.collect()).filter(|all: &Vec<_>| !all.is_empty())
 }
 
 /// Docker's warnings about what the machine cannot do, in its order.

@@ -37,9 +37,10 @@ pub async fn list(request: Request) -> Reply {
 
 pub async fn create(mut request: Request) -> Reply {
     let body = request.json::<ContainerCreateRequest>().await?;
-    let Some(body) = body else {
+    let Some(mut body) = body else {
         return Err(ApiError::invalid("invalid JSON: got EOF while reading request body").into());
     };
+    let moved_sysctls = convert::endpoint::move_sysctls(&mut body, request.version)?;
     // Docker asks for it in the network's settings since 1.44.
     let deprecated_mac = !body.config.mac_address.is_empty() && !request.version.is_before(44);
     let options = convert::create::options(
@@ -49,6 +50,7 @@ pub async fn create(mut request: Request) -> Reply {
         request.version,
     )?;
     let mut created = request.daemon.engine.create(options).await?;
+    created.warnings.extend(moved_sysctls);
     if deprecated_mac {
         created.warnings.push(
             "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
@@ -84,7 +86,7 @@ pub async fn inspect(request: Request, name: &str) -> Reply {
         .engine
         .inspect(name, request.query.flag("size"))
         .await?;
-    respond::ok(&convert::container::inspect(&found))
+    respond::ok(&convert::container::inspect(&found, request.version))
 }
 
 pub async fn top(request: Request, name: &str) -> Reply {

@@ -140,9 +140,12 @@ async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Optio
         ("DELETE", ["volumes", name]) => volume::remove(request, name).await,
 
         ("GET", ["networks"] | ["networks", ""]) => network::list(request).await,
-        ("POST", ["networks", "prune"]) => network::prune(request),
+        ("POST", ["networks", "create"]) => network::create(request).await,
+        ("POST", ["networks", "prune"]) => network::prune(request).await,
         ("GET", ["networks", name]) => network::inspect(request, name).await,
         ("DELETE", ["networks", name]) => network::remove(request, name).await,
+        ("POST", ["networks", name, "connect"]) => network::connect(request, name).await,
+        ("POST", ["networks", name, "disconnect"]) => network::disconnect(request, name).await,
 
         ("GET", ["images", "json"]) => image::list(request).await,
         ("POST", ["images", "create"]) => transfer::create(request).await,

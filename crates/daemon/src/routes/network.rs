@@ -1,9 +1,15 @@
-//! Networks: the three that every engine has.
+//! Networks.
 
 use gantry_api::error::ApiError;
-use gantry_api::network::NetworksPruneReport;
+use gantry_api::network::{
+    NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest,
+    NetworksPruneReport,
+};
+use hyper::StatusCode;
 
+use super::done;
 use crate::convert;
+use crate::server::query::quoted;
 use crate::server::request::Request;
 use crate::server::respond::{self, Reply};
 
@@ -33,31 +39,77 @@ pub async fn list(request: Request) -> Reply {
     respond::ok(&networks)
 }
 
+pub async fn create(mut request: Request) -> Reply {
+    let body = request.json_or_default::<NetworkCreateRequest>().await?;
+    let created = request
+        .daemon
+        .engine
+        .create_network(convert::network::create(body))
+        .await?;
+    respond::json(
+        StatusCode::CREATED,
+        &NetworkCreateResponse {
+            id: created.id,
+            warning: created.warning,
+        },
+    )
+}
+
 pub async fn inspect(request: Request, name: &str) -> Reply {
+    // Nothing more is known of networks on one machine.
+    let verbose = request.query.text("verbose");
+    if !verbose.is_empty() && crate::config::parse_bool(verbose).is_none() {
+        return Err(ApiError::invalid(format!(
+            "invalid value for verbose: {verbose}: strconv.ParseBool: parsing {}: invalid syntax",
+            quoted(verbose)
+        ))
+        .into());
+    }
     let scope = request.query.text("scope");
     let network = request.daemon.engine.network(name).await?;
-    if !matches!(scope, "" | "local") {
+    if !scope.is_empty() && scope != network.scope {
         return Err(ApiError::not_found(format!("network {name} not found")).into());
     }
     respond::ok(&convert::network::network(&network))
 }
 
 pub async fn remove(request: Request, name: &str) -> Reply {
-    let network = request.daemon.engine.network(name).await?;
-    Err(ApiError::new(
-        gantry_api::error::ErrorKind::Forbidden,
-        format!(
-            "{} is a pre-defined network and cannot be removed",
-            network.name
-        ),
-    )
-    .into())
+    request.daemon.engine.remove_network(name).await?;
+    respond::no_content()
 }
 
-/// Removes nothing: the networks that exist are never unused.
-pub fn prune(request: Request) -> Reply {
-    request.filters(&["label", "label!", "until"])?;
+pub async fn connect(mut request: Request, name: &str) -> Reply {
+    let body = request.json_or_default::<NetworkConnectRequest>().await?;
+    let wished = body.endpoint_config.unwrap_or_default();
+    let settings = convert::endpoint::settings(wished, request.version);
+    request
+        .daemon
+        .engine
+        .connect_network(name, &body.container, settings)
+        .await?;
+    done()
+}
+
+pub async fn disconnect(mut request: Request, name: &str) -> Reply {
+    let body = request
+        .json_or_default::<NetworkDisconnectRequest>()
+        .await?;
+    request
+        .daemon
+        .engine
+        .disconnect_network(name, &body.container, body.force)
+        .await?;
+    done()
+}
+
+pub async fn prune(request: Request) -> Reply {
+    let filters = request.filters(&["label", "label!", "until"])?;
+    let deleted = request
+        .daemon
+        .engine
+        .prune_networks(&convert::filters(&filters))
+        .await?;
     respond::ok(&NetworksPruneReport {
-        networks_deleted: None,
+        networks_deleted: Some(deleted).filter(|names| !names.is_empty()),
     })
 }

@@ -22,9 +22,6 @@ pub fn answer(method: &str, segments: &[&str]) -> Option<Reply> {
         ("GET", ["containers", _, "attach", "ws"]) => refuse("attach by websocket"),
         ("GET" | "POST", ["containers", _, "checkpoints"])
         | ("DELETE", ["containers", _, "checkpoints", _]) => refuse("container checkpoint"),
-        ("POST", ["networks", "create"]) => refuse("network create"),
-        ("POST", ["networks", _, "connect"]) => refuse("network connect"),
-        ("POST", ["networks", _, "disconnect"]) => refuse("network disconnect"),
         ("PUT", ["volumes", _]) => refuse("volume update"),
         ("GET", ["plugins", "privileges"] | ["plugins", .., "json"])
         | ("POST", ["plugins", ..])

@@ -10,6 +10,7 @@ use super::mounts::{self, Planned};
 use super::record::{MountPoint, Record};
 use super::{Container, Owner, Status, limits, merge, oci};
 use crate::failpoint::around;
+use crate::network::EndpointSettings;
 use crate::reservation::{Held, Kind};
 use crate::volume::{self, ANONYMOUS_LABEL};
 use crate::{Engine, Error, Result, names, signal};
@@ -22,6 +23,8 @@ pub struct CreateOptions {
     /// The user's wishes; the image's are merged in here.
     pub config: Config,
     pub host: HostConfig,
+    /// Networks by name or id, with what is wished for there; that of the mode is one of them in any case.
+    pub networks: BTreeMap<String, EndpointSettings>,
     pub platform: Option<Platform>,
 }
 
@@ -53,6 +56,7 @@ impl Engine {
             name,
             mut config,
             mut host,
+            networks,
             platform,
         } = options;
         let name = name
@@ -76,6 +80,7 @@ impl Engine {
         let support = self.inner.cgroups.support();
         limits::discard(&mut host.resources, &support, &mut warnings);
         self.check(&config, &host)?;
+        let networks = self.networks_of_new(&config, &host, networks)?;
         let links = self.resolve_links(&host)?;
         let inherited = self.inherited_mounts(&host.volumes_from)?;
         let planned = mounts::plan(&config, &host, &inherited)?;
@@ -92,6 +97,7 @@ impl Engine {
             };
         }
         let mut record = Record {
+            format: super::record::FORMAT,
             id: id.clone(),
             name,
             created_ns: crate::now_ns(),
@@ -100,6 +106,7 @@ impl Engine {
             args,
             config,
             host,
+            networks,
             links,
             platform_os: "linux".into(),
             incomplete: true,
@@ -330,7 +337,6 @@ impl Engine {
             "bridge" if self.inner.network.bridge().is_none() => {
                 return Err(Error::not_found("network bridge not found"));
             }
-            "bridge" | "host" | "none" => {}
             mode if mode.starts_with("container:") => {
                 let conflict = |what: &str| {
                     Err(Error::invalid(format!(

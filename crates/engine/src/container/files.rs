@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use gantry_network::Endpoint;
 use gantry_network::resolv::{self, DnsOptions, Resolver};
 use gantry_shim::protocol::{Overlay, Runtime};
 
@@ -49,22 +50,20 @@ pub(crate) fn write(engine: &Engine, record: &Record, links: &[Linked]) -> Resul
         Ok(path)
     };
     let host_network = record.host.network_mode == "host";
-    let resolver = if host_network {
-        Resolver::Host
+    let names = if engine.has_names(record) {
+        Names::Internal
     } else {
-        Resolver::Legacy { ipv6: false }
+        Names::None
     };
-    let (host_path, host_text) = host_resolv_conf();
-    let resolv_conf = resolv::resolv_conf(&host_text, &host_path, &dns(engine, record)?, resolver);
+    let resolv_conf = resolv_conf(engine, record, names)?;
     let extra = extra_hosts(engine, &record.host.extra_hosts)?;
     let hosts = if host_network && extra.is_empty() {
         std::fs::read_to_string("/etc/hosts").unwrap_or_default()
     } else {
         let names = resolv::host_names(&hostname, &record.config.domainname);
-        let endpoint = record.acquired.endpoint.as_ref();
-        let own = endpoint
-            .into_iter()
-            .flat_map(gantry_network::Endpoint::addresses)
+        let own = record.acquired.endpoints.iter();
+        let own = own
+            .flat_map(Endpoint::addresses)
             .map(|address| (address, names.clone()));
         let endpoints: Vec<_> = links.iter().map(Linked::host).chain(own).collect();
         resolv::hosts(&resolv::Hosts {
@@ -81,8 +80,44 @@ pub(crate) fn write(engine: &Engine, record: &Record, links: &[Linked]) -> Resul
     })
 }
 
+/// Whether the engine answers names in a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Names {
+    None,
+    Internal,
+}
+
+/// Writes the text of a container's resolv.conf.
+pub(crate) fn resolv_conf(engine: &Engine, record: &Record, names: Names) -> Result<String> {
+    let resolver = match names {
+        _ if record.host.network_mode == "host" => Resolver::Host,
+        Names::Internal => Resolver::Internal,
+        Names::None => Resolver::Legacy {
+            ipv6: record
+                .acquired
+                .endpoints
+                .iter()
+                .any(|endpoint| endpoint.ipv6.is_some()),
+        },
+    };
+    let (path, text) = host_resolv_conf();
+    let dns = dns(engine, record)?;
+    Ok(resolv::resolv_conf(&text, &path, &dns, resolver))
+}
+
+/// Tells whether the options of a container's resolv.conf say how many dots make a name whole.
+pub(crate) fn ndots_is_set(dns: &DnsOptions, host: &str) -> bool {
+    let of_host = resolv::parse(host).options;
+    let options = if dns.options.is_empty() {
+        &of_host
+    } else {
+        &dns.options
+    };
+    options.iter().any(|option| option.starts_with("ndots:"))
+}
+
 /// Returns the host's resolv.conf; behind systemd-resolved's stub lie the servers that containers can reach.
-fn host_resolv_conf() -> (String, String) {
+pub(crate) fn host_resolv_conf() -> (String, String) {
     let read = |path: &str| std::fs::read_to_string(path).map(|text| (path.to_owned(), text));
     let plain = read("/etc/resolv.conf").unwrap_or_default();
     let servers = resolv::parse(&plain.1).servers;
@@ -94,7 +129,7 @@ fn host_resolv_conf() -> (String, String) {
     plain
 }
 
-fn dns(engine: &Engine, record: &Record) -> Result<DnsOptions> {
+pub(crate) fn dns(engine: &Engine, record: &Record) -> Result<DnsOptions> {
     let config = &engine.inner.config;
     let own = |list: &Vec<String>, default: &Vec<String>| {
         if list.is_empty() {
@@ -119,14 +154,15 @@ fn dns(engine: &Engine, record: &Record) -> Result<DnsOptions> {
 
 /// Reads `--add-host` values; `host-gateway` is the bridge's address.
 pub(crate) fn extra_hosts(engine: &Engine, values: &[String]) -> Result<Vec<(String, IpAddr)>> {
-    let gateways: Vec<IpAddr> = engine
-        .inner
-        .network
-        .bridge()
-        .and_then(|bridge| bridge.ipv4?.gateway)
-        .map(IpAddr::V4)
-        .into_iter()
-        .collect();
+    let mut gateways = engine.inner.config.host_gateway_ips.clone();
+    if gateways.is_empty()
+        && let Some(bridge) = engine.inner.network.bridge()
+    {
+        let ipv4 = bridge.ipv4.and_then(|ipv4| ipv4.gateway);
+        let ipv6 = bridge.ipv6.and_then(|ipv6| ipv6.gateway);
+        gateways.extend(ipv4.map(IpAddr::V4));
+        gateways.extend(ipv6.map(IpAddr::V6));
+    }
     let mut all = Vec::new();
     for value in values {
         all.extend(resolv::extra_host(value, &gateways).map_err(Error::invalid)?);

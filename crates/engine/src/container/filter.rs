@@ -162,7 +162,7 @@ impl Filter {
             && (!self.has_ancestor || self.ancestors.contains(&record.image_id))
             && self.before.is_none_or(|before| record.created_ns < before)
             && self.since.is_none_or(|since| record.created_ns > since)
-            && any(&self.networks, &|wanted| record.host.network_mode == wanted)
+            && any(&self.networks, &|wanted| is_on(record, wanted))
             && any(&self.volumes, &|wanted| {
                 record.mounts.iter().any(|point| {
                     point.name == wanted || point.destination == wanted || point.source == wanted
@@ -193,9 +193,15 @@ impl Filter {
             let mut exposed = record.config.exposed_ports.iter();
             exposed.any(|port| is_in(&self.expose, port.port, port.protocol))
         };
-        view.endpoint.is_some() && (published() || exposed())
+        view.networks.values().any(|one| one.place.is_some()) && (published() || exposed())
     }
 }
+/// Tells whether the container is on the network of this name or id.
+fn is_on(record: &Record, wanted: &str) -> bool {
+    let mut networks = record.networks.iter();
+    networks.any(|(name, settings)| name == wanted || settings.network_id == wanted)
+}
+
 /// A range of ports of one protocol.
 #[derive(Debug, PartialEq, Eq)]
 struct Ports {

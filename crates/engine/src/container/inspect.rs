@@ -1,11 +1,14 @@
 //! `inspect`: everything known of one container.
 
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gantry_network::{Endpoint, NetworkInfo, PublishedPort};
+use gantry_network::{Endpoint, PublishedPort};
 
 use super::record::Record;
+use crate::network::EndpointSettings;
 use crate::{Engine, Result};
 
 /// A container in full.
@@ -25,19 +28,55 @@ pub struct Inspect {
     pub layers: Option<(Vec<PathBuf>, PathBuf, PathBuf)>,
 }
 
-/// A container's place on its network.
+/// A container's places on its networks.
 #[derive(Clone, Debug, Default)]
 pub struct NetworkView {
-    /// `bridge`, `host`, `none`, a name that no network has, or empty for another container's.
-    pub network: String,
-    /// The network's id; empty when the container is on none.
+    /// By name of the network; names that no network has may be among them.
+    pub networks: BTreeMap<String, EndpointView>,
+    /// The default bridge's interface, if the container is on it alone by its mode; else empty.
+    pub bridge_interface: String,
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A container's place on one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointView {
+    /// What was wished for.
+    pub settings: EndpointSettings,
+    /// Empty until the container has run on the network.
     pub network_id: String,
     /// `None` while the container does not run, and on networks without addresses.
-    pub endpoint: Option<Endpoint>,
-    /// The hardware address that the user chose, until the run has one.
-    pub wanted_mac: String,
-    pub bridge: Option<NetworkInfo>,
-    pub ports: Vec<PublishedPort>,
+    pub place: Option<Place>,
+    /// Names that it answers to; empty on networks without names.
+    pub dns_names: Vec<String>,
+}
+
+/// What a running container has on a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub endpoint_id: String,
+    pub mac: String,
+    pub ipv4: Option<Ipv4Addr>,
+    pub prefix_len: u8,
+    pub gateway: Option<Ipv4Addr>,
+    pub ipv6: Option<Ipv6Addr>,
+    pub prefix_len_v6: u8,
+    pub gateway_v6: Option<Ipv6Addr>,
+}
+
+impl From<&Endpoint> for Place {
+    fn from(endpoint: &Endpoint) -> Place {
+        Place {
+            endpoint_id: endpoint.id.clone(),
+            mac: endpoint.mac.to_string(),
+            ipv4: endpoint.ipv4,
+            prefix_len: endpoint.prefix_len,
+            gateway: endpoint.gateway,
+            ipv6: endpoint.ipv6,
+            prefix_len_v6: endpoint.prefix_len_v6,
+            gateway_v6: endpoint.gateway_v6,
+        }
+    }
 }
 
 impl Engine {
@@ -71,24 +110,53 @@ impl Engine {
     }
 
     pub(crate) fn network_view(&self, record: &Record) -> NetworkView {
-        let mode = record.host.network_mode.as_str();
-        if mode.starts_with("container:") {
-            return NetworkView::default();
-        }
         let running = record.state.status.has_process();
+        let networks = record
+            .networks
+            .iter()
+            .map(|(name, settings)| (name.clone(), self.endpoint_view(record, name, settings)))
+            .collect();
+        let bridge = (record.host.network_mode == "bridge" && running)
+            .then(|| self.inner.network.bridge())
+            .flatten();
         NetworkView {
-            network: mode.to_owned(),
-            network_id: self.network_id(mode),
-            wanted_mac: match mode {
-                "bridge" => record.config.mac_address.clone(),
-                _ => String::new(),
-            },
-            endpoint: record.acquired.endpoint.clone().filter(|_| running),
-            bridge: (mode == "bridge")
-                .then(|| self.inner.network.bridge())
-                .flatten(),
+            networks,
+            bridge_interface: bridge.map(|bridge| bridge.interface).unwrap_or_default(),
             ports: if running {
                 record.acquired.ports.clone()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    fn endpoint_view(
+        &self,
+        record: &Record,
+        name: &str,
+        settings: &EndpointSettings,
+    ) -> EndpointView {
+        let network = self.inner.networks.find(name).ok();
+        let running = record.state.status.has_process();
+        // One that a user removed and made again meanwhile is another.
+        let id = match &network {
+            Some(network) if running => network.id.clone(),
+            _ => settings.network_id.clone(),
+        };
+        let has_names =
+            (running || settings.known) && network.is_some_and(|network| network.has_names());
+        let endpoint = record
+            .acquired
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.network == id)
+            .filter(|_| running);
+        EndpointView {
+            settings: settings.clone(),
+            place: endpoint.map(Place::from),
+            network_id: id,
+            dns_names: if has_names {
+                crate::network::dns_names(record, settings)
             } else {
                 Vec::new()
             },

@@ -185,7 +185,7 @@ impl Engine {
     /// # Errors
     /// Docker's texts: one that does not run or is not on the bridge.
     pub(crate) fn linked(&self, record: &Record) -> Result<Vec<Linked>> {
-        if record.host.network_mode != "bridge" {
+        if !record.networks.contains_key("bridge") {
             return Ok(Vec::new());
         }
         let one = |link: &LegacyLink| {
@@ -200,8 +200,7 @@ impl Engine {
                     self.name_now(link)
                 )));
             };
-            let endpoint = other.acquired.endpoint.as_ref();
-            let Some(address) = endpoint.and_then(|endpoint| endpoint.ipv4) else {
+            let Some(address) = self.on_bridge(&other) else {
                 return Err(Error::system(format!(
                     "container {} not attached to default bridge network",
                     other.id
@@ -284,13 +283,20 @@ impl Engine {
             .collect()
     }
 
+    /// Returns the container's address on the default bridge.
+    fn on_bridge(&self, record: &Record) -> Option<Ipv4Addr> {
+        let id = self.inner.networks.find("bridge").ok()?.id.clone();
+        let mut endpoints = record.acquired.endpoints.iter();
+        endpoints.find(|endpoint| endpoint.network == id)?.ipv4
+    }
+
     /// Writes the address of a container that has started into the hosts files of running ones that are linked to it.
     pub(crate) fn refresh_links_to(&self, record: &Record) {
-        if record.acquired.endpoint.is_none() {
+        if self.on_bridge(record).is_none() {
             return;
         }
         for parent in self.linking(&record.id) {
-            if !parent.state.status.has_process() || parent.host.network_mode != "bridge" {
+            if !parent.state.status.has_process() || !parent.networks.contains_key("bridge") {
                 continue;
             }
             for link in parent
@@ -311,8 +317,7 @@ impl Engine {
         child: &Record,
         link: &LegacyLink,
     ) -> std::io::Result<()> {
-        let endpoint = child.acquired.endpoint.as_ref();
-        let Some(address) = endpoint.and_then(|endpoint| endpoint.ipv4) else {
+        let Some(address) = self.on_bridge(child) else {
             return Ok(());
         };
         let path = self.directory(&parent.id).join("hosts");

@@ -51,17 +51,11 @@ impl Engine {
         Ok(joined)
     }
 
-    /// Refuses a network that is not there, or a container's whose network cannot be joined, before anything is made.
+    /// Refuses a container whose network cannot be joined, before anything is made.
     pub(super) fn check_network(&self, record: &Record) -> Result<()> {
         let mode = record.host.network_mode.as_str();
         let Some(name) = mode.strip_prefix("container:") else {
-            return match mode {
-                "bridge" | "host" | "none" => Ok(()),
-                _ => Err(Error::not_found(format!(
-                    "failed to set up container networking: network {mode} not found"
-                ))
-                .caused_by(StartExit(128))),
-            };
+            return Ok(());
         };
         let other = match self.container(name) {
             Ok(other) => other.record(),
@@ -100,7 +94,7 @@ fn unfit_network(other: &Record) -> Error {
 }
 
 /// Opens a namespace of the process that the state tells of; `None` if that is gone, whoever has its number now.
-fn open_namespace(state: &State, file: &str) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn open_namespace(state: &State, file: &str) -> io::Result<Option<OwnedFd>> {
     let namespace = match File::open(format!("/proc/{}/ns/{file}", state.pid)) {
         Ok(namespace) => namespace,
         // A process that has ended and was not waited for has no namespaces any more.

@@ -3,15 +3,24 @@
 //! A record names each resource of the machine *before* it is acquired (`Acquired`), so that the one teardown finds
 //! it again, whenever the daemon was killed. It is written whole and replaced in one step.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use gantry_network::{Endpoint, PublishedPort};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::config::{Config, HostConfig, MountKind};
 use super::state::State;
+use crate::network::EndpointSettings;
+
+/// What a record of this version says that earlier ones did not: 1, its networks.
+pub(crate) const FORMAT: u32 = 1;
 
 /// Everything known of a container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
+    /// What can be relied on, see [`FORMAT`].
+    pub format: u32,
     /// 64 hexadecimal digits.
     pub id: String,
     /// Without the leading slash.
@@ -29,6 +38,8 @@ pub struct Record {
     pub platform_os: String,
     pub state: State,
     pub mounts: Vec<MountPoint>,
+    /// The networks that it is on while it runs, by name, with what is wished for there. None for `container:`.
+    pub networks: BTreeMap<String, EndpointSettings>,
     /// Where links of old lead.
     pub links: Vec<LegacyLink>,
     /// Number of the writable snapshot; `None` until it is prepared.
@@ -49,8 +60,12 @@ pub struct Record {
 pub struct Acquired {
     /// A shim may live and listen on its socket.
     pub shim: bool,
-    pub endpoint: Option<gantry_network::Endpoint>,
-    pub ports: Vec<gantry_network::PublishedPort>,
+    /// In the order of their interfaces. One alone, or `null`, in records of old.
+    #[serde(alias = "endpoint", deserialize_with = "one_or_many")]
+    pub endpoints: Vec<Endpoint>,
+    pub ports: Vec<PublishedPort>,
+    /// Id of the endpoint that the ports lead to; `None` for the first.
+    pub ports_endpoint: Option<String>,
     /// Path beneath each hierarchy, such as `/gantry/ID`.
     pub cgroup: Option<String>,
     /// A tmpfs may be mounted in the container's directory, the /dev/shm that others may share.
@@ -69,16 +84,26 @@ impl Acquired {
         !self.shim
     }
 
+    /// Returns the id of the endpoint that the ports lead to, or would.
+    pub fn holder_of_ports(&self) -> Option<String> {
+        let first = || self.endpoints.first().map(|first| first.id.clone());
+        self.ports_endpoint.clone().or_else(first)
+    }
+
+    /// Returns the ports that lead to the endpoint.
+    pub fn ports_of(&self, endpoint: &Endpoint) -> &[PublishedPort] {
+        if self.holder_of_ports().as_ref() == Some(&endpoint.id) {
+            &self.ports
+        } else {
+            &[]
+        }
+    }
+
     /// Names what is held, for a person; `None` if nothing is.
     pub fn describe(&self) -> Option<String> {
         let mut held = Vec::new();
-        if let Some(endpoint) = &self.endpoint {
-            held.extend(
-                endpoint
-                    .addresses()
-                    .map(|address| format!("the address {address}")),
-            );
-        }
+        let addresses = self.endpoints.iter().flat_map(Endpoint::addresses);
+        held.extend(addresses.map(|address| format!("the address {address}")));
         held.extend(
             self.ports
                 .iter()
@@ -96,6 +121,37 @@ impl Acquired {
             held.push("its runtime state".to_owned());
         }
         (!held.is_empty()).then(|| held.join(", "))
+    }
+}
+
+/// Reads a list, or what stood in its place when there could be one at most.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Found {
+        Many(Vec<Endpoint>),
+        One(Box<Endpoint>),
+        None,
+    }
+    Ok(match Found::deserialize(deserializer)? {
+        Found::Many(all) => all,
+        Found::One(one) => vec![*one],
+        Found::None => Vec::new(),
+    })
+}
+
+impl Record {
+    /// Brings a record that an earlier version wrote up to date.
+    pub(crate) fn migrate(&mut self) {
+        if self.format < 1 && !self.host.network_mode.starts_with("container:") {
+            let settings = EndpointSettings {
+                mac: self.config.mac_address.clone(),
+                ..EndpointSettings::default()
+            };
+            let name = self.host.network_mode.clone();
+            self.networks.entry(name).or_insert(settings);
+        }
+        self.format = FORMAT;
     }
 }
 
@@ -138,4 +194,70 @@ pub struct MountPoint {
     pub tmpfs_options: Vec<String>,
     /// The volume was made for this container alone and goes with `rm -v`.
     pub anonymous: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Record {
+        let mut record: Record = serde_json::from_str(text).unwrap();
+        record.migrate();
+        record
+    }
+
+    #[test]
+    fn a_record_of_old_has_one_network_and_one_endpoint_at_most() {
+        let endpoint = r#"{"id":"e1","container_id":"c1","network":"n1","host_interface":"veth1",
+            "container_interface":"eth0","mac":"02:00:00:00:00:01","ipv4":"172.17.0.2","prefix_len":16,
+            "gateway":"172.17.0.1","mtu":1500}"#;
+        let running = read(&format!(
+            r#"{{"host":{{"network_mode":"bridge"}},"config":{{"mac_address":"02:00:00:00:00:01"}},
+                "acquired":{{"shim":true,"endpoint":{endpoint},"ports":[]}}}}"#
+        ));
+        assert_eq!(running.acquired.endpoints[0].id, "e1");
+        assert_eq!(running.networks["bridge"].mac, "02:00:00:00:00:01");
+        let idle = read(r#"{"host":{"network_mode":"none"},"acquired":{"endpoint":null}}"#);
+        assert!(idle.acquired.endpoints.is_empty() && idle.networks.contains_key("none"));
+        assert!(
+            read(r#"{"host":{"network_mode":"container:x"}}"#)
+                .networks
+                .is_empty()
+        );
+        // What is written now is read as it is, also when the user has taken every network away.
+        let again = read(&serde_json::to_string(&running).unwrap());
+        assert_eq!(again.acquired, running.acquired);
+        assert!(
+            read(r#"{"format":1,"host":{"network_mode":"bridge"}}"#)
+                .networks
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn ports_lead_to_one_endpoint() {
+        let endpoint = |id: &str| {
+            Endpoint {
+            id: id.to_owned(),
+            ..serde_json::from_str(
+                r#"{"id":"","container_id":"","network":"","host_interface":"","container_interface":"",
+                    "mac":"02:00:00:00:00:01","ipv4":"172.17.0.2","prefix_len":16,"gateway":null,"mtu":1500}"#,
+            )
+            .unwrap()
+        }
+        };
+        let port: PublishedPort = serde_json::from_str(
+            r#"{"ip":"0.0.0.0","host_port":80,"container_port":80,"protocol":"tcp"}"#,
+        )
+        .unwrap();
+        let mut acquired = Acquired {
+            endpoints: vec![endpoint("a"), endpoint("b")],
+            ports: vec![port],
+            ..Acquired::default()
+        };
+        assert_eq!(acquired.ports_of(&endpoint("a")), [port]);
+        acquired.ports_endpoint = Some("b".to_owned());
+        assert_eq!(acquired.ports_of(&endpoint("a")), []);
+        assert_eq!(acquired.ports_of(&endpoint("b")), [port]);
+    }
 }

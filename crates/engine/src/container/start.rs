@@ -15,7 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::link::Shim;
 use super::record::Record;
-use super::{Container, Owner, Status, devices, files, limits, oci, ports, seccomp, sources};
+use super::{Container, Owner, Status, devices, files, limits, oci, seccomp, sources};
 use crate::failpoint::{around, around_async};
 use crate::shutdown::GoingDown;
 use crate::{Changed, Engine, Error, Result};
@@ -30,7 +30,7 @@ pub struct StartOptions {
 struct Prepared {
     control: OwnedFd,
     listener: OwnedFd,
-    /// The network namespace and then the joined ones, as the request counts them.
+    /// The network namespace, the joined ones, and what the shim keeps for names, as the request counts them.
     namespaces: Vec<OwnedFd>,
     request: StartRequest,
     shim: Unfollowed,
@@ -43,6 +43,12 @@ impl Unfollowed {
     /// Hands it to whoever waits for it from now on.
     fn follow(mut self) -> Option<gantry_shim::Spawned> {
         self.0.take()
+    }
+}
+
+impl Unfollowed {
+    fn pidfd(&self) -> Option<OwnedFd> {
+        self.0.as_ref()?.pidfd.try_clone().ok()
     }
 }
 
@@ -267,23 +273,12 @@ impl Engine {
         self.check_network(&record)?;
         let mut joined = self.joined_namespaces(&record)?;
         self.linked(&record)?;
-        let own_network = matches!(host.network_mode.as_str(), "bridge" | "none");
+        let own_network =
+            host.network_mode != "host" && !host.network_mode.starts_with("container:");
+        let (endpoints, networks) = self.take_endpoints(&record)?;
         // A thread makes the namespace while this one writes files.
         let netns =
             own_network.then(|| std::thread::spawn(|| around("start.netns", Netns::create)));
-        let endpoint = match host.network_mode.as_str() {
-            "bridge" => Some(
-                self.inner
-                    .network
-                    .allocate(&gantry_network::EndpointRequest {
-                        container_id: record.id.clone(),
-                        mac: crate::network::parse_mac(&record.config.mac_address),
-                        ..gantry_network::EndpointRequest::default()
-                    })
-                    .map_err(network_error)?,
-            ),
-            _ => None,
-        };
         let cgroup = self.cgroup_path(&record);
         let shm = oci::has_shareable_shm(&record);
         let (volumes, subpaths) = (
@@ -297,38 +292,19 @@ impl Engine {
                 record.acquired.shm = shm;
                 record.acquired.volumes = volumes;
                 record.acquired.subpaths = subpaths;
-                record.acquired.endpoint.clone_from(&endpoint);
+                record.acquired.endpoints.clone_from(&endpoints);
+                record.networks = networks;
             })
         });
         let record = match saved {
             Ok(record) => record,
             Err(error) => {
-                if let Some(endpoint) = &endpoint {
-                    let _ = self.inner.network.release(endpoint, &[]);
-                }
+                self.let_go(&endpoints);
                 return Err(error);
             }
         };
-        if let Some(endpoint) = &endpoint {
-            let mappings = ports::plan(&record.config, &record.host)?;
-            if !mappings.is_empty() {
-                let ports = self.inner.network.reserve_ports(endpoint, &mappings).map_err(|error| {
-                    let kind = error.kind();
-                    let text = format!(
-                        "failed to set up container networking: driver failed programming external connectivity on \
-                         endpoint {} ({}): {error}",
-                        record.name, endpoint.id
-                    );
-                    Error::new(kind, text).caused_by(error)
-                })?;
-                let named = |record: &mut Record| record.acquired.ports.clone_from(&ports);
-                if let Err(error) = self.save_blocking(container, owner, named) {
-                    // They are taken, whatever the disk says: the teardown must know of them.
-                    self.note_blocking(container, owner, named);
-                    return Err(error);
-                }
-            }
-        }
+        let gateways = self.gateways(&record);
+        self.reserve_ports(container, owner, gateways)?;
         let record = container.record();
         if shm {
             around("start.shm", || self.mount_shm(&record))?;
@@ -347,6 +323,7 @@ impl Engine {
         })
         .map_err(|error| Error::io("start a shim", error))?;
         let spawned = Unfollowed(Some(spawned));
+        let mut names = Vec::new();
         let netns = match netns {
             None => joined
                 .extract_if(.., |(kind, _)| *kind == "network")
@@ -357,37 +334,36 @@ impl Engine {
                     .join()
                     .map_err(|_| Error::system("make a network namespace"))?
                     .map_err(|error| Error::io("make a network namespace", error))?;
-                around("start.network", || match &endpoint {
-                    Some(endpoint) => self.inner.network.connect(
-                        endpoint,
-                        &netns,
-                        gantry_network::DefaultRoutes::BOTH,
-                    ),
-                    None => gantry_network::loopback_up(&netns),
-                })
-                .map_err(network_error)?;
+                around("start.network", || {
+                    self.connect_all(&record.acquired.endpoints, gateways, &netns)
+                })?;
+                if self.has_names(&record) {
+                    let shim = spawned.pidfd();
+                    names = around("start.names", || self.prepare_names(&record, &netns, shim))?;
+                }
                 Some(netns.fd)
             }
         };
-        if let Some(endpoint) = &endpoint
-            && !record.acquired.ports.is_empty()
-        {
-            around("start.ports", || {
-                self.inner.network.publish(endpoint, &record.acquired.ports)
-            })
-            .map_err(network_error)?;
+        for endpoint in &record.acquired.endpoints {
+            let ports = record.acquired.ports_of(endpoint);
+            if !ports.is_empty() {
+                around("start.ports", || {
+                    self.inner.network.publish(endpoint, ports)
+                })
+                .map_err(network_error)?;
+            }
         }
         let request = StartRequest {
             has_netns: netns.is_some(),
             joins: joined.iter().map(|(kind, _)| (*kind).to_owned()).collect(),
-            keeps_names: false,
+            keeps_names: !names.is_empty(),
             ..request
         };
         let joined = joined.into_iter().map(|(_, namespace)| namespace);
         Ok(Prepared {
             control,
             listener: listener.into(),
-            namespaces: netns.into_iter().chain(joined).collect(),
+            namespaces: netns.into_iter().chain(joined).chain(names).collect(),
             request,
             shim: spawned,
         })

@@ -156,17 +156,7 @@ impl Engine {
                 false
             }
         };
-        if let Some(endpoint) = &left.endpoint {
-            let released = self
-                .inner
-                .network
-                .release(endpoint, &left.ports)
-                .map_err(std::io::Error::other);
-            if done("release a network endpoint", released) {
-                left.endpoint = None;
-                left.ports.clear();
-            }
-        }
+        self.give_back_endpoints(id, &mut left, done);
         if let Some(path) = &left.cgroup
             && done("remove a cgroup", remove_cgroup(self, path))
         {
@@ -191,7 +181,7 @@ impl Engine {
             done("remove a runtime state", remove_tree_if_there(&state)),
         ];
         if files == [true, true]
-            && left.endpoint.is_none()
+            && left.endpoints.is_empty()
             && left.cgroup.is_none()
             && left.volumes.is_empty()
             && !left.subpaths
@@ -201,6 +191,39 @@ impl Engine {
         }
         left.over = true;
         left
+    }
+
+    /// Releases the endpoints and their ports; those that are not free stay.
+    fn give_back_endpoints(
+        &self,
+        id: &str,
+        left: &mut Acquired,
+        done: impl Fn(&str, std::io::Result<()>) -> bool,
+    ) {
+        // The ports' endpoint is named, so that what stays still says whose they are.
+        left.ports_endpoint = left.holder_of_ports().filter(|_| !left.ports.is_empty());
+        let has_names = left
+            .endpoints
+            .iter()
+            .any(|endpoint| self.is_named(endpoint));
+        if has_names && !done("take away by what names are asked", self.drop_resolver(id)) {
+            // Told again with the endpoints.
+            return;
+        }
+        for endpoint in std::mem::take(&mut left.endpoints) {
+            let has_ports = left.ports_endpoint.as_ref() == Some(&endpoint.id);
+            let ports = if has_ports { &left.ports[..] } else { &[] };
+            let released = self.drop_names(&endpoint).and_then(|()| {
+                let released = self.inner.network.release(&endpoint, ports);
+                released.map_err(std::io::Error::other)
+            });
+            if !done("release a network endpoint", released) {
+                left.endpoints.push(endpoint);
+            } else if has_ports {
+                left.ports.clear();
+                left.ports_endpoint = None;
+            }
+        }
     }
 
     /// Removes the socket of a shim that nobody needs to find any more; says whether it is gone.

@@ -1,19 +1,42 @@
-//! Networks as the API shows them.
+//! Networks: their records, one file per verb, and the glue to the network's stack and to netd.
 //!
-//! Three networks exist: `bridge`, `host` and `none`. Their ids are derived from the engine's, so they are the same
-//! after every start.
+//! `bridge`, `host` and `none` exist always and are in no file; their ids are derived from the engine's, so they are the
+//! same after every start.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use gantry_network::{Endpoint, NetworkInfo, PublishedPort, Stack, StackConfig};
-
-use crate::container::Record;
-use crate::{Engine, EngineConfig, Error, Filters, Result};
-
+mod connect;
+mod create;
+mod disconnect;
+mod inspect;
+mod ipam;
+mod list;
+mod names;
 mod netd;
+mod options;
+mod prune;
+mod record;
+mod remove;
+mod settings;
 
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock, Weak};
+
+use gantry_network::{
+    Endpoint, NetworkConfig, NetworkInfo, PublishedPort, Repair, Stack, StackConfig,
+};
+
+pub use create::{CreatedNetwork, NetworkCreate};
+pub use inspect::{Member, Network};
+pub use record::{Ipam, IpamConfig, NetworkRecord};
+pub use settings::{EndpointIpam, EndpointSettings};
+
+pub(crate) use names::dns_names;
 pub(crate) use netd::Netd;
+pub(crate) use record::Networks;
+pub(crate) use settings::{faults, joined};
+
+use crate::container::{Record, State};
+use crate::{Engine, EngineConfig, Error, Result};
 
 impl Engine {
     /// Takes back what the machine's network knows of this engine, netd last. The next start makes it again.
@@ -27,42 +50,102 @@ impl Engine {
     }
 }
 
+/// What the stack asks of the engine, which is there only after the stack.
+#[derive(Clone, Default)]
+pub(crate) struct Backward {
+    engine: Arc<OnceLock<Weak<crate::Inner>>>,
+    /// Where containers are, as their records said at the start: until there is an engine.
+    states: Arc<HashMap<String, State>>,
+}
+
+impl Backward {
+    pub(crate) fn new(records: &[Record]) -> Backward {
+        let running = records.iter().filter(|record| record.state.pid != 0);
+        Backward {
+            engine: Arc::default(),
+            states: Arc::new(
+                running
+                    .map(|record| (record.id.clone(), record.state.clone()))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// From now on the engine is asked.
+    pub(crate) fn lead_to(&self, engine: &Engine) {
+        let _ = self.engine.set(Arc::downgrade(&engine.inner));
+    }
+
+    fn engine(&self) -> Option<Engine> {
+        let inner = self.engine.get()?.upgrade()?;
+        Some(Engine { inner })
+    }
+
+    /// Opens the network namespace of a container that runs.
+    fn netns_of(&self, container: &str) -> Option<OwnedFd> {
+        let state = match self.engine() {
+            Some(engine) => engine.container(container).ok()?.record().state.clone(),
+            None => self.states.get(container)?.clone(),
+        };
+        crate::container::open_namespace(&state, "net").ok()?
+    }
+
+    /// Tells what was mended: the operator reads it in `events`.
+    fn repaired(&self, repair: &Repair) {
+        let Some(engine) = self.engine() else { return };
+        let network = repair.network.as_deref().unwrap_or_default();
+        let record = engine.inner.networks.by_id(network);
+        let mut attributes = BTreeMap::from([("what".to_owned(), repair.text.clone())]);
+        if let Some(record) = &record {
+            attributes.insert("name".to_owned(), record.name.clone());
+            attributes.insert("type".to_owned(), record.driver.clone());
+        }
+        if let Some(container) = &repair.container {
+            attributes.insert("container".to_owned(), container.clone());
+        }
+        let events = &engine.inner.events;
+        events.emit("network", "repair", network, attributes);
+    }
+}
+
 /// Opens the engine's networks.
 pub(crate) fn open(
     config: &EngineConfig,
     id: &str,
     netd: Arc<Netd>,
+    networks: &[NetworkRecord],
     live: &[(Endpoint, Vec<PublishedPort>)],
+    backward: &Backward,
 ) -> Result<Stack> {
     let mut bridge = config.bridge.clone();
     if let Some(bridge) = &mut bridge {
         bridge.id = derived_id(id, "bridge");
         bridge.host_binding = bridge.host_binding.or(config.host_binding_ip);
     }
+    let (repairs, namespaces) = (backward.clone(), backward.clone());
     let stack = StackConfig {
         engine_id: id.to_owned(),
         exec_root: config.exec_root.clone(),
         bridge,
-        address_pools: Vec::new(),
+        address_pools: config.address_pools.clone(),
         firewall: config.firewall,
         ip_forward: config.ip_forward,
         ip_forward_no_drop: config.ip_forward_no_drop,
-        allow_direct_routing: false,
-        obey_host_firewall: false,
+        allow_direct_routing: config.allow_direct_routing,
+        obey_host_firewall: config.obey_host_firewall,
         watch: true,
         reserver: netd,
         warn: Arc::new(|text| tracing::warn!("{text}")),
-        // The stack tells the operator of each repair itself.
-        on_repair: Arc::new(|_| {}),
-        // Without a container's namespace its interface is not made again.
-        netns_of: Arc::new(|_| None),
+        on_repair: Arc::new(move |repair| repairs.repaired(&repair)),
+        netns_of: Arc::new(move |container| namespaces.netns_of(container)),
     };
-    Stack::open(stack, &[], live).map_err(|error| {
-        let mut text = error.to_string();
-        if let Some(cause) = std::error::Error::source(&error) {
-            text = format!("{text}: {cause}");
-        }
-        Error::system(format!("open the networks: {text}")).caused_by(error)
+    let networks: Vec<NetworkConfig> = networks
+        .iter()
+        .filter_map(|network| network.config.clone())
+        .collect();
+    Stack::open(stack, &networks, live).map_err(|cause| {
+        let told = error(cause);
+        Error::new(told.kind(), format!("open the networks: {told}")).caused_by(told)
     })
 }
 
@@ -78,145 +161,101 @@ fn derived_id(engine_id: &str, name: &str) -> String {
     text
 }
 
-/// A network as the API shows it.
-#[derive(Clone, Debug)]
-pub struct Network {
-    pub id: String,
-    pub name: &'static str,
-    /// `bridge`, `host` or `null`.
-    pub driver: &'static str,
-    pub created_ns: i64,
-    pub bridge: Option<NetworkInfo>,
-    /// Containers on it that run.
-    pub containers: Vec<Member>,
-    pub labels: BTreeMap<String, String>,
+/// Gives an error of the network's stack its text with all causes.
+pub(crate) fn error(error: gantry_network::Error) -> Error {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    Error::new(error.kind(), text).caused_by(error)
 }
 
-/// A container on a network.
-#[derive(Clone, Debug)]
-pub struct Member {
-    pub container_id: String,
-    pub name: String,
-    pub endpoint: Option<Endpoint>,
+/// Returns the records of the networks that every engine has.
+pub(crate) fn predefined(
+    engine_id: &str,
+    bridge: Option<NetworkInfo>,
+    opened_ns: i64,
+) -> Vec<NetworkRecord> {
+    let one = |name: &str, driver: &str| NetworkRecord {
+        id: derived_id(engine_id, name),
+        name: name.to_owned(),
+        created_ns: opened_ns,
+        driver: driver.to_owned(),
+        scope: "local".to_owned(),
+        enable_ipv4: true,
+        ipam: Ipam {
+            driver: "default".to_owned(),
+            ..Ipam::default()
+        },
+        ..NetworkRecord::default()
+    };
+    let mut all = vec![one("host", "host"), one("none", "null")];
+    if let Some(info) = bridge {
+        let mut record = one("bridge", "bridge");
+        let ipv4 = info.ipv4.map(|ipv4| {
+            let text = ipv4.ip_range.map(|range| range.to_string());
+            range(ipv4.subnet, ipv4.gateway, text)
+        });
+        let ipv6 = info.ipv6.map(|ipv6| {
+            let text = ipv6.ip_range.map(|range| range.to_string());
+            range(ipv6.subnet, ipv6.gateway, text)
+        });
+        record.enable_ipv4 = ipv4.is_some();
+        record.enable_ipv6 = ipv6.is_some();
+        record.ipam.configs.extend(ipv4.into_iter().chain(ipv6));
+        all.push(record);
+    }
+    all
 }
 
-const NETWORKS: &[(&str, &str)] = &[("bridge", "bridge"), ("host", "host"), ("none", "null")];
+fn range(
+    subnet: impl ToString,
+    gateway: Option<impl ToString>,
+    ip_range: Option<String>,
+) -> IpamConfig {
+    IpamConfig {
+        subnet: subnet.to_string(),
+        ip_range: ip_range.unwrap_or_default(),
+        gateway: gateway
+            .map(|gateway| gateway.to_string())
+            .unwrap_or_default(),
+        aux_addresses: BTreeMap::new(),
+    }
+}
 
 impl Engine {
-    pub(crate) fn network_id(&self, name: &str) -> String {
-        match name {
-            "bridge" | "host" | "none" => derived_id(&self.inner.id, name),
-            _ => String::new(),
-        }
-    }
-
-    /// Lists networks by name.
-    pub async fn networks(&self, filters: &Filters) -> Result<Vec<Network>> {
-        crate::check_filter_keys(
-            filters,
-            &["dangling", "driver", "id", "label", "name", "scope", "type"],
-        )?;
-        let dangling = crate::filter_flag(filters, "dangling")?;
-        if let Some(kind) = filters
-            .get("type")
-            .into_iter()
-            .flatten()
-            .find(|kind| !matches!(kind.as_str(), "builtin" | "custom"))
-        {
-            return Err(Error::invalid(format!("invalid filter 'type={kind}'")));
-        }
-        let all = NETWORKS
-            .iter()
-            .filter_map(|(name, driver)| self.view(name, driver));
-        Ok(all
-            .filter(|network| {
-                let any = |key: &str, test: &dyn Fn(&str) -> bool| {
-                    filters.get(key).is_none_or(|values| values.iter().any(|value| test(value)))
-                };
-                any("driver", &|value| value == network.driver)
-                    && any("id", &|value| crate::pattern_matches(&network.id, value))
-                    && any("name", &|value| crate::pattern_matches(network.name, value))
-                    && any("scope", &|value| value == "local")
-                    && any("type", &|value| value == "builtin")
-                    && filters.get("label").is_none_or(|wanted| crate::labels_match(&network.labels, wanted))
-                    // The three built-in ones are never dangling.
-                    && dangling != Some(true)
-            })
-            .collect())
-    }
-
-    /// Returns the network of this name, id or unique prefix of an id.
-    pub async fn network(&self, name: &str) -> Result<Network> {
-        let all: Vec<Network> = NETWORKS
-            .iter()
-            .filter_map(|(name, driver)| self.view(name, driver))
-            .collect();
-        let by_name = all
-            .iter()
-            .position(|network| network.name == name || network.id == name);
-        let found = by_name.or_else(|| {
-            let mut matching = all
-                .iter()
-                .enumerate()
-                .filter(|(_, network)| network.id.starts_with(name));
-            match (matching.next(), matching.next()) {
-                (Some((index, _)), None) if !name.is_empty() => Some(index),
-                _ => None,
-            }
-        });
-        match found {
-            Some(index) => Ok(all[index].clone()),
-            None => Err(Error::not_found(format!("network {name} not found"))),
-        }
-    }
-
-    fn view(&self, name: &'static str, driver: &'static str) -> Option<Network> {
-        let bridge = if name == "bridge" {
-            Some(self.inner.network.bridge()?)
-        } else {
-            None
-        };
-        let mut containers: Vec<Member> = Vec::new();
-        for container in self.inner.containers.all() {
-            let record = container.record();
-            if record.state.status.has_process() && record.host.network_mode == name {
-                containers.push(Member {
-                    container_id: record.id.clone(),
-                    name: record.name.clone(),
-                    endpoint: record.acquired.endpoint.clone(),
-                });
-            }
-        }
-        Some(Network {
-            id: self.network_id(name),
-            name,
-            driver,
-            created_ns: self.inner.opened_ns,
-            bridge,
-            containers,
-            labels: BTreeMap::new(),
-        })
-    }
-
-    /// Tells that a container's run begins or ends to use its network; one that joins another container's has none.
-    /// The time is that of the begin or the end.
-    pub(crate) fn network_event(&self, action: &str, record: &Record, at_ns: i64) {
-        let name = record.host.network_mode.as_str();
-        let Some((_, driver)) = NETWORKS.iter().find(|(network, _)| *network == name) else {
-            return;
-        };
-        let attributes = [
-            ("container", record.id.as_str()),
-            ("name", name),
-            ("type", driver),
+    /// Tells something of a network.
+    pub(super) fn tell_network(
+        &self,
+        action: &str,
+        network: &NetworkRecord,
+        more: &[(&str, &str)],
+        at_ns: i64,
+    ) {
+        let own = [
+            ("name", network.name.as_str()),
+            ("type", network.driver.as_str()),
         ];
-        let attributes = attributes
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        let attributes = own
+            .iter()
+            .chain(more)
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
         self.inner
             .events
-            .emit_at("network", action, &self.network_id(name), attributes, at_ns);
+            .emit_at("network", action, &network.id, attributes, at_ns);
+    }
+
+    /// Tells that a container's run begins or ends to use its networks; one that joins another container's has none.
+    /// The time is that of the begin or the end.
+    pub(crate) fn network_event(&self, action: &str, record: &Record, at_ns: i64) {
+        for name in record.networks.keys() {
+            if let Ok(network) = self.inner.networks.find(name) {
+                self.tell_network(action, &network, &[("container", &record.id)], at_ns);
+            }
+        }
     }
 }
 

@@ -239,10 +239,10 @@ pub fn legacy_policies() -> Legacy {
             .is_ok_and(|text| text.split_ascii_whitespace().any(|table| table == "filter"))
     };
     Legacy {
-        ipv4: in_use("/proc/net/ip_tables_names")
+        ipv4: in_use("/proc/thread-self/net/ip_tables_names")
             .then(xtables::policies)
             .and_then(Result::ok),
-        ipv6: in_use("/proc/net/ip6_tables_names")
+        ipv6: in_use("/proc/thread-self/net/ip6_tables_names")
             .then(xtables::policies_v6)
             .and_then(Result::ok),
     }

@@ -16,6 +16,7 @@ use gantry_sys::netlink::{Batch, route};
 use ipnet::IpNet;
 
 use super::bridge::INTERFACE_NAME_BYTES_MAX;
+use super::inside::Kind;
 use super::{Network, Shared, Stack, announce, inside, lock, macvlan, random, random_mac};
 use crate::ipam::{Pool, Refused};
 use crate::{
@@ -263,10 +264,11 @@ impl Shared {
         let routed = macvlan::is_routed(&config);
         if let NetworkConfig::Macvlan(config) = config {
             self.add_stacked(config.kind, &info, index, endpoint, netns)?;
-            return inside::set_up(endpoint, netns, routes, routed);
+            let kind = if routed { Kind::Routed } else { Kind::Stacked };
+            return inside::set_up(endpoint, netns, routes, kind);
         }
         self.add_veth(endpoint, netns, index, &info.interface)?;
-        let done = inside::set_up(endpoint, netns, routes, routed)
+        let done = inside::set_up(endpoint, netns, routes, Kind::Veth)
             .and_then(|()| self.finish_host_side(endpoint, index, info.icc));
         if done.is_err() {
             // The caller sees the first error; what is left here is found by `release` and by reconciliation.

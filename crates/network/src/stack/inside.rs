@@ -36,7 +36,10 @@ pub(super) fn setting_path(name: &str, interface: &str) -> Option<String> {
 
 /// Writes the settings of an endpoint's interface. Needs a thread in the namespace, so it is left out where there are
 /// none.
-fn write_settings(endpoint: &Endpoint, netns: &Netns) -> Result<(), Error> {
+///
+/// `announced`: neighbours on a wire that is not ours may remember an earlier owner of the address; the kernel tells them
+/// of the new one when the interface comes up.
+fn write_settings(endpoint: &Endpoint, netns: &Netns, announced: bool) -> Result<(), Error> {
     let name = endpoint.container_interface.as_str();
     let ipv6 = endpoint.ipv6.is_some()
         || endpoint
@@ -47,6 +50,14 @@ fn write_settings(endpoint: &Endpoint, netns: &Netns) -> Result<(), Error> {
     if ipv6 {
         let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
         settings.push((path, "0"));
+        if announced {
+            let path = format!("/proc/sys/net/ipv6/conf/{name}/ndisc_notify");
+            settings.push((path, "1"));
+        }
+    }
+    if announced && endpoint.ipv4.is_some() {
+        let path = format!("/proc/sys/net/ipv4/conf/{name}/arp_notify");
+        settings.push((path, "1"));
     }
     for (key, value) in &endpoint.sysctls {
         let path = setting_path(key, name)
@@ -65,6 +76,16 @@ fn write_settings(endpoint: &Endpoint, netns: &Netns) -> Result<(), Error> {
         Ok(())
     });
     written.map_err(Error::kernel("set up interface", name))
+}
+
+/// What an endpoint's interface is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Veth,
+    /// On top of an interface of the host.
+    Stacked,
+    /// The same, and itself the way out, without a gateway (ipvlan l3).
+    Routed,
 }
 
 /// Where a default route leads.
@@ -111,11 +132,12 @@ pub(super) fn set_up(
     endpoint: &Endpoint,
     netns: &Netns,
     routes: DefaultRoutes,
-    routed: bool,
+    kind: Kind,
 ) -> Result<(), Error> {
+    let routed = kind == Kind::Routed;
     let name = endpoint.container_interface.as_str();
     let failed = || Error::kernel("set up interface", name);
-    write_settings(endpoint, netns)?;
+    write_settings(endpoint, netns, kind != Kind::Veth)?;
     let socket = netns.socket().map_err(failed())?;
     let link = link_index(&socket, name)?;
     let mut batch = Batch::new();

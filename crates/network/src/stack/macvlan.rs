@@ -4,12 +4,13 @@
 //! costs the host a parent at most: a VLAN of an interface (`eth0.10`), or an interface that leads nowhere. Both carry
 //! the engine's mark and go with the network. The firewall has no part in it.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 
 use gantry_sys::netlink::{Batch, route};
 
 use super::subnets::Landscape;
-use super::{Shared, lock, random_mac};
+use super::{DUMMY_MTU, Network, Shared, lock, random_mac};
 use crate::firewall::short_id;
 use crate::{
     Error, IpvlanFlag, IpvlanMode, MacvlanConfig, MacvlanKind, MacvlanMode, Netns, NetworkConfig,
@@ -17,6 +18,9 @@ use crate::{
 };
 
 const VLAN_IDS: std::ops::RangeInclusive<u16> = 1..=4094;
+
+/// The name of an interface that is made to see whether it can be.
+const PROBE: &str = "probe";
 
 /// Where a network's interfaces are stacked.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,6 +85,19 @@ pub(super) fn is_routed(config: &NetworkConfig) -> bool {
     )
 }
 
+fn far_name(network: &str) -> String {
+    format!("dp-{}", short_id(network))
+}
+
+/// Gives the name of the other end of a network's own interface that leads nowhere; there is one where the kernel has no
+/// dummies.
+pub(super) fn far_end(network: &Network) -> Option<String> {
+    match &network.config {
+        NetworkConfig::Macvlan(config) if config.parent.is_none() => Some(far_name(&config.id)),
+        _ => None,
+    }
+}
+
 /// Decides where a network's interfaces are stacked.
 fn choose(links: &[route::Link], config: &MacvlanConfig) -> Result<Parent, Error> {
     let Some(name) = &config.parent else {
@@ -132,27 +149,36 @@ fn choose(links: &[route::Link], config: &MacvlanConfig) -> Result<Parent, Error
 }
 
 impl Shared {
-    /// Decides where a network's interfaces are stacked, and refuses a parent that another network has.
+    /// Decides where a network's interfaces are stacked. Networks may share a parent, unless one of them hands it over
+    /// whole.
     pub(super) fn choose_parent(
         &self,
         config: &MacvlanConfig,
         landscape: &Landscape,
     ) -> Result<Parent, Error> {
+        const WHOLE: MacvlanKind = MacvlanKind::Macvlan(MacvlanMode::Passthru);
         let parent = choose(&landscape.links, config)?;
         let state = lock(&self.state);
-        let other = state.networks.values().find(|network| {
-            network.info.interface == parent.name()
-                && network.config.id() != config.id
-                && matches!(network.config, NetworkConfig::Macvlan(_))
-        });
-        match other {
-            Some(other) => Err(Error::Conflict(format!(
-                "network dm-{} is already using parent interface {}",
-                short_id(other.config.id()),
+        for network in state.networks.values() {
+            let NetworkConfig::Macvlan(other) = &network.config else {
+                continue;
+            };
+            if network.info.interface != parent.name() {
+                continue;
+            }
+            let user = format!(
+                "macvlan network {} is already using parent interface {}",
+                other.id,
                 parent.name()
-            ))),
-            None => Ok(parent),
+            );
+            if config.kind == WHOLE {
+                return Err(Error::Conflict(format!("cannot use mode passthru, {user}")));
+            }
+            if other.kind == WHOLE {
+                return Err(Error::Conflict(format!("{user} in mode passthru")));
+            }
         }
+        Ok(parent)
     }
 
     /// Makes what `parent` lacks and sees to it that the kernel can stack this kind of interface on it. Gives the
@@ -178,12 +204,25 @@ impl Shared {
         let rtnl = lock(&self.rtnl);
         match (rtnl.execute(&mut batch), parent) {
             (Ok(()), _) => {}
-            // Not every kernel has dummies; a bridge without ports leads nowhere either.
+            // Not every kernel has dummies. A veth pair between nobody and nobody leads nowhere either, and unlike a
+            // bridge without ports it has a carrier.
             (Err(error), Parent::Nowhere(_)) if error.errno() == libc::EOPNOTSUPP => {
+                let here = File::open("/proc/thread-self/ns/net").map_err(failed())?;
+                let far = far_name(&config.id);
+                let pair = route::VethPair {
+                    host_name: name,
+                    bridge: 0,
+                    mtu: DUMMY_MTU,
+                    peer_name: &far,
+                    peer_address: random_mac().map_err(failed())?,
+                    peer_netns: here.as_fd(),
+                };
                 let mut batch = Batch::new();
-                let address = random_mac().map_err(failed())?;
-                route::add_bridge(&mut batch, name, crate::stack::DUMMY_MTU, address);
-                route::set_alias(&mut batch, name, &self.network_alias(&config.id));
+                route::add_veth(&mut batch, &pair);
+                for end in [name, far.as_str()] {
+                    route::set_alias(&mut batch, end, &self.network_alias(&config.id));
+                    route::set_up_by_name(&mut batch, end);
+                }
                 rtnl.execute(&mut batch)
                     .map_err(|error| failed()(error.into()))?;
             }
@@ -217,24 +256,33 @@ impl Shared {
             &mut batch,
             parent,
             stacked(kind),
-            "probe",
+            PROBE,
             mtu,
             address,
             netns.fd.as_fd(),
         );
         let answer = lock(&self.rtnl).execute(&mut batch);
         match answer {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // Now and not with its namespace: a parent that is handed over whole takes no second one.
+                let failed = || Error::kernel("delete interface", PROBE);
+                let inside = netns.socket().map_err(failed())?;
+                let link = route::link_by_name(&inside, PROBE)
+                    .map_err(failed())?
+                    .ok_or_else(|| failed()(std::io::ErrorKind::NotFound.into()))?;
+                let mut batch = Batch::new();
+                route::delete_link(&mut batch, link.index);
+                inside
+                    .execute(&mut batch)
+                    .map_err(|error| failed()(error.into()))
+            }
             Err(error) if error.errno() == libc::EOPNOTSUPP => Err(Error::Invalid(format!(
                 "operation not supported: the kernel has no {0} (CONFIG_{1})",
                 word(kind),
                 word(kind).to_uppercase()
             ))),
-            // In use by somebody: seen again when a container is connected.
-            Err(error) if error.errno() == libc::EBUSY => Ok(()),
-            Err(error) => Err(Error::kernel("stack interfaces of kind", word(kind))(
-                error.into(),
-            )),
+            // The parent is in use, perhaps by a container of this very network; whoever is connected next is told.
+            Err(_) => Ok(()),
         }
     }
 
@@ -257,10 +305,21 @@ impl Shared {
             endpoint.mac.0,
             netns.fd.as_fd(),
         );
-        lock(&self.rtnl).execute(&mut batch).map_err(|error| {
-            let object = format!("{} on {}", endpoint.container_interface, info.interface);
-            Error::kernel("make interface", object)(error.into())
-        })
+        let object = || format!("{} on {}", endpoint.container_interface, info.interface);
+        lock(&self.rtnl)
+            .execute(&mut batch)
+            .map_err(|error| Error::kernel("make interface", object())(error.into()))?;
+        if kind == MacvlanKind::Macvlan(MacvlanMode::Passthru) {
+            // It begins with its parent's hardware address, whatever it is made with.
+            let failed = || Error::kernel("set address of interface", object());
+            let inside = netns.socket().map_err(failed())?;
+            let mut batch = Batch::new();
+            route::set_address(&mut batch, &endpoint.container_interface, endpoint.mac.0);
+            inside
+                .execute(&mut batch)
+                .map_err(|error| failed()(error.into()))?;
+        }
+        Ok(())
     }
 }
 

@@ -138,7 +138,7 @@ impl Stack {
             packets: Mutex::default(),
             state: Mutex::default(),
             reaper: reap::Reaper::default(),
-            ipv6: fs::exists("/proc/net/if_inet6").unwrap_or(false),
+            ipv6: fs::exists("/proc/thread-self/net/if_inet6").unwrap_or(false),
             guarded: Mutex::default(),
             neighbours_raised: AtomicBool::new(false),
             warned_of_bypass: AtomicBool::new(false),

@@ -105,6 +105,11 @@ impl Stack {
         }
     }
 
+    /// Takes ports back from an endpoint that stays.
+    pub fn unpublish(&self, endpoint: &Endpoint, ports: &[PublishedPort]) -> Result<(), Error> {
+        self.shared.unpublish(endpoint, ports)
+    }
+
     /// Leads reserved ports to the container.
     pub fn publish(&self, endpoint: &Endpoint, ports: &[PublishedPort]) -> Result<(), Error> {
         if ports.is_empty() {
@@ -122,7 +127,7 @@ impl Stack {
         }
         shared.add_elements(&publications)?;
         if turned {
-            shared.apply_loopback_routing()?;
+            shared.apply_loopback_routing(Some(&endpoint.network))?;
         }
         shared.allow_hairpin(&endpoint.host_interface)?;
         shared.forget_connections(endpoint, ports)?;
@@ -431,7 +436,7 @@ impl Shared {
         let ports: Vec<PublishedPort> = gone.iter().map(|publication| publication.port).collect();
         if self.config.firewall {
             if turned {
-                self.apply_loopback_routing()?;
+                self.apply_loopback_routing(Some(&endpoint.network))?;
             }
             self.delete_elements(&gone)?;
         }

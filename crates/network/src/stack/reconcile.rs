@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use gantry_sys::netlink::{Batch, route};
 use gantry_sys::nft::{self, Family, Transaction};
 
-use super::{Shared, Stack, inside, lock, publish};
+use super::{Shared, Stack, inside, lock, macvlan, publish};
 use crate::firewall::{Publication, Way, diff, foreign};
 use crate::{Endpoint, Error, Netns, PublishedPort, Report};
 
@@ -180,6 +180,7 @@ impl Shared {
             let mut ports = HashMap::new();
             for network in state.networks.values() {
                 owned.insert(network.info.interface.clone());
+                owned.extend(macvlan::far_end(network));
                 for endpoint in network.endpoints.values() {
                     owned.insert(endpoint.host_interface.clone());
                     let port = Port {
@@ -307,7 +308,7 @@ impl Shared {
         }
         drop(nfnl);
         self.apply_foreign(report)?;
-        let switched = self.apply_loopback_routing()?;
+        let switched = self.apply_loopback_routing(None)?;
         report.restored.extend(switched);
         Ok(())
     }

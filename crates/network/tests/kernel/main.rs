@@ -4,8 +4,13 @@
 //! never touched. Needs root.
 
 mod bridges;
+mod dual;
 mod foreign;
+mod foreign_matrix;
 mod golden;
+mod isolation;
+mod live;
+mod macvlan;
 mod measure;
 mod published;
 mod repair;

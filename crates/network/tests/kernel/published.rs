@@ -4,9 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::Command;
 
-use gantry_network::{
-    EndpointRequest, Error, Netns, PortMapping, PortRange, PortReserver, Protocol,
-};
+use gantry_network::{EndpointRequest, Error, Netns, PortMapping, PortRange, Protocol};
 
 use crate::world::*;
 
@@ -22,11 +20,7 @@ fn a_published_port_answers_from_everywhere_without_br_netfilter() {
 
 fn published_ports_answer(br_netfilter: &str) {
     let host = Host::new();
-    match fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", br_netfilter) {
-        // Without the module it is off anyway.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        written => written.unwrap(),
-    }
+    br_netfilter_is(br_netfilter);
     let stack = host.open("aaaaaaaaaaaa2");
     let web = start(
         &stack,

@@ -1,8 +1,12 @@
 //! What somebody took away comes back.
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
-use gantry_network::{EndpointRequest, Error, PortReserver, Protocol, Stack, StackConfig};
+use gantry_network::{
+    BridgeConfig, EndpointRequest, Error, Ipv6Config, PortReserver, Protocol, Repair, Stack,
+    StackConfig,
+};
 
 use crate::world::*;
 
@@ -141,4 +145,167 @@ fn a_restarted_daemon_finds_everything_as_it_was() {
         stack.reserve_ports(&next, &[mapping(None, 8080, 1, Protocol::Tcp)]),
         Err(Error::PortAllocated { port: 8080, .. })
     ));
+}
+
+/// Opens a stack that watches.
+fn watching(host: &Host, engine_id: &str) -> Stack {
+    let config = StackConfig {
+        watch: true,
+        ..host.config(engine_id)
+    };
+    Stack::open(config, &[], &[]).unwrap()
+}
+
+/// Waits for a repair with these words, which must come within two seconds.
+fn repaired(host: &Host, words: &str, since: Instant) -> Repair {
+    let mut found = None;
+    eventually(words, || {
+        let repairs = host.repairs.lock().unwrap();
+        found = repairs
+            .iter()
+            .find(|repair| repair.text.contains(words))
+            .cloned();
+        found.is_some()
+    });
+    assert!(
+        since.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        since.elapsed()
+    );
+    found.unwrap()
+}
+
+#[test]
+fn a_deleted_bridge_comes_back_with_its_containers() {
+    let host = Host::new();
+    let stack = watching(&host, "aaaaaaaaaaac1");
+    let config = BridgeConfig {
+        ipv6: Some(Ipv6Config::default()),
+        ..user_defined('c')
+    };
+    let info = stack.create_network(&config.into()).unwrap();
+    let mapping = [mapping(None, 8080, 80, Protocol::Tcp)];
+    let web = start_on(&stack, Some(&info.id), "web", &mapping);
+    let mate = start_on(&stack, Some(&info.id), "mate", &[]);
+    serve_tcp(&web.netns, 80, "web");
+    let start = Instant::now();
+    ip(&["link", "del", &info.interface]);
+    let repair = repaired(&host, "bridge br-cccccccccccc", start);
+    assert_eq!(
+        (repair.network.as_deref(), repair.container),
+        (Some(&*info.id), None)
+    );
+    eventually("the containers are back", || {
+        enter(&host.outside, || ask(HOST, 8080)).as_deref() == Some("web 10.9.0.2")
+    });
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        enter(&host.outside, || ask(HOST6, 8080)).as_deref(),
+        Some("web fd09::2")
+    );
+    assert!(
+        ask(Ipv4Addr::LOCALHOST, 8080).is_some(),
+        "by the loopback as well"
+    );
+    assert!(enter(&mate.netns, || ask(web.ipv4(), 80)).is_some());
+    assert!(host.was_told("a bridge was removed by somebody"));
+    assert!(stack.reconcile().unwrap().is_clean());
+}
+
+#[test]
+fn a_living_containers_deleted_interface_is_made_again() {
+    let host = Host::new();
+    let stack = watching(&host, "aaaaaaaaaaac2");
+    let web = start(&stack, "web", &[mapping(None, 8080, 80, Protocol::Tcp)]);
+    let dead = start(&stack, "dead", &[]);
+    host.lives(&web);
+    serve_tcp(&web.netns, 80, "web");
+    let start = Instant::now();
+    ip(&["link", "del", &dead.endpoint.host_interface]);
+    ip(&["link", "del", &web.endpoint.host_interface]);
+    let repair = repaired(&host, "interface eth0", start);
+    assert_eq!(repair.container.as_deref(), Some("web"));
+    assert_eq!(
+        enter(&host.outside, || ask(HOST, 8080)).as_deref(),
+        Some("web 10.9.0.2")
+    );
+    serve_tcp(&host.outside, 7000, "world");
+    assert!(
+        enter(&web.netns, || ask(OUTSIDE, 7000)).is_some(),
+        "the way out is back"
+    );
+    let link = enter(&web.netns, || ip(&["link", "show", "eth0"]));
+    assert!(link.contains(&web.endpoint.mac.to_string()), "{link}");
+    assert!(
+        !links().contains(&dead.endpoint.host_interface),
+        "of a container that does not live nothing is made"
+    );
+    // A release is nobody's damage.
+    host.repairs.lock().unwrap().clear();
+    stack.release(&web.endpoint, &web.ports).unwrap();
+    ip(&["link", "del", &web.endpoint.host_interface]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(*host.repairs.lock().unwrap(), []);
+}
+
+#[test]
+fn rules_that_somebody_changed_come_back() {
+    let host = Host::new();
+    let stack = watching(&host, "aaaaaaaaaaac3");
+    let web = start(&stack, "web", &[mapping(None, 8080, 80, Protocol::Tcp)]);
+    serve_tcp(&web.netns, 80, "web");
+    let start = Instant::now();
+    let table = "gantry-aaaaaaaaaaac";
+    nft(&["flush", "map", "inet", table, "published"]);
+    let repair = repaired(&host, "1 elements of published", start);
+    assert_eq!((repair.network, repair.container), (None, None));
+    assert!(enter(&host.outside, || ask(HOST, 8080)).is_some());
+    // Our own changes are no news.
+    host.repairs.lock().unwrap().clear();
+    for number in 0..5 {
+        let more = start_on(
+            &stack,
+            None,
+            &format!("more{number}"),
+            &[mapping(None, 0, 80, Protocol::Tcp)],
+        );
+        stack.release(&more.endpoint, &more.ports).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(*host.repairs.lock().unwrap(), []);
+}
+
+#[test]
+fn a_firewall_that_is_switched_on_later_lets_containers_pass() {
+    let host = Host::new();
+    let stack = watching(&host, "aaaaaaaaaaac4");
+    let web = start(&stack, "web", &[mapping(None, 8080, 80, Protocol::Tcp)]);
+    serve_tcp(&web.netns, 80, "web");
+    let base = "{ type filter hook forward priority 0; policy drop; }";
+    // Switched on, and reloaded: made anew with other rules.
+    for _ in 0..2 {
+        let start = Instant::now();
+        nft(&["add", "table", "ip", "filter"]);
+        nft(&["add", "chain", "ip", "filter", "FORWARD", base]);
+        eventually("our mark is in the new chain", || {
+            nft(&["list", "chain", "ip", "filter", "FORWARD"])
+                .contains("gantry:aaaaaaaaaaac:docker0")
+        });
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
+        assert!(enter(&host.outside, || ask(HOST, 8080)).is_some());
+        nft(&["delete", "table", "ip", "filter"]);
+    }
+    // The loopback guard holds over a flush, also for whoever asks in between.
+    nft(&["flush", "ruleset"]);
+    eventually("all is back", || {
+        nft(&["list", "ruleset"]).contains("tcp . 8080")
+    });
 }

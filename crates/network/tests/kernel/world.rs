@@ -183,6 +183,53 @@ impl Host {
         }
     }
 
+    /// Gives the host another network, 10.N.0.0/24 and fdN::/64, with one neighbour on it.
+    pub fn another_lan(&self, number: u8) -> Netns {
+        let wire = format!("wire{number}");
+        let prefix6 = 0xfd00 + (u16::from(number) / 10 * 16 + u16::from(number) % 10);
+        let neighbour = Netns::create().unwrap();
+        let rtnl = Socket::open(Family::Route).unwrap();
+        let mut batch = Batch::new();
+        // The host's end is not on a bridge: bridges are spared by the rule against routing.
+        route::add_veth(
+            &mut batch,
+            &route::VethPair {
+                host_name: &wire,
+                bridge: 0,
+                mtu: LAN_MTU,
+                peer_name: "eth0",
+                peer_address: [2, 0, 0, 0, 0, 3],
+                peer_netns: neighbour.fd.as_fd(),
+            },
+        );
+        route::set_up_by_name(&mut batch, &wire);
+        rtnl.execute(&mut batch).unwrap();
+        let wire = route::link_by_name(&rtnl, &wire).unwrap().unwrap().index;
+        let mut batch = Batch::new();
+        route::add_address(&mut batch, wire, Ipv4Addr::new(10, number, 0, 1), 24);
+        route::add_address(
+            &mut batch,
+            wire,
+            Ipv6Addr::new(prefix6, 0, 0, 0, 0, 0, 0, 1),
+            64,
+        );
+        rtnl.execute(&mut batch).unwrap();
+        enter(&neighbour, || {
+            fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0").unwrap();
+            for arguments in [
+                "link set lo up".to_owned(),
+                "link set eth0 up".to_owned(),
+                format!("address add 10.{number}.0.2/24 dev eth0"),
+                format!("address add fd{number}::2/64 dev eth0 nodad"),
+                format!("route add default via 10.{number}.0.1"),
+                format!("route add default via fd{number}::1"),
+            ] {
+                ip(&arguments.split(' ').collect::<Vec<_>>());
+            }
+        });
+        neighbour
+    }
+
     /// Lets the stack find a container's namespace, as the engine does while it lives.
     pub fn lives(&self, container: &Container) {
         self.living.lock().unwrap().insert(
@@ -345,16 +392,38 @@ pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 }
 
 pub fn nft(arguments: &[&str]) -> String {
-    let output = Command::new("nft")
+    run("nft", arguments)
+}
+
+pub fn ip(arguments: &[&str]) -> String {
+    run("ip", arguments)
+}
+
+/// Runs a program that has to succeed and gives what it prints.
+#[track_caller]
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
         .args(arguments)
         .output()
-        .expect("the nft program");
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(
         output.status.success(),
-        "{}",
+        "{program} {arguments:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Lets bridges of this namespace run the rules on their frames, or not.
+pub fn br_netfilter_is(value: &str) {
+    for program in ["iptables", "ip6tables"] {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{program}");
+        match fs::write(path, value) {
+            // Without the module it is off anyway.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            written => written.unwrap(),
+        }
+    }
 }
 
 pub fn sysctl(path: &str) -> String {

@@ -312,6 +312,13 @@ pub fn set_up_by_name(batch: &mut Batch, name: &str) {
     batch.attribute_str(IFLA_IFNAME, name);
 }
 
+/// Sets an interface's hardware address, by its name.
+pub fn set_address(batch: &mut Batch, name: &str, address: [u8; 6]) {
+    batch.message(RTM_NEWLINK, 0, &link_header(0, 0, 0, 0));
+    batch.attribute_str(IFLA_IFNAME, name);
+    batch.attribute(IFLA_ADDRESS, &address);
+}
+
 /// Sets an interface's MTU.
 pub fn set_mtu(batch: &mut Batch, index: u32, mtu: u32) {
     batch.message(RTM_NEWLINK, 0, &link_header(0, index, 0, 0));

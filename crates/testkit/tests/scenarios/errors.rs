@@ -9,11 +9,15 @@ gantry_testkit::scenarios![wrong_flags_and_values, wrong_objects_and_states];
 const REFUSED: &[(&str, &str)] = &[("run --expose 80/abc @bb true", "invalid proto: abc")];
 
 /// Runs `lines` and compares exit code, standard output and standard error with the recording.
-fn check(s: &Session, file: &str, lines: &[&str]) {
+pub fn check(s: &Session, file: &str, lines: &[&str]) {
     let mut recording = Recording::open(file, s.engine);
     let mut differences = Vec::new();
     for line in lines {
         let outcome = s.d(line);
+        if outcome.code == 0 && line.starts_with("network create ") {
+            let name = line.rsplit(' ').next().unwrap_or_default();
+            s.d(&format!("network rm {name}")).ok();
+        }
         if let Some((_, words)) = REFUSED.iter().find(|(refused, _)| refused == line)
             && !s.engine.is_reference()
         {
@@ -27,7 +31,7 @@ fn check(s: &Session, file: &str, lines: &[&str]) {
         let actual = actual
             .replace(&s.dir().display().to_string(), "@dir")
             .replace(&s.x("@prefix"), "@prefix");
-        let actual = mask_processors(&mask_ids(&actual));
+        let actual = mask_processors(&mask_ids(&mask_interfaces(&actual)));
         differences.extend(recording.compare(line, &actual));
     }
     if s.client == Client::Docker {
@@ -53,6 +57,18 @@ fn mask_processors(text: &str) -> String {
         &format!("available: 0-{}", count - 1),
         "available: <processors>",
     )
+}
+
+/// Replaces the names of virtual interfaces on the host.
+fn mask_interfaces(text: &str) -> String {
+    let mut parts = text.split("veth");
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|letter: char| letter.is_ascii_hexdigit());
+        result.push_str("<veth>");
+        result.push_str(rest);
+    }
+    result
 }
 
 /// Replaces runs of 64 or 12 hexadecimal digits.

@@ -17,6 +17,7 @@ mod login;
 mod logs;
 mod manifest;
 mod network;
+mod networks;
 mod options;
 mod protocol;
 mod query;
@@ -43,6 +44,14 @@ fn main() -> ExitCode {
         ("storage", storage::ALL),
         ("volumes", volumes::ALL),
         ("network", network::ALL),
+        ("networks::guide", networks::guide::ALL),
+        ("networks::commands", networks::commands::ALL),
+        ("networks::connect", networks::connect::ALL),
+        ("networks::names", networks::names::ALL),
+        ("networks::links", networks::links::ALL),
+        ("networks::walls", networks::walls::ALL),
+        ("networks::errors", networks::errors::ALL),
+        ("networks::wire", networks::wire::ALL),
         ("logs", logs::ALL),
         ("events", events::ALL),
         ("images", images::ALL),

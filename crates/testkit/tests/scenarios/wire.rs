@@ -15,163 +15,172 @@ gantry_testkit::scenarios![
 fn requests_and_answers(s: &Session) {
     s.d("create --name @created @bb").ok();
     s.d("run -d --name @running @bb sleep 1000").ok();
-    let mut recording = Recording::open("requests", s.engine);
+    compare(
+        s,
+        "requests",
+        &[
+            ("GET", "/_ping", ""),
+            ("HEAD", "/_ping", ""),
+            ("GET", "/v1.51/_ping", ""),
+            ("GET", "/nosuch", ""),
+            ("POST", "/nosuch", ""),
+            ("GET", "/v1.99/containers/json", ""),
+            ("GET", "/v1.10/containers/json", ""),
+            ("GET", "/vx/containers/json", ""),
+            ("DELETE", "/containers/json", ""),
+            ("GET", "/containers/@none/json", ""),
+            ("GET", "/containers/@none/logs?stdout=1", ""),
+            ("GET", "/containers/@running/logs", ""),
+            ("GET", "/containers/@running/logs?stdout=1&tail=x", ""),
+            ("GET", "/containers/@running/logs?stdout=1&since=x", ""),
+            ("GET", "/containers/json?limit=x", ""),
+            ("GET", "/containers/json?filters=x", ""),
+            (
+                "GET",
+                "/containers/json?filters={%22nosuch%22:[%221%22]}",
+                "",
+            ),
+            (
+                "GET",
+                "/containers/json?filters={%22status%22:{%22nosuch%22:true}}",
+                "",
+            ),
+            ("POST", "/containers/create", ""),
+            ("POST", "/containers/create", "{"),
+            ("POST", "/containers/create", "[]"),
+            ("POST", "/containers/create", "{}"),
+            ("POST", "/containers/create", "{\"Image\":\"\"}"),
+            ("POST", "/containers/create", "{\"Image\":\"BAD\"}"),
+            ("POST", "/containers/create", "{\"Image\":\"@none\"}"),
+            (
+                "POST",
+                "/containers/create",
+                "{\"Image\":\"@bb\",\"HostConfig\":{\"Memory\":1}}",
+            ),
+            (
+                "POST",
+                "/containers/create",
+                "{\"Image\":\"@bb\",\"Memory\":\"x\"}",
+            ),
+            ("POST", "/containers/create?name=a", "{\"Image\":\"@bb\"}"),
+            (
+                "POST",
+                "/containers/create?name=bad%20name",
+                "{\"Image\":\"@bb\"}",
+            ),
+            (
+                "POST",
+                "/containers/create?name=@created",
+                "{\"Image\":\"@bb\"}",
+            ),
+            (
+                "POST",
+                "/containers/create?platform=x/y/z/w",
+                "{\"Image\":\"@bb\"}",
+            ),
+            ("POST", "/containers/create", "{\"Image\":\"@bb\"} trailing"),
+            (
+                "POST",
+                "/containers/create",
+                "{\"Image\":\"@bb\",\"HostConfig\":{\"NetworkMode\":\"nosuch\"}}",
+            ),
+            (
+                "POST",
+                "/containers/create",
+                "{\"Image\":\"@bb\",\"HostConfig\":{\"RestartPolicy\":{\"Name\":\"x\"}}}",
+            ),
+            (
+                "POST",
+                "/containers/create",
+                "{\"Image\":\"@bb\",\"HostConfig\":{\"PortBindings\":{\"x\":[]}}}",
+            ),
+            (
+                "POST",
+                "/containers/create",
+                "{\"Image\":\"@bb\",\"HostConfig\":{\"Binds\":[\"relative\"]}}",
+            ),
+            (
+                "POST",
+                "/containers/create",
+                "{\"Image\":\"@bb\",\"HostConfig\":{\"Mounts\":[{\"Type\":\"nosuch\",\"Target\":\"/x\"}]}}",
+            ),
+            ("POST", "/containers/@none/start", ""),
+            ("POST", "/containers/@running/start", ""),
+            ("POST", "/containers/@created/stop", ""),
+            ("POST", "/containers/@running/stop?t=x", ""),
+            ("POST", "/containers/@created/kill", ""),
+            ("POST", "/containers/@running/kill?signal=NOSUCH", ""),
+            ("POST", "/containers/@created/pause", ""),
+            ("POST", "/containers/@running/unpause", ""),
+            ("POST", "/containers/@running/rename", ""),
+            ("POST", "/containers/@running/rename?name=@created", ""),
+            ("POST", "/containers/@running/resize?h=x&w=1", ""),
+            ("POST", "/containers/@created/resize?h=1&w=1", ""),
+            ("POST", "/containers/@running/update", "{\"Memory\":1}"),
+            ("POST", "/containers/@running/update", "{}"),
+            ("POST", "/containers/@running/wait?condition=nosuch", ""),
+            ("POST", "/containers/@none/wait", ""),
+            ("POST", "/containers/@none/attach", ""),
+            ("POST", "/containers/@running/exec", "{}"),
+            ("POST", "/containers/@created/exec", "{\"Cmd\":[\"true\"]}"),
+            ("POST", "/containers/@running/exec", "{\"Cmd\":[]}"),
+            ("POST", "/exec/nosuch/start", "{}"),
+            ("GET", "/exec/nosuch/json", ""),
+            ("POST", "/exec/nosuch/resize?h=1&w=1", ""),
+            ("DELETE", "/containers/@none", ""),
+            ("DELETE", "/containers/@running", ""),
+            ("DELETE", "/containers/@running?link=1", ""),
+            ("GET", "/containers/@created/top", ""),
+            ("GET", "/containers/@none/stats?stream=0", ""),
+            ("GET", "/containers/@none/changes", ""),
+            ("GET", "/containers/@none/export", ""),
+            ("GET", "/images/@none/json", ""),
+            ("GET", "/images/BAD/json", ""),
+            ("GET", "/images/@none/history", ""),
+            ("GET", "/images/json?filters={%22nosuch%22:[%221%22]}", ""),
+            ("DELETE", "/images/@none", ""),
+            ("POST", "/images/@bb/tag?repo=BAD", ""),
+            ("POST", "/images/@none/tag?repo=x&tag=1", ""),
+            ("GET", "/images/@none/get", ""),
+            ("GET", "/volumes/@none", ""),
+            ("DELETE", "/volumes/@none", ""),
+            ("DELETE", "/volumes/@none?force=1", ""),
+            ("POST", "/volumes/create", "{\"Name\":\"bad name\"}"),
+            ("POST", "/volumes/create", "{\"Driver\":\"nosuch\"}"),
+            ("POST", "/volumes/create", "{"),
+            ("GET", "/volumes?filters={%22nosuch%22:[%221%22]}", ""),
+            (
+                "POST",
+                "/volumes/prune?filters={%22nosuch%22:[%221%22]}",
+                "",
+            ),
+            ("GET", "/networks/nosuch", ""),
+            ("DELETE", "/networks/nosuch", ""),
+            ("DELETE", "/networks/bridge", ""),
+            ("GET", "/networks?filters={%22nosuch%22:[%221%22]}", ""),
+            ("GET", "/events?since=x", ""),
+            ("GET", "/events?since=1&until=2&filters=x", ""),
+            ("GET", "/events?since=10&until=5", ""),
+            (
+                "POST",
+                "/containers/prune?filters={%22nosuch%22:[%221%22]}",
+                "",
+            ),
+            ("POST", "/images/prune?filters={%22nosuch%22:[%221%22]}", ""),
+            ("GET", "/swarm", ""),
+            ("GET", "/services", ""),
+            ("GET", "/nodes", ""),
+            ("GET", "/secrets", ""),
+            ("GET", "/plugins", ""),
+        ],
+    );
+}
+
+/// Sends requests of method, path and body, and compares status, type and body of the answers with the recording `file`.
+pub fn compare(s: &Session, file: &str, requests: &[(&str, &str, &str)]) {
+    let mut recording = Recording::open(file, s.engine);
     let mut differences = Vec::new();
-    for (method, path, body) in [
-        ("GET", "/_ping", ""),
-        ("HEAD", "/_ping", ""),
-        ("GET", "/v1.51/_ping", ""),
-        ("GET", "/nosuch", ""),
-        ("POST", "/nosuch", ""),
-        ("GET", "/v1.99/containers/json", ""),
-        ("GET", "/v1.10/containers/json", ""),
-        ("GET", "/vx/containers/json", ""),
-        ("DELETE", "/containers/json", ""),
-        ("GET", "/containers/@none/json", ""),
-        ("GET", "/containers/@none/logs?stdout=1", ""),
-        ("GET", "/containers/@running/logs", ""),
-        ("GET", "/containers/@running/logs?stdout=1&tail=x", ""),
-        ("GET", "/containers/@running/logs?stdout=1&since=x", ""),
-        ("GET", "/containers/json?limit=x", ""),
-        ("GET", "/containers/json?filters=x", ""),
-        (
-            "GET",
-            "/containers/json?filters={%22nosuch%22:[%221%22]}",
-            "",
-        ),
-        (
-            "GET",
-            "/containers/json?filters={%22status%22:{%22nosuch%22:true}}",
-            "",
-        ),
-        ("POST", "/containers/create", ""),
-        ("POST", "/containers/create", "{"),
-        ("POST", "/containers/create", "[]"),
-        ("POST", "/containers/create", "{}"),
-        ("POST", "/containers/create", "{\"Image\":\"\"}"),
-        ("POST", "/containers/create", "{\"Image\":\"BAD\"}"),
-        ("POST", "/containers/create", "{\"Image\":\"@none\"}"),
-        (
-            "POST",
-            "/containers/create",
-            "{\"Image\":\"@bb\",\"HostConfig\":{\"Memory\":1}}",
-        ),
-        (
-            "POST",
-            "/containers/create",
-            "{\"Image\":\"@bb\",\"Memory\":\"x\"}",
-        ),
-        ("POST", "/containers/create?name=a", "{\"Image\":\"@bb\"}"),
-        (
-            "POST",
-            "/containers/create?name=bad%20name",
-            "{\"Image\":\"@bb\"}",
-        ),
-        (
-            "POST",
-            "/containers/create?name=@created",
-            "{\"Image\":\"@bb\"}",
-        ),
-        (
-            "POST",
-            "/containers/create?platform=x/y/z/w",
-            "{\"Image\":\"@bb\"}",
-        ),
-        ("POST", "/containers/create", "{\"Image\":\"@bb\"} trailing"),
-        (
-            "POST",
-            "/containers/create",
-            "{\"Image\":\"@bb\",\"HostConfig\":{\"NetworkMode\":\"nosuch\"}}",
-        ),
-        (
-            "POST",
-            "/containers/create",
-            "{\"Image\":\"@bb\",\"HostConfig\":{\"RestartPolicy\":{\"Name\":\"x\"}}}",
-        ),
-        (
-            "POST",
-            "/containers/create",
-            "{\"Image\":\"@bb\",\"HostConfig\":{\"PortBindings\":{\"x\":[]}}}",
-        ),
-        (
-            "POST",
-            "/containers/create",
-            "{\"Image\":\"@bb\",\"HostConfig\":{\"Binds\":[\"relative\"]}}",
-        ),
-        (
-            "POST",
-            "/containers/create",
-            "{\"Image\":\"@bb\",\"HostConfig\":{\"Mounts\":[{\"Type\":\"nosuch\",\"Target\":\"/x\"}]}}",
-        ),
-        ("POST", "/containers/@none/start", ""),
-        ("POST", "/containers/@running/start", ""),
-        ("POST", "/containers/@created/stop", ""),
-        ("POST", "/containers/@running/stop?t=x", ""),
-        ("POST", "/containers/@created/kill", ""),
-        ("POST", "/containers/@running/kill?signal=NOSUCH", ""),
-        ("POST", "/containers/@created/pause", ""),
-        ("POST", "/containers/@running/unpause", ""),
-        ("POST", "/containers/@running/rename", ""),
-        ("POST", "/containers/@running/rename?name=@created", ""),
-        ("POST", "/containers/@running/resize?h=x&w=1", ""),
-        ("POST", "/containers/@created/resize?h=1&w=1", ""),
-        ("POST", "/containers/@running/update", "{\"Memory\":1}"),
-        ("POST", "/containers/@running/update", "{}"),
-        ("POST", "/containers/@running/wait?condition=nosuch", ""),
-        ("POST", "/containers/@none/wait", ""),
-        ("POST", "/containers/@none/attach", ""),
-        ("POST", "/containers/@running/exec", "{}"),
-        ("POST", "/containers/@created/exec", "{\"Cmd\":[\"true\"]}"),
-        ("POST", "/containers/@running/exec", "{\"Cmd\":[]}"),
-        ("POST", "/exec/nosuch/start", "{}"),
-        ("GET", "/exec/nosuch/json", ""),
-        ("POST", "/exec/nosuch/resize?h=1&w=1", ""),
-        ("DELETE", "/containers/@none", ""),
-        ("DELETE", "/containers/@running", ""),
-        ("DELETE", "/containers/@running?link=1", ""),
-        ("GET", "/containers/@created/top", ""),
-        ("GET", "/containers/@none/stats?stream=0", ""),
-        ("GET", "/containers/@none/changes", ""),
-        ("GET", "/containers/@none/export", ""),
-        ("GET", "/images/@none/json", ""),
-        ("GET", "/images/BAD/json", ""),
-        ("GET", "/images/@none/history", ""),
-        ("GET", "/images/json?filters={%22nosuch%22:[%221%22]}", ""),
-        ("DELETE", "/images/@none", ""),
-        ("POST", "/images/@bb/tag?repo=BAD", ""),
-        ("POST", "/images/@none/tag?repo=x&tag=1", ""),
-        ("GET", "/images/@none/get", ""),
-        ("GET", "/volumes/@none", ""),
-        ("DELETE", "/volumes/@none", ""),
-        ("DELETE", "/volumes/@none?force=1", ""),
-        ("POST", "/volumes/create", "{\"Name\":\"bad name\"}"),
-        ("POST", "/volumes/create", "{\"Driver\":\"nosuch\"}"),
-        ("POST", "/volumes/create", "{"),
-        ("GET", "/volumes?filters={%22nosuch%22:[%221%22]}", ""),
-        (
-            "POST",
-            "/volumes/prune?filters={%22nosuch%22:[%221%22]}",
-            "",
-        ),
-        ("GET", "/networks/nosuch", ""),
-        ("DELETE", "/networks/nosuch", ""),
-        ("DELETE", "/networks/bridge", ""),
-        ("GET", "/networks?filters={%22nosuch%22:[%221%22]}", ""),
-        ("GET", "/events?since=x", ""),
-        ("GET", "/events?since=1&until=2&filters=x", ""),
-        ("GET", "/events?since=10&until=5", ""),
-        (
-            "POST",
-            "/containers/prune?filters={%22nosuch%22:[%221%22]}",
-            "",
-        ),
-        ("POST", "/images/prune?filters={%22nosuch%22:[%221%22]}", ""),
-        ("GET", "/swarm", ""),
-        ("GET", "/services", ""),
-        ("GET", "/nodes", ""),
-        ("GET", "/secrets", ""),
-        ("GET", "/plugins", ""),
-    ] {
+    for &(method, path, body) in requests {
         let line = format!("{method} {path} {body}");
         let body = s.x(body);
         let body = (!body.is_empty()).then_some(("application/json", body.as_bytes()));
@@ -181,7 +190,8 @@ fn requests_and_answers(s: &Session) {
                     // It bears no label by which the scenario's end would find it.
                     let made = response.json().unwrap_or_default();
                     let id = made["Id"].as_str().unwrap_or_default();
-                    s.engine.api("DELETE", &format!("/containers/{id}"), None);
+                    let kind = path.split('/').rev().nth(1).unwrap_or_default();
+                    s.engine.api("DELETE", &format!("/{kind}/{id}"), None);
                 }
                 let text = response.text().replace(&s.x("@prefix"), "@prefix");
                 format!(
@@ -229,6 +239,14 @@ fn mask(text: &str) -> String {
         if is_id(word) {
             result = result.replace(word, "<id>");
         }
+    }
+    // An endpoint is named by the begin of its id.
+    const SHORT_ID: usize = 12;
+    let marker = "id:\\\"";
+    if let Some((before, rest)) = result.clone().split_once(marker)
+        && let Some(after) = rest.get(SHORT_ID..)
+    {
+        result = format!("{before}{marker}<short id>{after}");
     }
     result
 }

@@ -1,0 +1,50 @@
+//! `ls`: networks that pass filters.
+
+use super::inspect::Network;
+use super::record::PREDEFINED;
+use crate::{Engine, Error, Filters, Result};
+
+const FILTER_KEYS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
+
+impl Engine {
+    /// Lists networks by name.
+    ///
+    /// # Errors
+    /// A filter that is none (invalid).
+    pub async fn networks(&self, filters: &Filters) -> Result<Vec<Network>> {
+        crate::check_filter_keys(filters, FILTER_KEYS)?;
+        let dangling = crate::filter_flag(filters, "dangling")?;
+        if let Some(kind) = filters
+            .get("type")
+            .into_iter()
+            .flatten()
+            .find(|kind| !matches!(kind.as_str(), "builtin" | "custom"))
+        {
+            return Err(Error::invalid(format!("invalid filter 'type={kind}'")));
+        }
+        let all = self.inner.networks.all();
+        let all = all.iter().map(|record| self.network_view_of(record));
+        Ok(all
+            .filter(|network| passes(network, filters, dangling))
+            .collect())
+    }
+}
+
+fn passes(network: &Network, filters: &Filters, dangling: Option<bool>) -> bool {
+    let any = |key: &str, test: &dyn Fn(&str) -> bool| {
+        filters
+            .get(key)
+            .is_none_or(|values| values.is_empty() || values.iter().any(|value| test(value)))
+    };
+    let builtin = PREDEFINED.contains(&network.name.as_str());
+    any("driver", &|value| value == network.driver)
+        && any("id", &|value| crate::pattern_matches(&network.id, value))
+        && any("name", &|value| crate::pattern_matches(&network.name, value))
+        && any("scope", &|value| value == network.scope)
+        && any("type", &|value| (value == "builtin") == builtin)
+        && filters
+            .get("label")
+            .is_none_or(|wanted| crate::labels_match(&network.labels, wanted))
+        // A built-in one is never dangling.
+        && dangling.is_none_or(|wanted| wanted == (!builtin && network.containers.is_empty()))
+}

@@ -1,0 +1,87 @@
+//! `rm`: the network's objects in the kernel go, then its record.
+
+use std::sync::Arc;
+
+use gantry_api::error::ErrorKind;
+
+use super::record::NetworkRecord;
+use crate::failpoint::around;
+use crate::{Engine, Error, Result};
+
+impl Engine {
+    /// Removes a network that no running container is on.
+    ///
+    /// # Errors
+    /// Not found; pre-defined, in use (forbidden, with Docker's texts).
+    pub async fn remove_network(&self, name: &str) -> Result<()> {
+        let record = self.inner.networks.find(name)?;
+        if !record.is_user_defined() {
+            return Err(Error::new(
+                ErrorKind::Forbidden,
+                format!(
+                    "{} is a pre-defined network and cannot be removed",
+                    record.name
+                ),
+            ));
+        }
+        let engine = self.clone();
+        let task = tokio::spawn(crate::blocking::run(move || {
+            engine.remove_network_blocking(&record)
+        }));
+        task.await
+            .map_err(|error| Error::system("an engine task died").caused_by(error))??
+    }
+
+    fn remove_network_blocking(&self, record: &Arc<NetworkRecord>) -> Result<()> {
+        let refused = |why: String| {
+            Error::new(
+                ErrorKind::Forbidden,
+                format!("error while removing network: {why}"),
+            )
+        };
+        let all = self.inner.networks.all();
+        if record.config_only && all.iter().any(|other| other.config_from == record.name) {
+            return Err(refused(format!(
+                "configuration network {:?} is in use",
+                record.name
+            )));
+        }
+        if let Some((name, endpoint)) = self.first_member(record) {
+            let short = endpoint.get(..12).unwrap_or(&endpoint);
+            return Err(refused(format!(
+                "network {} has active endpoints (name:{name:?} id:{short:?})",
+                record.name
+            )));
+        }
+        // Whoever gets an endpoint before this wins; afterwards there is no such network.
+        around("network.remove", || {
+            self.inner.network.remove_network(&record.id)
+        })
+        .map_err(super::error)?;
+        around("network.forget", || {
+            self.inner.network_records.delete(&record.id)
+        })
+        .map_err(|error| {
+            Error::io(
+                format_args!("delete the record of network {}", record.name),
+                error,
+            )
+        })?;
+        self.inner.networks.forget(record);
+        self.tell_network("destroy", record, &[], crate::now_ns());
+        Ok(())
+    }
+
+    /// Returns the container's name and the endpoint's id of somebody on the network.
+    pub(super) fn first_member(&self, record: &NetworkRecord) -> Option<(String, String)> {
+        self.inner.containers.all().iter().find_map(|container| {
+            let container = container.record();
+            let endpoint = container
+                .acquired
+                .endpoints
+                .iter()
+                .find(|endpoint| endpoint.network == record.id)?;
+            Some((container.name.clone(), endpoint.id.clone()))
+        })
+    }
+}
