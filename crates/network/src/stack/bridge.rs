@@ -68,12 +68,12 @@ fn choose(links: &[route::Link], config: &BridgeConfig, alias: &str) -> Result<C
         .is_some_and(|alias| alias.starts_with("gantry:"))
     {
         return Err(Error::Conflict(format!(
-            "bridge `{name}` belongs to another network"
+            "bridge `{name}` belongs to another engine"
         )));
     }
     if link.kind.as_deref() != Some("bridge") {
         return Err(Error::Conflict(format!(
-            "interface `{name}` exists and is not a bridge"
+            "existing interface {name} is not a bridge"
         )));
     }
     Ok(Choice::Adopt(link.index, name.clone()))
@@ -120,6 +120,18 @@ impl Shared {
                 "invalid bridge interface name: `{name}`"
             )));
         }
+        let state = lock(&self.state);
+        let other = state.networks.values().find(|network| {
+            network.info.interface == *name && network.bridge().is_some() && !config.is_default
+        });
+        if let Some(other) = other {
+            return Err(Error::Conflict(format!(
+                "cannot create network {} ({name}): conflicts with network {} ({name}): networks have same bridge name",
+                config.id,
+                other.config.id()
+            )));
+        }
+        drop(state);
         choose(&landscape.links, config, &self.network_alias(&config.id))
     }
 

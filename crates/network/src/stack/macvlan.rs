@@ -149,27 +149,36 @@ fn choose(links: &[route::Link], config: &MacvlanConfig) -> Result<Parent, Error
 }
 
 impl Shared {
-    /// Decides where a network's interfaces are stacked, and refuses a parent that another network has.
+    /// Decides where a network's interfaces are stacked. Networks may share a parent, unless one of them hands it over
+    /// whole.
     pub(super) fn choose_parent(
         &self,
         config: &MacvlanConfig,
         landscape: &Landscape,
     ) -> Result<Parent, Error> {
+        const WHOLE: MacvlanKind = MacvlanKind::Macvlan(MacvlanMode::Passthru);
         let parent = choose(&landscape.links, config)?;
         let state = lock(&self.state);
-        let other = state.networks.values().find(|network| {
-            network.info.interface == parent.name()
-                && network.config.id() != config.id
-                && matches!(network.config, NetworkConfig::Macvlan(_))
-        });
-        match other {
-            Some(other) => Err(Error::Conflict(format!(
-                "network dm-{} is already using parent interface {}",
-                short_id(other.config.id()),
+        for network in state.networks.values() {
+            let NetworkConfig::Macvlan(other) = &network.config else {
+                continue;
+            };
+            if network.info.interface != parent.name() {
+                continue;
+            }
+            let user = format!(
+                "macvlan network {} is already using parent interface {}",
+                other.id,
                 parent.name()
-            ))),
-            None => Ok(parent),
+            );
+            if config.kind == WHOLE {
+                return Err(Error::Conflict(format!("cannot use mode passthru, {user}")));
+            }
+            if other.kind == WHOLE {
+                return Err(Error::Conflict(format!("{user} in mode passthru")));
+            }
         }
+        Ok(parent)
     }
 
     /// Makes what `parent` lacks and sees to it that the kernel can stack this kind of interface on it. Gives the

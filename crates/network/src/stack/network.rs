@@ -96,7 +96,11 @@ impl Stack {
             return Ok(());
         };
         self.shared.remove_bridge_rules(&network)?;
-        if network.adopted {
+        let shared = lock(&self.shared.state)
+            .networks
+            .values()
+            .any(|other| other.info.interface == network.info.interface);
+        if network.adopted || shared {
             return Ok(());
         }
         self.shared.delete_own_link(&network.info.interface)
@@ -185,12 +189,12 @@ impl Shared {
             ip_masquerade: false,
             host_binding: None,
         };
-        // What carries the engine's mark is the network's own, also when it was found again.
-        let alias = self.network_alias(&config.id);
-        let ours = landscape
-            .links
-            .iter()
-            .any(|link| link.index == index && link.alias.as_deref() == Some(&alias));
+        // What carries the engine's mark was made for this network, or for another one that shares it.
+        let mark = self.alias_prefix();
+        let ours = landscape.links.iter().any(|link| {
+            let alias = link.alias.as_deref();
+            link.index == index && alias.is_some_and(|alias| alias.starts_with(&mark))
+        });
         let adopted = matches!(parent, Parent::Standing(_)) && !ours;
         let config = NetworkConfig::Macvlan(config);
         Ok(entry(info, config, index, adopted, addressing))

@@ -122,7 +122,7 @@ impl Stack {
         }
         shared.add_elements(&publications)?;
         if turned {
-            shared.apply_loopback_routing()?;
+            shared.apply_loopback_routing(Some(&endpoint.network))?;
         }
         shared.allow_hairpin(&endpoint.host_interface)?;
         shared.forget_connections(endpoint, ports)?;
@@ -431,7 +431,7 @@ impl Shared {
         let ports: Vec<PublishedPort> = gone.iter().map(|publication| publication.port).collect();
         if self.config.firewall {
             if turned {
-                self.apply_loopback_routing()?;
+                self.apply_loopback_routing(Some(&endpoint.network))?;
             }
             self.delete_elements(&gone)?;
         }

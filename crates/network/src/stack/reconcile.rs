@@ -308,7 +308,7 @@ impl Shared {
         }
         drop(nfnl);
         self.apply_foreign(report)?;
-        let switched = self.apply_loopback_routing()?;
+        let switched = self.apply_loopback_routing(None)?;
         report.restored.extend(switched);
         Ok(())
     }

@@ -133,7 +133,8 @@ impl Shared {
     /// machine would be a router. Where another firewall has rules for what is forwarded, others rely on the switch by
     /// now, and its rules say what may pass.
     pub(super) fn withdraw_forwarding(&self, nfnl: &Socket) -> Result<(), Error> {
-        let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+        let legacy =
+            fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
         let failed = Error::kernel("look through", "other firewalls");
         if !legacy.is_empty() || foreign::others_forward(nfnl, &self.table).map_err(failed)? {
             return Ok(());
@@ -151,9 +152,12 @@ impl Shared {
 
     /// Sets `route_localnet` on each bridge that has a port to be reached by 127.0.0.1, and only there.
     ///
-    /// Called after the guard against CVE-2020-8558 stands.
-    pub(super) fn apply_loopback_routing(&self) -> Result<Vec<String>, Error> {
-        let wanted: Vec<(String, bool)> = {
+    /// Called after the guard against CVE-2020-8558 stands. `changed`: the one network whose need changed, if it is known.
+    pub(super) fn apply_loopback_routing(
+        &self,
+        changed: Option<&str>,
+    ) -> Result<Vec<String>, Error> {
+        let wanted: Vec<(bool, String, bool)> = {
             let state = lock(&self.state);
             state
                 .networks
@@ -161,14 +165,15 @@ impl Shared {
                 .filter(|network| network.bridge().is_some())
                 .map(|network| {
                     let needed = self.config.firewall && network.loopback_ports > 0;
-                    (network.info.interface.clone(), needed)
+                    let concerned = changed.is_none_or(|id| network.info.id == id);
+                    (concerned, network.info.interface.clone(), needed)
                 })
                 .collect()
         };
         let guarded: Vec<String> = wanted
             .iter()
-            .filter(|(_, needed)| *needed)
-            .map(|(interface, _)| interface.clone())
+            .filter(|(_, _, needed)| *needed)
+            .map(|(_, interface, _)| interface.clone())
             .collect();
         {
             // Whoever outlives this daemon must know before the switch is on.
@@ -181,17 +186,18 @@ impl Shared {
                 *known = Some(guarded);
             }
         }
-        let mut changed = Vec::new();
-        for (interface, needed) in wanted {
+        let mut switched = Vec::new();
+        let concerned = wanted.into_iter().filter(|(concerned, ..)| *concerned);
+        for (_, interface, needed) in concerned {
             let path = localnet_path(&interface);
             match ensure(&path, if needed { "1" } else { "0" }) {
-                Ok(true) => changed.push(path),
+                Ok(true) => switched.push(path),
                 // The bridge is gone; a reconciliation makes it again and comes here anew.
                 Err(Error::Kernel { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 answer => drop(answer?),
             }
         }
-        Ok(changed)
+        Ok(switched)
     }
 
     /// Makes room in the neighbour table once there are many endpoints; never less room than there was.

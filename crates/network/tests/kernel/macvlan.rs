@@ -66,16 +66,22 @@ fn containers_are_neighbours_of_the_hosts_neighbours() {
     );
     let link = enter(&one.netns, || ip(&["-d", "link", "show", "eth0"]));
     assert!(link.contains("macvlan mode bridge"), "{link}");
-    // One parent, one network.
-    let second = MacvlanConfig {
-        subnet: "10.19.0.0/24".parse().ok(),
-        ..on(Some("lan0"), 'c', MacvlanMode::Bridge)
+    // Networks may share a parent, but not one that is handed over whole.
+    let second = |digit, mode| {
+        let config = MacvlanConfig {
+            subnet: "10.19.0.0/24".parse().ok(),
+            ..on(Some("lan0"), digit, mode)
+        };
+        stack.create_network(&config.into())
     };
-    let refused = stack.create_network(&second.into()).unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "network dm-aaaaaaaaaaaa is already using parent interface lan0"
+    let refused = second('c', MacvlanMode::Passthru).unwrap_err().to_string();
+    let user = format!(
+        "macvlan network {} is already using parent interface lan0",
+        info.id
     );
+    assert_eq!(refused, format!("cannot use mode passthru, {user}"));
+    let shared = second('c', MacvlanMode::Bridge).unwrap();
+    stack.remove_network(&shared.id).unwrap();
     // Left while it runs, and its place is free.
     stack.disconnect(&two.endpoint, &two.netns).unwrap();
     stack.release(&two.endpoint, &[]).unwrap();
@@ -146,6 +152,17 @@ fn passthru_hands_the_interface_to_one_container() {
     });
     let link = enter(&one.netns, || ip(&["link", "show", "eth0"]));
     assert!(link.contains(&one.endpoint.mac.to_string()), "{link}");
+    let sharing = on(Some("wire10"), 'c', MacvlanMode::Bridge);
+    assert_eq!(
+        stack
+            .create_network(&sharing.into())
+            .unwrap_err()
+            .to_string(),
+        format!(
+            "macvlan network {} is already using parent interface wire10 in mode passthru",
+            info.id
+        )
+    );
     let second = stack
         .allocate(&EndpointRequest {
             container_id: "two".to_owned(),
