@@ -1,7 +1,8 @@
 //! Whether a container is found and reached while the daemon and netd are killed again and again.
 //!
 //! Look-ups from inside a container and connections on every way to a published port go on at a steady rate. None may fail and
-//! none may take longer than a second, whoever is dead at the moment.
+//! none may take longer than a second, whoever is dead at the moment. One exception: what netd carries itself, as connections to
+//! ::1, ends with it, so each of its deaths may cut the few that are under way; nobody may be refused.
 //!
 //! - `GANTRY_REACH_KILLS` (default 4): how many times the daemon and how many times netd is killed.
 
@@ -21,7 +22,7 @@ const PORT: u16 = 7000;
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a lost one is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Look-ups a second, and new connections a second on all ways together.
+/// Look-ups a second, and new connections a second on each way.
 const LOOK_UPS: u32 = 1000;
 const CONNECTIONS: u32 = 200;
 /// Of each kind this many are under way at once, so that one that waits does not keep the others from being made.
@@ -241,7 +242,7 @@ fn names_and_ports_answer_while_daemon_and_netd_are_killed() {
     let over = AtomicBool::new(false);
     let number = Arc::new(AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        let rate = CONNECTIONS / u32::try_from(ways.len()).expect("few");
+        let rate = CONNECTIONS;
         for ((_, pid, address), tally) in ways.iter().zip(&tallies) {
             let address = *address;
             steadily(scope, *pid, rate, &over, tally, move || connect(address));
@@ -273,6 +274,17 @@ fn names_and_ports_answer_while_daemon_and_netd_are_killed() {
         }
     });
     let mut bad = Vec::new();
+    // The server speaks at once, so a connection that was cut is one that netd had accepted and whose farewell came instead.
+    let is_cut = |failure: &&String| failure.starts_with("read ``");
+    {
+        let carried = &tallies[1];
+        let mut failures = carried.failures.lock().unwrap();
+        let cut = failures.iter().filter(is_cut).count();
+        println!("::1: {cut} were cut by netd's deaths");
+        if cut <= kills {
+            failures.retain(|failure| !is_cut(&failure));
+        }
+    }
     let named = ways.iter().map(|(name, ..)| *name).zip(&tallies);
     for (name, tally) in named.chain([("look-ups", &names)]) {
         let failures = tally.failures.lock().unwrap();
