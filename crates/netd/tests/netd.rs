@@ -508,3 +508,64 @@ fn ten_thousand_ports_fit() {
     host.client.release("many").unwrap();
     println!("released in {:?}", start.elapsed());
 }
+
+/// Plays a netd that knows no names, once; after that it is the real one.
+const EARLIER: &str = r#"
+import json, os, socket, struct, sys
+real, mark = sys.argv[1:3]
+if os.path.exists(mark):
+    os.execv(real, [real] + sys.argv[3:])
+open(mark, "w").close()
+replies = {
+    "hello": {"reply": "hello", "version": 1, "features": ["reserve"]},
+    "status": {"reply": "status", "pid": os.getpid(), "owners": 1, "sockets": 1, "forwards": 0,
+               "forwards_total": 0, "forwards_refused": 0},
+}
+listener = socket.socket(fileno=0)
+while True:
+    daemon = listener.accept()[0].makefile("rwb")
+    while head := daemon.read(4):
+        request = json.loads(daemon.read(struct.unpack("<I", head)[0]))
+        reply = json.dumps({"id": request["id"], **replies[request["verb"]]}).encode()
+        daemon.write(struct.pack("<I", len(reply)) + reply)
+        daemon.flush()
+"#;
+
+#[test]
+fn a_netd_of_an_earlier_version_is_replaced_and_its_ports_are_taken_over() {
+    net::unshare_net().unwrap();
+    let exec_root = tempfile::tempdir().unwrap();
+    let directory = state_dir(exec_root.path());
+    fs::create_dir(&directory).unwrap();
+    let record = r#"{"version":1,"owner":"one","reservations":[
+        {"protocol":"tcp","address":"0.0.0.0","port":8080,"target":"172.17.0.2:80"}]}"#;
+    fs::write(directory.join("one.json"), record).unwrap();
+    let (script, mark) = (
+        exec_root.path().join("earlier.py"),
+        exec_root.path().join("mark"),
+    );
+    fs::write(&script, EARLIER).unwrap();
+    let python = std::process::Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable, end='')"])
+        .output()
+        .expect("python3 is installed");
+    // By a shell, because Python looks for its library by its own name, which is netd's here.
+    let command = format!(
+        "exec {} {} {} {} \"$@\"",
+        String::from_utf8(python.stdout).unwrap(),
+        script.display(),
+        env!("CARGO_BIN_EXE_netd-under-test"),
+        mark.display()
+    );
+    let options = SpawnOptions {
+        exec_root: exec_root.path().to_owned(),
+        program: "/bin/sh".into(),
+        arguments: vec!["-c".to_owned(), command, "sh".to_owned()],
+    };
+    let client = Client::open(options).unwrap();
+    assert!(mark.exists(), "the earlier one has lived");
+    assert_eq!(client.owners().unwrap(), ["one"]);
+    assert!(client.resolvers().unwrap().is_empty());
+    assert!(!can_bind("0.0.0.0", 8080, net::Transport::Tcp));
+    client.shutdown().unwrap();
+}

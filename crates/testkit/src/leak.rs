@@ -303,7 +303,8 @@ fn scalars(value: &Value, words: &mut Vec<String>) {
     }
 }
 
-/// Shims without a running container, ports that netd holds for nobody, and network namespaces that netd or the daemon keep.
+/// Shims without a running container, ports that netd holds for nobody, and network namespaces that netd or the daemon
+/// keep while nobody lives in them.
 fn processes(places: &Places, owners: &Owners, leaks: &mut Vec<String>) {
     let namespace = |pid: u32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
     let home = namespace(places.host_pid, "mnt");
@@ -364,7 +365,15 @@ fn descriptors(pid: u32) -> Vec<String> {
 
 fn kept_namespaces(pid: u32, role: &str, host: Option<&Path>, leaks: &mut Vec<String>) {
     for target in descriptors(pid) {
-        if target.starts_with("net:[") && host.is_none_or(|host| host != Path::new(&target)) {
+        let is_hosts = || host.is_some_and(|host| host == Path::new(&target));
+        // netd asks servers from inside the namespaces of running containers.
+        let is_lived_in = || {
+            pids().any(|pid| {
+                fs::read_link(format!("/proc/{pid}/ns/net"))
+                    .is_ok_and(|namespace| namespace == Path::new(&target))
+            })
+        };
+        if target.starts_with("net:[") && !is_hosts() && !is_lived_in() {
             leaks.push(format!("network namespace {target} kept by the {role}"));
         }
     }
@@ -391,7 +400,8 @@ fn held_ports(pid: u32) -> HashSet<u16> {
             let [_, local, _, state, ..] = fields.as_slice() else {
                 continue;
             };
-            let is_listener = !table.starts_with("tcp") || *state == "0A" || *state == "07";
+            // Listening, or bound and not connected: what is connected asks or forwards and keeps nobody out.
+            let is_listener = *state == "0A" || *state == "07";
             if is_listener
                 && fields.get(9).is_some_and(|inode| sockets.contains(*inode))
                 && let Some(port) = local

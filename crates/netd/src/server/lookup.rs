@@ -19,11 +19,13 @@ use crate::slab::Key;
 const QUESTIONS_MAX: usize = 64;
 
 impl Server {
-    /// Takes questions by datagrams.
+    /// Takes questions by datagrams. One leaves the queue after its answer: a netd that is killed in between leaves it to
+    /// the next.
     pub(super) fn take_questions(&mut self, key: Key, socket: &OwnedFd, container: &Rc<str>) {
+        let socket = socket.as_fd();
         for _ in 0..QUESTIONS_MAX {
-            let (length, address) = match net::receive_datagram(socket.as_fd(), &mut self.buffer) {
-                Ok((length, address, _)) => (length, address),
+            let (length, address) = match net::peek_datagram(socket, &mut self.buffer) {
+                Ok(question) => question,
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => continue,
                 Err(_) => return,
             };
@@ -33,7 +35,10 @@ impl Server {
             };
             if self.look_up(container, client, length) {
                 // A full queue loses the datagram, as queues do.
-                let _ = net::send_datagram(socket.as_fd(), &self.names.answer, address, None);
+                let _ = net::send_datagram(socket, &self.names.answer, address, None);
+            }
+            if net::discard_datagram(socket).is_err() {
+                return;
             }
         }
     }

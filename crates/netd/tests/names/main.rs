@@ -5,8 +5,11 @@ mod hostile;
 mod upstream;
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fixture::{
@@ -14,6 +17,7 @@ use fixture::{
     resolver, send, servers,
 };
 use gantry_netd::protocol::Resolver;
+use gantry_sys::unix;
 
 #[test]
 fn names_are_answered_over_both_transports() {
@@ -184,7 +188,7 @@ fn several_questions_on_one_connection_are_all_answered() {
         assert_eq!(Answer::parse(&receive(&mut stream)).id, id);
     }
     let mut rest = Vec::new();
-    std::io::Read::read_to_end(&mut stream, &mut rest).unwrap();
+    stream.read_to_end(&mut rest).unwrap();
     assert!(rest.is_empty());
 }
 
@@ -212,6 +216,88 @@ fn a_killed_netd_is_back_with_all_names_and_loses_no_question() {
     }
 }
 
+/// A thread looks after netd as the engine does, while it is killed again and again under questions without pause.
+#[test]
+fn no_question_fails_or_waits_long_while_netd_is_killed() {
+    const KILLS: u32 = 100;
+    let host = Host::new();
+    host.client
+        .put_names(endpoint("e1", &["web"], &["10.0.0.2"]))
+        .unwrap();
+    let container = Container::new(&host, &resolver("c1", servers(&[])));
+    let is_over = AtomicBool::new(false);
+    let (host, container) = (&host, &container);
+    let longest = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let process = host.client.pidfd().unwrap();
+                for id in host.client.resolvers().unwrap() {
+                    assert_eq!(id, container.id);
+                    container.hand_over(host);
+                }
+                let pause = Duration::from_millis(200);
+                while unix::wait_readable(process.as_fd(), pause).is_err()
+                    && !is_over.load(Ordering::Relaxed)
+                {}
+            }
+        });
+        let asking = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            let socket = container.udp();
+            for id in 0.. {
+                let since = Instant::now();
+                if id % 10 == 0 {
+                    // A connection ends with the process that it is to; whoever asks begins another.
+                    while !is_answered_by_tcp(container) {}
+                } else {
+                    socket.send(&query(id as u16, "web", A, &[])).unwrap();
+                    let mut answer = Answer::receive(&socket);
+                    // Killed after an answer, netd leaves the question to the next, which answers once more.
+                    while answer.id != id as u16 {
+                        answer = Answer::receive(&socket);
+                    }
+                    answer.is(NOERROR, &["10.0.0.2"]);
+                }
+                longest = longest.max(since.elapsed());
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            longest
+        });
+        for _ in 0..KILLS {
+            thread::sleep(Duration::from_millis(50));
+            host.kill_netd();
+        }
+        thread::sleep(Duration::from_millis(50));
+        is_over.store(true, Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    println!("the longest wait was {longest:?}");
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+}
+
+/// False: the connection has broken.
+fn is_answered_by_tcp(container: &Container) -> bool {
+    let mut stream = container.tcp();
+    send(&mut stream, &query(7, "web", A, &[]));
+    let mut head = [0; 2];
+    if let Err(error) = stream.read_exact(&mut head) {
+        let is_broken = matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
+        );
+        assert!(is_broken, "{error}");
+        return false;
+    }
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(head))];
+    if stream.read_exact(&mut answer).is_err() {
+        return false;
+    }
+    Answer::parse(&answer).is(NOERROR, &["10.0.0.2"]);
+    true
+}
+
 #[test]
 fn with_the_shim_ends_the_asking() {
     let host = Host::new();
@@ -222,7 +308,7 @@ fn with_the_shim_ends_the_asking() {
     let until = Instant::now() + Duration::from_secs(10);
     while host.client.status().unwrap().resolvers == 2 {
         assert!(Instant::now() < until);
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
     host.kill_netd();
     assert_eq!(host.client.resolvers().unwrap(), ["c2"]);
@@ -232,7 +318,7 @@ fn with_the_shim_ends_the_asking() {
     stays.hand_over(&host);
     while host.client.status().unwrap().resolvers > 0 {
         assert!(Instant::now() < until);
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
     host.client.drop_resolver("c2").unwrap();
 }
@@ -244,7 +330,7 @@ fn a_dropped_resolver_answers_nobody() {
     container.ask("nobody", A).is(SERVFAIL, &[]);
     let mut open = container.tcp();
     host.client.drop_resolver("c1").unwrap();
-    assert_eq!(std::io::Read::read(&mut open, &mut [0]).unwrap(), 0);
+    assert_eq!(open.read(&mut [0]).unwrap(), 0);
     let socket = container.udp();
     socket
         .set_read_timeout(Some(Duration::from_millis(100)))
@@ -326,7 +412,7 @@ impl Answer {
 
 /// A connection that must not be there.
 fn is_closed(stream: &mut TcpStream) -> bool {
-    match std::io::Read::read(stream, &mut [0]) {
+    match stream.read(&mut [0]) {
         Ok(length) => length == 0,
         Err(error) => error.kind() == ErrorKind::ConnectionReset,
     }
