@@ -1,8 +1,7 @@
 //! Who reaches whom: bridges apart from each other, gateway modes, direct routing, from a second host.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr};
 
 use gantry_network::{
     BridgeConfig, DefaultRoutes, EndpointRequest, Error, GatewayMode, Ipv6Config, Netns,
@@ -299,17 +298,6 @@ fn published_ports_obey_the_hosts_firewall_where_asked_to() {
         nft(&arguments);
     }
     let stack = host.open("0123456789abb");
-    // The reserver of these tests only accepts; netd would carry.
-    let answers = |netns: Option<&Netns>, port: u16| {
-        let connect = || {
-            let wait = Duration::from_millis(500);
-            TcpStream::connect_timeout(&(HOST, port).into(), wait).is_ok()
-        };
-        match netns {
-            Some(netns) => enter(netns, connect),
-            None => connect(),
-        }
-    };
     let obeying = BridgeConfig {
         obey_host_firewall: true,
         ..user_defined('a')
@@ -320,12 +308,20 @@ fn published_ports_obey_the_hosts_firewall_where_asked_to() {
         mapping(None, 8081, 80, Protocol::Tcp),
     ];
     let obedient = start_on(&stack, Some(&id), "obedient", &mappings);
-    assert!(
-        !answers(Some(&host.outside), 8080),
-        "the rules do not allow it"
-    );
-    assert!(answers(Some(&host.outside), 8081), "the rules allow it");
-    assert!(answers(None, 8080), "the host reaches its own ports");
+    serve_tcp(&obedient.netns, 80, "obedient");
+    let gateway = obedient.endpoint.gateway.unwrap();
+    let carried = format!("obedient {gateway}");
+    let outside = |port| enter(&host.outside, || ask(HOST, port));
+    assert_eq!(outside(8080), None, "the rules do not allow it");
+    assert_eq!(outside(8081).as_ref(), Some(&carried), "the rules allow it");
+    for address in [HOST, Ipv4Addr::LOCALHOST] {
+        let own = ask(address, 8080);
+        assert_eq!(
+            own.as_ref(),
+            Some(&carried),
+            "the host reaches its own ports"
+        );
+    }
     assert!(!host.was_told("obey"), "nothing is passed by");
     assert_eq!(
         fs::read_to_string("/proc/sys/net/ipv4/conf/br-aaaaaaaaaaaa/route_localnet")

@@ -18,39 +18,76 @@ use gantry_network::{
 use gantry_sys::net;
 use gantry_sys::netlink::{Batch, Family, Socket, route};
 
-/// Holds ports by plain sockets; netd's own tests are in its crate.
+/// Holds ports by sockets, and carries to the container what reaches a TCP one, from it to the asker alone: the servers
+/// of these tests speak first and last. netd's own tests are in its crate.
 #[derive(Default)]
-pub struct Sockets(Mutex<HashMap<String, Vec<OwnedFd>>>, pub Mutex<Vec<String>>);
+pub struct Sockets(Mutex<HashMap<String, Vec<Held>>>, pub Mutex<Vec<String>>);
+
+/// A port's socket, and the thread that accepts from it.
+struct Held(OwnedFd, Option<thread::JoinHandle<()>>);
+
+fn hold(reservation: &Reservation) -> std::io::Result<Held> {
+    let mut accepting = None;
+    let address = SocketAddr::new(reservation.address, reservation.port);
+    let transport = match reservation.protocol {
+        Protocol::Udp => net::Transport::Udp,
+        _ => net::Transport::Tcp,
+    };
+    let socket = net::socket(reservation.address, transport, false)?;
+    // Connections that were carried before may linger.
+    net::set_reuse_address(socket.as_fd(), true)?;
+    net::bind(socket.as_fd(), address)?;
+    if transport == net::Transport::Tcp {
+        net::listen(socket.as_fd(), 16)?;
+        let listener = TcpListener::from(socket.try_clone()?);
+        listener.set_nonblocking(false)?;
+        let target = reservation.target;
+        accepting = Some(thread::spawn(move || {
+            // Ends when the socket is shut down.
+            for mut asker in listener.incoming().map_while(Result::ok) {
+                thread::spawn(move || {
+                    let wait = Duration::from_millis(950);
+                    if let Ok(mut container) = TcpStream::connect_timeout(&target, wait) {
+                        let _ = std::io::copy(&mut container, &mut asker);
+                    }
+                });
+            }
+        }));
+    }
+    Ok(Held(socket, accepting))
+}
 
 impl PortReserver for Sockets {
     fn reserve(&self, owner: &str, reservations: &[Reservation]) -> Result<(), ReserveError> {
         let mut sockets = Vec::new();
         for reservation in reservations {
-            let address = SocketAddr::new(reservation.address, reservation.port);
-            let transport = match reservation.protocol {
-                Protocol::Udp => net::Transport::Udp,
-                _ => net::Transport::Tcp,
-            };
-            let bound = net::socket(reservation.address, transport, false).and_then(|socket| {
-                net::bind(socket.as_fd(), address)?;
-                if transport == net::Transport::Tcp {
-                    net::listen(socket.as_fd(), 1)?;
+            match hold(reservation) {
+                Ok(socket) => sockets.push(socket),
+                Err(error) => {
+                    let in_use = error.raw_os_error() == Some(libc::EADDRINUSE);
+                    end(sockets);
+                    let Reservation {
+                        address,
+                        port,
+                        protocol,
+                        ..
+                    } = *reservation;
+                    return Err(if in_use {
+                        ReserveError::InUse {
+                            address,
+                            port,
+                            protocol,
+                        }
+                    } else {
+                        ReserveError::Refused {
+                            address,
+                            port,
+                            protocol,
+                            source: error,
+                        }
+                    });
                 }
-                Ok(socket)
-            });
-            sockets.push(bound.map_err(|error| match error.raw_os_error() {
-                Some(libc::EADDRINUSE) => ReserveError::InUse {
-                    address: reservation.address,
-                    port: reservation.port,
-                    protocol: reservation.protocol,
-                },
-                _ => ReserveError::Refused {
-                    address: reservation.address,
-                    port: reservation.port,
-                    protocol: reservation.protocol,
-                    source: error,
-                },
-            })?);
+            }
         }
         self.0
             .lock()
@@ -62,7 +99,7 @@ impl PortReserver for Sockets {
     }
 
     fn release(&self, owner: &str) -> Result<(), ReserveError> {
-        self.0.lock().unwrap().remove(owner);
+        end(self.0.lock().unwrap().remove(owner).unwrap_or_default());
         Ok(())
     }
 
@@ -74,6 +111,17 @@ impl PortReserver for Sockets {
         let mut guards = self.1.lock().unwrap();
         guards.push(format!("{table} {}", interfaces.join(" ")));
         Ok(())
+    }
+}
+
+/// Ends the threads that accept, and with them the last descriptors of their sockets.
+fn end(sockets: Vec<Held>) {
+    for Held(socket, accepting) in sockets {
+        // A UDP socket is not connected, which is no matter.
+        let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
+        if let Some(thread) = accepting {
+            thread.join().unwrap();
+        }
     }
 }
 
@@ -361,9 +409,9 @@ pub fn serve_udp(netns: &Netns, port: u16, name: &'static str) {
 /// Asks by TCP; `None` where nobody answers.
 pub fn ask(address: impl Into<IpAddr>, port: u16) -> Option<String> {
     let address = SocketAddr::new(address.into(), port);
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(700)).ok()?;
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(950)).ok()?;
     stream
-        .set_read_timeout(Some(Duration::from_millis(700)))
+        .set_read_timeout(Some(Duration::from_millis(950)))
         .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
@@ -372,7 +420,7 @@ pub fn ask(address: impl Into<IpAddr>, port: u16) -> Option<String> {
 
 pub fn ask_udp(socket: &UdpSocket, address: impl Into<IpAddr>, port: u16) -> Option<String> {
     socket
-        .set_read_timeout(Some(Duration::from_millis(700)))
+        .set_read_timeout(Some(Duration::from_millis(950)))
         .unwrap();
     socket
         .send_to(b"hello", SocketAddr::new(address.into(), port))
