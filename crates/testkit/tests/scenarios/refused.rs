@@ -29,18 +29,6 @@ const BY_THE_ENGINE: &[(&str, &str)] = &[
         "cp -a -L -q here @c:/tmp/here",
         "container cp is not supported by this engine",
     ),
-    (
-        "network create -d bridge --subnet 10.9.0.0/24 @n",
-        "network create is not supported by this engine",
-    ),
-    (
-        "network connect --alias a --ip 10.9.0.7 bridge @c",
-        "network connect is not supported by this engine",
-    ),
-    (
-        "network disconnect -f bridge @c",
-        "network disconnect is not supported by this engine",
-    ),
 ];
 
 /// Commands that Gantry's client refuses itself. With the last word `docker` Docker's client asks the engine, which refuses
@@ -211,23 +199,8 @@ const OF_RUN: &[(&str, &str, &str)] = &[
         "",
     ),
     (
-        "--link-local-ip 169.254.1.1",
-        "IPAMConfig.LinkLocalIPs is not supported by this engine",
-        "",
-    ),
-    (
         "--network-alias x",
         "network-scoped aliases are only supported for user-defined networks",
-        "",
-    ),
-    (
-        "--network name=bridge,driver-opt=a=b",
-        "EndpointsConfig.DriverOpts is not supported by this engine",
-        "",
-    ),
-    (
-        "--network name=bridge,gw-priority=1",
-        "EndpointsConfig.GwPriority is not supported by this engine",
         "",
     ),
     (
