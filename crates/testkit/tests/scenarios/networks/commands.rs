@@ -19,6 +19,7 @@ gantry_testkit::scenarios![
     networks_have_events,
     a_network_of_a_stopped_container_goes,
     thousands_would_fit,
+    what_needs_a_swarm_is_refused,
 ];
 
 fn shown(s: &Session, name: &str) -> Value {
@@ -354,4 +355,24 @@ fn thousands_would_fit(s: &Session) {
         let lines: Vec<&str> = text.lines().collect();
         lines.len() == 2 && lines[0] != lines[1]
     });
+}
+
+fn what_needs_a_swarm_is_refused(s: &Session) {
+    for (flags, words) in [
+        (
+            "--ingress",
+            "Ingress network can only be global scope network",
+        ),
+        (
+            "--scope swarm",
+            "cannot create a swarm scoped network when swarm is not active",
+        ),
+        (
+            "--driver overlay",
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+        ),
+    ] {
+        s.d(&format!("network create {flags} @n"))
+            .fails(1, &format!("Error response from daemon: {words}\n"));
+    }
 }
