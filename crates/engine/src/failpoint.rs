@@ -17,6 +17,7 @@ pub const NAMES: &[&str] = &[
     "start.files",
     "start.spawn",
     "start.network",
+    "start.names",
     "start.ports",
     "start.shm",
     "start.sources",

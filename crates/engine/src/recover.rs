@@ -56,6 +56,7 @@ impl Engine {
         if let Err(error) = reconciled {
             tracing::error!(%error, "reconcile with the kernel");
         }
+        self.restore_names().await;
         self.start_by_policy().await;
     }
 

@@ -50,13 +50,12 @@ pub(crate) fn write(engine: &Engine, record: &Record, links: &[Linked]) -> Resul
         Ok(path)
     };
     let host_network = record.host.network_mode == "host";
-    let resolver = if host_network {
-        Resolver::Host
+    let names = if engine.has_names(record) {
+        Names::Internal
     } else {
-        Resolver::Legacy { ipv6: false }
+        Names::None
     };
-    let (host_path, host_text) = host_resolv_conf();
-    let resolv_conf = resolv::resolv_conf(&host_text, &host_path, &dns(engine, record)?, resolver);
+    let resolv_conf = resolv_conf(engine, record, names)?;
     let extra = extra_hosts(engine, &record.host.extra_hosts)?;
     let hosts = if host_network && extra.is_empty() {
         std::fs::read_to_string("/etc/hosts").unwrap_or_default()
@@ -81,8 +80,44 @@ pub(crate) fn write(engine: &Engine, record: &Record, links: &[Linked]) -> Resul
     })
 }
 
+/// Whether the engine answers names in a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Names {
+    None,
+    Internal,
+}
+
+/// Writes the text of a container's resolv.conf.
+pub(crate) fn resolv_conf(engine: &Engine, record: &Record, names: Names) -> Result<String> {
+    let resolver = match names {
+        _ if record.host.network_mode == "host" => Resolver::Host,
+        Names::Internal => Resolver::Internal,
+        Names::None => Resolver::Legacy {
+            ipv6: record
+                .acquired
+                .endpoints
+                .iter()
+                .any(|endpoint| endpoint.ipv6.is_some()),
+        },
+    };
+    let (path, text) = host_resolv_conf();
+    let dns = dns(engine, record)?;
+    Ok(resolv::resolv_conf(&text, &path, &dns, resolver))
+}
+
+/// Tells whether the options of a container's resolv.conf say how many dots make a name whole.
+pub(crate) fn ndots_is_set(dns: &DnsOptions, host: &str) -> bool {
+    let of_host = resolv::parse(host).options;
+    let options = if dns.options.is_empty() {
+        &of_host
+    } else {
+        &dns.options
+    };
+    options.iter().any(|option| option.starts_with("ndots:"))
+}
+
 /// Returns the host's resolv.conf; behind systemd-resolved's stub lie the servers that containers can reach.
-fn host_resolv_conf() -> (String, String) {
+pub(crate) fn host_resolv_conf() -> (String, String) {
     let read = |path: &str| std::fs::read_to_string(path).map(|text| (path.to_owned(), text));
     let plain = read("/etc/resolv.conf").unwrap_or_default();
     let servers = resolv::parse(&plain.1).servers;
@@ -94,7 +129,7 @@ fn host_resolv_conf() -> (String, String) {
     plain
 }
 
-fn dns(engine: &Engine, record: &Record) -> Result<DnsOptions> {
+pub(crate) fn dns(engine: &Engine, record: &Record) -> Result<DnsOptions> {
     let config = &engine.inner.config;
     let own = |list: &Vec<String>, default: &Vec<String>| {
         if list.is_empty() {

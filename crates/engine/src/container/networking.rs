@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gantry_network::{DefaultRoutes, Endpoint, EndpointRequest, Netns};
+use gantry_api::error::ErrorKind;
+use gantry_network::{DefaultRoutes, Endpoint, EndpointRequest, Netns, NetworkConfig};
 
 use super::config::{Config, HostConfig};
 use super::record::Record;
@@ -17,8 +18,8 @@ use crate::{Engine, Error, Result};
 /// What a container's interface is called where nothing else is asked for.
 const PREFIX: &str = "eth";
 
-const NOT_WITH_NONE: &str = "container cannot be connected to multiple networks with one of the networks in private (none) mode";
-pub(crate) const NOT_HOST: &str =
+pub(super) const NOT_WITH_NONE: &str = "container cannot be connected to multiple networks with one of the networks in private (none) mode";
+pub(super) const NOT_HOST: &str =
     "cannot connect container to host network - container must be created in host network mode";
 
 /// A network that a start is to be on.
@@ -72,6 +73,19 @@ pub(crate) fn interface_name(wish: Option<&str>, prefix: &str, taken: &BTreeSet<
     }
 }
 
+/// Gives the error of a network the form in which a start tells it.
+fn refused(error: Error) -> Error {
+    Error::new(
+        error.kind(),
+        format!("failed to set up container networking: {error}"),
+    )
+    .caused_by(StartExit(128))
+}
+
+fn forbidden(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Forbidden, text)
+}
+
 impl Engine {
     /// Works out the networks of a new container: that of its mode and those that are named, with Docker's checks. One
     /// that is not there is looked for at the start again.
@@ -121,28 +135,17 @@ impl Engine {
 
     /// Looks up the networks of a container that is about to start, in the order of its interfaces.
     fn wanted_networks(&self, record: &Record) -> Result<Vec<Wanted>> {
-        let refused = |error: Error| {
-            Error::new(
-                error.kind(),
-                format!("failed to set up container networking: {error}"),
-            )
-            .caused_by(StartExit(128))
-        };
         let mode = record.host.network_mode.as_str();
         let mut wanted = Vec::with_capacity(record.networks.len());
         for (name, settings) in &record.networks {
             let network = self.inner.networks.find(name).map_err(refused)?;
             if network.config_only {
-                return Err(refused(Error::new(
-                    gantry_api::error::ErrorKind::Forbidden,
-                    format!("configuration network {name:?} cannot be used"),
-                )));
+                return Err(refused(forbidden(format!(
+                    "configuration network {name:?} cannot be used"
+                ))));
             }
             if network.name == "host" && mode != "host" {
-                return Err(refused(Error::new(
-                    gantry_api::error::ErrorKind::Forbidden,
-                    NOT_HOST,
-                )));
+                return Err(refused(forbidden(NOT_HOST)));
             }
             wanted.push(Wanted {
                 network,
@@ -150,10 +153,7 @@ impl Engine {
             });
         }
         if wanted.len() > 1 && wanted.iter().any(|one| one.network.driver == "null") {
-            return Err(refused(Error::new(
-                gantry_api::error::ErrorKind::Forbidden,
-                NOT_WITH_NONE,
-            )));
+            return Err(refused(forbidden(NOT_WITH_NONE)));
         }
         let mode = self.network_name(mode);
         wanted.sort_by_key(|one| {
@@ -181,7 +181,7 @@ impl Engine {
                     Ok(endpoint) => endpoints.push(endpoint),
                     Err(error) => {
                         self.let_go(&endpoints);
-                        return Err(error);
+                        return Err(refused(error));
                     }
                 }
             }
@@ -204,6 +204,11 @@ impl Engine {
             .iter()
             .map(|other| other.container_interface.clone())
             .collect();
+        let prefix = network.config.as_ref().and_then(|config| match config {
+            NetworkConfig::Bridge(config) => config.container_interface_prefix.as_deref(),
+            NetworkConfig::Macvlan(config) => config.container_interface_prefix.as_deref(),
+        });
+        let prefix = prefix.filter(|prefix| !prefix.is_empty()).unwrap_or(PREFIX);
         let request = EndpointRequest {
             container_id: container_id.to_owned(),
             network: Some(network.id.clone()),
@@ -212,12 +217,12 @@ impl Engine {
             ipv6: settings.ipv6(),
             link_local: settings.link_local(),
             sysctls: settings.sysctls()?,
-            container_interface: Some(interface_name(settings.interface(), PREFIX, &taken)),
+            container_interface: Some(interface_name(settings.interface(), prefix, &taken)),
         };
         self.inner
             .network
             .allocate(&request)
-            .map_err(super::start::network_error)
+            .map_err(crate::network::error)
     }
 
     /// Connects a namespace to all networks of its container.

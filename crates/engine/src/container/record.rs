@@ -84,13 +84,15 @@ impl Acquired {
         !self.shim
     }
 
+    /// Returns the id of the endpoint that the ports lead to, or would.
+    pub fn holder_of_ports(&self) -> Option<String> {
+        let first = || self.endpoints.first().map(|first| first.id.clone());
+        self.ports_endpoint.clone().or_else(first)
+    }
+
     /// Returns the ports that lead to the endpoint.
     pub fn ports_of(&self, endpoint: &Endpoint) -> &[PublishedPort] {
-        let holder = match &self.ports_endpoint {
-            Some(id) => Some(id),
-            None => self.endpoints.first().map(|first| &first.id),
-        };
-        if holder == Some(&endpoint.id) {
+        if self.holder_of_ports().as_ref() == Some(&endpoint.id) {
             &self.ports
         } else {
             &[]

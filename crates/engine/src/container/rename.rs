@@ -53,6 +53,11 @@ impl Engine {
                 .inner
                 .containers
                 .release_name(&old_name, &container.id);
+            let (own, record) = (engine.clone(), container.record());
+            let told = crate::blocking::run(move || own.tell_new_names(&record)).await;
+            if let Ok(Err(error)) = told {
+                tracing::error!(container = container.id, %error, "tell a new name");
+            }
             engine.container_event(
                 "rename",
                 &container.record(),

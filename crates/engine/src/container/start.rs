@@ -30,7 +30,7 @@ pub struct StartOptions {
 struct Prepared {
     control: OwnedFd,
     listener: OwnedFd,
-    /// The network namespace and then the joined ones, as the request counts them.
+    /// The network namespace, the joined ones, and what the shim keeps for names, as the request counts them.
     namespaces: Vec<OwnedFd>,
     request: StartRequest,
     shim: Unfollowed,
@@ -43,6 +43,12 @@ impl Unfollowed {
     /// Hands it to whoever waits for it from now on.
     fn follow(mut self) -> Option<gantry_shim::Spawned> {
         self.0.take()
+    }
+}
+
+impl Unfollowed {
+    fn pidfd(&self) -> Option<OwnedFd> {
+        self.0.as_ref()?.pidfd.try_clone().ok()
     }
 }
 
@@ -317,6 +323,7 @@ impl Engine {
         })
         .map_err(|error| Error::io("start a shim", error))?;
         let spawned = Unfollowed(Some(spawned));
+        let mut names = Vec::new();
         let netns = match netns {
             None => joined
                 .extract_if(.., |(kind, _)| *kind == "network")
@@ -330,6 +337,10 @@ impl Engine {
                 around("start.network", || {
                     self.connect_all(&record.acquired.endpoints, gateways, &netns)
                 })?;
+                if self.has_names(&record) {
+                    let shim = spawned.pidfd();
+                    names = around("start.names", || self.prepare_names(&record, &netns, shim))?;
+                }
                 Some(netns.fd)
             }
         };
@@ -345,14 +356,14 @@ impl Engine {
         let request = StartRequest {
             has_netns: netns.is_some(),
             joins: joined.iter().map(|(kind, _)| (*kind).to_owned()).collect(),
-            keeps_names: false,
+            keeps_names: !names.is_empty(),
             ..request
         };
         let joined = joined.into_iter().map(|(_, namespace)| namespace);
         Ok(Prepared {
             control,
             listener: listener.into(),
-            namespaces: netns.into_iter().chain(joined).collect(),
+            namespaces: netns.into_iter().chain(joined).chain(names).collect(),
             request,
             shim: spawned,
         })

@@ -156,7 +156,7 @@ impl Engine {
                 false
             }
         };
-        self.give_back_endpoints(&mut left, done);
+        self.give_back_endpoints(id, &mut left, done);
         if let Some(path) = &left.cgroup
             && done("remove a cgroup", remove_cgroup(self, path))
         {
@@ -196,23 +196,28 @@ impl Engine {
     /// Releases the endpoints and their ports; those that are not free stay.
     fn give_back_endpoints(
         &self,
+        id: &str,
         left: &mut Acquired,
         done: impl Fn(&str, std::io::Result<()>) -> bool,
     ) {
         // The ports' endpoint is named, so that what stays still says whose they are.
-        let holder = left.ports_endpoint.take().or_else(|| {
-            let first = left.endpoints.first();
-            first.map(|endpoint| endpoint.id.clone())
-        });
-        left.ports_endpoint = holder.filter(|_| !left.ports.is_empty());
+        left.ports_endpoint = left.holder_of_ports().filter(|_| !left.ports.is_empty());
+        let has_names = left
+            .endpoints
+            .iter()
+            .any(|endpoint| self.is_named(endpoint));
+        if has_names && !done("take away by what names are asked", self.drop_resolver(id)) {
+            // Told again with the endpoints.
+            return;
+        }
         for endpoint in std::mem::take(&mut left.endpoints) {
             let has_ports = left.ports_endpoint.as_ref() == Some(&endpoint.id);
             let ports = if has_ports { &left.ports[..] } else { &[] };
-            let released = self.inner.network.release(&endpoint, ports);
-            if !done(
-                "release a network endpoint",
-                released.map_err(std::io::Error::other),
-            ) {
+            let released = self.drop_names(&endpoint).and_then(|()| {
+                let released = self.inner.network.release(&endpoint, ports);
+                released.map_err(std::io::Error::other)
+            });
+            if !done("release a network endpoint", released) {
                 left.endpoints.push(endpoint);
             } else if has_ports {
                 left.ports.clear();

@@ -105,6 +105,11 @@ impl Stack {
         }
     }
 
+    /// Takes ports back from an endpoint that stays.
+    pub fn unpublish(&self, endpoint: &Endpoint, ports: &[PublishedPort]) -> Result<(), Error> {
+        self.shared.unpublish(endpoint, ports)
+    }
+
     /// Leads reserved ports to the container.
     pub fn publish(&self, endpoint: &Endpoint, ports: &[PublishedPort]) -> Result<(), Error> {
         if ports.is_empty() {

@@ -1,0 +1,433 @@
+//! Networks of a container that changes while it runs or rests: what `connect` and `disconnect` do to it.
+//!
+//! The record is written before an interface comes and after it has gone. So a daemon that dies in the middle leaves a
+//! container that is on the network by its record, and the next one mends what lacks.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use gantry_network::resolv;
+use gantry_network::{Endpoint, Netns, PortMapping, PortRange, PublishedPort};
+
+use super::networking::{NOT_HOST, NOT_WITH_NONE};
+use super::{Container, Owner, Record, Status, files, open_namespace};
+use crate::failpoint::around;
+use crate::network::{EndpointSettings, NetworkRecord, faults, joined, parse_mac};
+use crate::{Engine, Error, Result};
+
+const SHARES_NAMESPACE: &str = "container sharing network namespace with another container or host cannot be connected to any other network";
+
+/// Refuses a connect that Docker refuses.
+fn check_connect(
+    record: &Record,
+    network: &NetworkRecord,
+    settings: &EndpointSettings,
+    others: &BTreeMap<&str, Arc<NetworkRecord>>,
+) -> Result<()> {
+    let mode = record.host.network_mode.as_str();
+    refuse_removed(record)?;
+    if network.name == "host" && mode != "host" {
+        return Err(Error::invalid(NOT_HOST));
+    }
+    if mode == "host" || mode.starts_with("container:") {
+        return Err(Error::invalid(SHARES_NAMESPACE));
+    }
+    if !settings.mac.is_empty() && parse_mac(&settings.mac).is_none() {
+        return Err(Error::invalid(format!(
+            "invalid MAC address {}",
+            settings.mac
+        )));
+    }
+    let faults = faults(settings, Some(network));
+    if !faults.is_empty() {
+        return Err(Error::invalid(format!(
+            "invalid endpoint settings:\n{}",
+            joined(&faults)
+        )));
+    }
+    if network.config_only {
+        return Err(Error::new(
+            gantry_api::error::ErrorKind::Forbidden,
+            format!("configuration network {:?} cannot be used", network.name),
+        ));
+    }
+    let none = |network: &NetworkRecord| network.driver == "null";
+    let mut others = others.values().filter(|other| other.id != network.id);
+    if others.any(|other| none(other) || none(network)) {
+        return Err(Error::invalid(NOT_WITH_NONE));
+    }
+    Ok(())
+}
+
+fn refuse_removed(record: &Record) -> Result<()> {
+    if matches!(record.state.status, Status::Removing | Status::Dead) {
+        return Err(Error::system(format!(
+            "Container {} is marked for removal and cannot be connected or disconnected to the network",
+            record.id
+        )));
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Opens the network namespace of a container that runs.
+    pub(crate) fn netns_of_running(&self, record: &Record) -> Result<Netns> {
+        let failed = |error| {
+            Error::io(
+                format_args!("enter the network namespace of container {}", record.id),
+                error,
+            )
+        };
+        let namespace = open_namespace(&record.state, "net").map_err(failed)?;
+        let namespace = namespace.ok_or_else(|| super::not_running(&record.id))?;
+        Netns::open(namespace).map_err(failed)
+    }
+
+    /// Connects a container whose owner lock is held. Returns whether it lacks the sockets of names from now on.
+    pub(crate) fn connect_blocking(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        network: &NetworkRecord,
+        mut settings: EndpointSettings,
+    ) -> Result<bool> {
+        let record = container.record();
+        let others = record
+            .networks
+            .keys()
+            .filter_map(|name| Some((name.as_str(), self.inner.networks.find(name).ok()?)))
+            .collect();
+        check_connect(&record, network, &settings, &others)?;
+        settings.known = true;
+        let name = network.name.clone();
+        if !record.state.status.has_process() {
+            self.keep_blocking(container, owner, |record| {
+                record.networks.insert(name, settings);
+            })?;
+            return Ok(false);
+        }
+        if record.networks.contains_key(&name) {
+            return Err(Error::new(
+                gantry_api::error::ErrorKind::Forbidden,
+                format!(
+                    "endpoint with name {} already exists in network {name}",
+                    record.name
+                ),
+            ));
+        }
+        settings.network_id.clone_from(&network.id);
+        if network.config.is_none() && network.name != "bridge" {
+            // `none`: nothing but the word.
+            self.keep_blocking(container, owner, |record| {
+                record.networks.insert(name, settings);
+            })?;
+            self.tell_network(
+                "connect",
+                network,
+                &[("container", &record.id)],
+                crate::now_ns(),
+            );
+            return Ok(false);
+        }
+        let had_names = self.has_names(&record);
+        let endpoint =
+            self.take_endpoint(&record.id, network, &settings, &record.acquired.endpoints)?;
+        let wanted = endpoint.clone();
+        let kept = around("connect.record", || {
+            self.keep_blocking(container, owner, |record| {
+                record.networks.insert(name, settings);
+                record.acquired.endpoints.push(wanted);
+            })
+        });
+        if let Err(error) = kept {
+            self.let_go(std::slice::from_ref(&endpoint));
+            return Err(error);
+        }
+        match self.connect_live(container, owner, &endpoint, had_names) {
+            Ok(()) => {}
+            Err(error) => {
+                if let Err(error) = self.leave(container, owner, network, &endpoint) {
+                    tracing::error!(container = container.id, %error, "take back a connect that failed");
+                }
+                return Err(error);
+            }
+        }
+        self.tell_network(
+            "connect",
+            network,
+            &[("container", &record.id)],
+            crate::now_ns(),
+        );
+        Ok(!had_names && self.has_names(&container.record()))
+    }
+
+    /// Gives a running container the interface that its record has, and what follows from it.
+    fn connect_live(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        endpoint: &Endpoint,
+        had_names: bool,
+    ) -> Result<()> {
+        let netns = self.netns_of_running(&container.record())?;
+        around("connect.network", || {
+            self.inner
+                .network
+                .connect(endpoint, &netns, gantry_network::DefaultRoutes::default())
+        })
+        .map_err(crate::network::error)?;
+        self.settle_ways(container, owner, &netns)?;
+        let record = container.record();
+        if had_names {
+            around("connect.names", || self.tell_names(&record, None))?;
+        } else if self.has_names(&record) {
+            self.rewrite_resolv_conf(&record)?;
+        }
+        let names = resolv::host_names(&record.config.hostname, &record.config.domainname);
+        self.edit_hosts(&record, |text| with_lines(text, endpoint, &names))?;
+        self.refresh_links_to(&record);
+        Ok(())
+    }
+
+    /// Disconnects a container whose owner lock is held.
+    pub(crate) fn disconnect_blocking(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        network: &NetworkRecord,
+    ) -> Result<()> {
+        let record = container.record();
+        refuse_removed(&record)?;
+        if network.name == "host" && record.host.network_mode == "host" {
+            return Err(Error::invalid(
+                "cannot disconnect container from host network - container was created in host network mode",
+            ));
+        }
+        let running = record.state.status.has_process();
+        if !record.networks.contains_key(&network.name) {
+            // Two places, two texts: Docker's.
+            let the = if running { "" } else { "the " };
+            return Err(Error::system(format!(
+                "container {} is not connected to {the}network {}",
+                record.id, network.name
+            )));
+        }
+        let endpoint = record
+            .acquired
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.network == network.id);
+        match endpoint.filter(|_| running) {
+            Some(endpoint) => self.leave(container, owner, network, endpoint)?,
+            None => {
+                self.keep_blocking(container, owner, |record| {
+                    record.networks.remove(&network.name);
+                })?;
+            }
+        }
+        if running {
+            self.tell_network(
+                "disconnect",
+                network,
+                &[("container", &record.id)],
+                crate::now_ns(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes an endpoint from a running container. What cannot be given back stays in the record and keeps the container
+    /// on the network.
+    fn leave(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        network: &NetworkRecord,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
+        let netns = self.netns_of_running(&container.record())?;
+        self.drop_names(endpoint)
+            .map_err(|error| Error::io("take names away", error))?;
+        around("disconnect.network", || {
+            self.inner.network.disconnect(endpoint, &netns)
+        })
+        .map_err(crate::network::error)?;
+        let ports = container.record().acquired.ports_of(endpoint).to_vec();
+        self.inner
+            .network
+            .release(endpoint, &ports)
+            .map_err(crate::network::error)?;
+        let without = |record: &mut Record| {
+            record.networks.remove(&network.name);
+            let whose = record.acquired.holder_of_ports();
+            record
+                .acquired
+                .endpoints
+                .retain(|one| one.id != endpoint.id);
+            if whose.as_ref() != Some(&endpoint.id) {
+                record.acquired.ports_endpoint = whose;
+            }
+        };
+        let kept = around("disconnect.record", || {
+            self.keep_blocking(container, owner, without)
+        });
+        if let Err(error) = kept {
+            // It is gone, whatever the disk says.
+            self.note_blocking(container, owner, without);
+            return Err(error);
+        }
+        self.settle_ways(container, owner, &netns)?;
+        let record = container.record();
+        if self.has_names(&record) {
+            self.tell_names(&record, None)?;
+        }
+        let names = resolv::host_names(&record.config.hostname, &record.config.domainname);
+        self.edit_hosts(&record, |text| without_lines(text, endpoint, &names))
+    }
+
+    /// Lets default routes and published ports follow the gateway.
+    fn settle_ways(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        netns: &Netns,
+    ) -> Result<()> {
+        let record = container.record();
+        let gateways = self.gateways(&record);
+        let endpoint = |index: Option<usize>| index.map(|index| &record.acquired.endpoints[index]);
+        self.inner
+            .network
+            .set_default_routes(netns, endpoint(gateways.ipv4), endpoint(gateways.ipv6))
+            .map_err(crate::network::error)?;
+        let target = endpoint(gateways.for_ports());
+        let ports = record.acquired.ports.clone();
+        if ports.is_empty() {
+            self.reserve_ports(container, owner, gateways)?;
+        } else {
+            let whose = record.acquired.holder_of_ports();
+            if target.map(|endpoint| &endpoint.id) == whose.as_ref() {
+                return Ok(());
+            }
+            let mut endpoints = record.acquired.endpoints.iter();
+            if let Some(holder) = endpoints.find(|one| Some(&one.id) == whose.as_ref()) {
+                self.inner
+                    .network
+                    .unpublish(holder, &ports)
+                    .map_err(crate::network::error)?;
+            }
+            let moved = match target {
+                None => Vec::new(),
+                Some(target) => self
+                    .inner
+                    .network
+                    .reserve_ports(target, &same(&ports))
+                    .map_err(crate::network::error)?,
+            };
+            let id = target.map(|endpoint| endpoint.id.clone());
+            self.note_blocking(container, owner, |record| {
+                record.acquired.ports = moved;
+                record.acquired.ports_endpoint = id;
+            });
+        }
+        let record = container.record();
+        match target {
+            Some(target) => self
+                .inner
+                .network
+                .publish(target, record.acquired.ports_of(target))
+                .map_err(crate::network::error),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the container ask the engine for names, unless somebody has edited its file.
+    fn rewrite_resolv_conf(&self, record: &Record) -> Result<()> {
+        let path = self.directory(&record.id).join("resolv.conf");
+        let failed = |error| Error::io(format_args!("write `{}`", path.display()), error);
+        let standing = std::fs::read_to_string(&path).map_err(failed)?;
+        let before = files::resolv_conf(self, record, files::Names::None)?;
+        if standing != before {
+            return Ok(());
+        }
+        let text = files::resolv_conf(self, record, files::Names::Internal)?;
+        // In place: the file itself is mounted into the container.
+        std::fs::write(&path, text).map_err(failed)
+    }
+
+    fn edit_hosts(&self, record: &Record, edit: impl FnOnce(&str) -> String) -> Result<()> {
+        let path = self.directory(&record.id).join("hosts");
+        let edited = std::fs::read_to_string(&path).and_then(|text| {
+            let new = edit(&text);
+            if new == text {
+                return Ok(());
+            }
+            std::fs::write(&path, new)
+        });
+        edited.map_err(|error| Error::io(format_args!("write `{}`", path.display()), error))
+    }
+}
+
+/// Asks for the very ports that there are.
+fn same(ports: &[PublishedPort]) -> Vec<PortMapping> {
+    ports
+        .iter()
+        .map(|port| PortMapping {
+            ip: Some(port.ip),
+            host_port: Some(PortRange::single(port.host_port)),
+            container_port: port.container_port,
+            protocol: port.protocol,
+        })
+        .collect()
+}
+
+fn line(address: IpAddr, names: &[String]) -> String {
+    format!("{address}\t{}", names.join(" "))
+}
+
+/// Adds the lines of an endpoint at the end of a hosts file.
+fn with_lines(text: &str, endpoint: &Endpoint, names: &[String]) -> String {
+    let mut new = text.to_owned();
+    if !new.is_empty() && !new.ends_with('\n') {
+        new.push('\n');
+    }
+    for address in endpoint.addresses() {
+        new.push_str(&line(address, names));
+        new.push('\n');
+    }
+    new
+}
+
+/// Takes the lines of an endpoint out of a hosts file; everything else stays.
+fn without_lines(text: &str, endpoint: &Endpoint, names: &[String]) -> String {
+    let gone: Vec<String> = endpoint
+        .addresses()
+        .map(|address| line(address, names))
+        .collect();
+    text.split_inclusive('\n')
+        .filter(|one| !gone.iter().any(|gone| gone == one.trim_end_matches('\n')))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_file_has_a_line_per_address_of_an_endpoint() {
+        let endpoint: Endpoint = serde_json::from_str(
+            r#"{"id":"","container_id":"","network":"","host_interface":"","container_interface":"",
+                "mac":"02:00:00:00:00:01","ipv4":"10.1.0.2","prefix_len":24,"gateway":null,
+                "ipv6":"fd00::2","prefix_len_v6":64,"mtu":1500}"#,
+        )
+        .unwrap();
+        let names = ["me.example".to_owned(), "me".to_owned()];
+        let text = "127.0.0.1\tlocalhost\n10.1.0.2\tsomebody else";
+        let new = with_lines(text, &endpoint, &names);
+        assert_eq!(
+            new,
+            "127.0.0.1\tlocalhost\n10.1.0.2\tsomebody else\n10.1.0.2\tme.example me\nfd00::2\tme.example me\n"
+        );
+        assert_eq!(without_lines(&new, &endpoint, &names), format!("{text}\n"));
+    }
+}
