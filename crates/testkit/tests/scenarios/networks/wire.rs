@@ -159,11 +159,6 @@ fn requests_about_networks(s: &Session) {
             ),
             (
                 "POST",
-                "/v1.43/containers/create",
-                "{\"Image\":\"@bb\",\"NetworkingConfig\":{\"EndpointsConfig\":{\"@n\":{},\"bridge\":{}}}}",
-            ),
-            (
-                "POST",
                 "/containers/create",
                 "{\"Image\":\"@bb\",\"HostConfig\":{\"NetworkMode\":\"@n\"},\"NetworkingConfig\":{\"EndpointsConfig\":{\"@n\":{\"IPAMConfig\":{\"IPv4Address\":\"x\",\"IPv6Address\":\"y\",\"LinkLocalIPs\":[\"z\"]}}}}}",
             ),
