@@ -147,7 +147,7 @@ fn the_bridge_has_the_name_and_mtu_asked_for(s: &Session) {
     s.d(&format!(
         "network create -o com.docker.network.bridge.name={bridge} @m"
     ))
-    .fails_with(1, &format!("{bridge}"));
+    .fails_with(1, &bridge);
     s.d("rm -f @c").ok();
     s.d("network rm @n").ok();
     assert!(!is_there(), "{bridge} stays");

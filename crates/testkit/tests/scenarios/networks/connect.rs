@@ -42,7 +42,7 @@ fn a_running_container_is_connected_and_disconnected(s: &Session) {
         assert_eq!(interfaces(s, "@c"), ["eth0", "eth1"]);
         assert!(fetches(s, "@c", "@srv"), "no answer by name");
         let own = parse_address(&endpoint(s, "@c", "@n")["IPAddress"]);
-        s.d(&format!("exec @c ip -4 -o addr show eth1"))
+        s.d("exec @c ip -4 -o addr show eth1")
             .ok()
             .shows(&format!("inet {own}/"));
         s.d("network inspect -f '{{range .Containers}}{{.Name}},{{end}}' @n")
