@@ -71,6 +71,9 @@ impl Engine {
         self.hold_image(&mut held, &image)?;
         // The image's own directory is one; the user's may be a file of the image.
         let chosen_directory = config.working_dir.clone();
+        // Neither is what an image exposes, nor what is wished for on a network, a wish about the container.
+        let exposes = !config.exposed_ports.is_empty();
+        let mac_of_endpoint = networks.values().any(|one| one.mac == config.mac_address);
         merge::merge(&mut config, &image.config);
         let Some((path, args)) = merge::command(&config) else {
             return Err(Error::invalid("no command specified"));
@@ -79,7 +82,10 @@ impl Engine {
         self.fill_host(&mut host, &mut warnings)?;
         let support = self.inner.cgroups.support();
         limits::discard(&mut host.resources, &support, &mut warnings);
-        self.check(&config, &host)?;
+        if host.network_mode.starts_with("container:") && mac_of_endpoint {
+            config.mac_address.clear();
+        }
+        self.check(&config, &host, exposes)?;
         let networks = self.networks_of_new(&config, &host, networks)?;
         let links = self.resolve_links(&host)?;
         let inherited = self.inherited_mounts(&host.volumes_from)?;
@@ -306,7 +312,7 @@ impl Engine {
         Ok(())
     }
 
-    fn check(&self, config: &Config, host: &HostConfig) -> Result<()> {
+    fn check(&self, config: &Config, host: &HostConfig, exposes: bool) -> Result<()> {
         limits::check(&host.resources)?;
         oci::check_sysctls(host)?;
         if !(-1000..=1000).contains(&host.oom_score_adj) {
@@ -338,13 +344,10 @@ impl Engine {
                 return Err(Error::not_found("network bridge not found"));
             }
             mode if mode.starts_with("container:") => {
-                let conflict = |what: &str| {
-                    Err(Error::invalid(format!(
-                        "conflicting options: {what} and the container type network mode"
-                    )))
-                };
+                let conflict =
+                    |what: &str| Err(Error::invalid(format!("conflicting options: {what}")));
                 if !config.hostname.is_empty() {
-                    return conflict("hostname");
+                    return conflict("hostname and the network mode");
                 }
                 if !config.mac_address.is_empty() {
                     return Err(Error::invalid(
@@ -352,13 +355,16 @@ impl Engine {
                     ));
                 }
                 if !host.port_bindings.is_empty() || host.publish_all_ports {
-                    return conflict("port publishing");
+                    return conflict("port publishing and the container type network mode");
+                }
+                if exposes {
+                    return conflict("port exposing and the container type network mode");
                 }
                 if !host.dns.is_empty() {
-                    return conflict("dns");
+                    return conflict("dns and the network mode");
                 }
                 if !host.extra_hosts.is_empty() {
-                    return conflict("custom host-to-IP mapping");
+                    return conflict("custom host-to-IP mapping and the network mode");
                 }
             }
             // Docker looks for the network at the start.

@@ -50,7 +50,7 @@ pub(crate) fn write(engine: &Engine, record: &Record, links: &[Linked]) -> Resul
         Ok(path)
     };
     let host_network = record.host.network_mode == "host";
-    let names = if engine.has_names(record) {
+    let names = if record.acquired.names {
         Names::Internal
     } else {
         Names::None

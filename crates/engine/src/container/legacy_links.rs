@@ -146,6 +146,10 @@ impl Engine {
                 return Err(conflict("container type network"));
             }
         }
+        if host.network_mode != "bridge" {
+            // There they are names on that network.
+            return Ok(Vec::new());
+        }
         let mut all: Vec<LegacyLink> = Vec::new();
         for text in &host.links {
             let (name, alias) = parse(text)?;

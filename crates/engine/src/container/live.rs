@@ -10,7 +10,7 @@ use std::sync::Arc;
 use gantry_network::resolv;
 use gantry_network::{Endpoint, Netns, PortMapping, PortRange, PublishedPort};
 
-use super::networking::{NOT_HOST, NOT_WITH_NONE};
+use super::networking::{CONFIGURATION, NOT_HOST, NOT_WITH_NONE};
 use super::{Container, Owner, Record, Status, files, open_namespace};
 use crate::failpoint::around;
 use crate::network::{EndpointSettings, NetworkRecord, faults, joined, parse_mac};
@@ -49,7 +49,7 @@ fn check_connect(
     if network.config_only {
         return Err(Error::new(
             gantry_api::error::ErrorKind::Forbidden,
-            format!("configuration network {:?} cannot be used", network.name),
+            CONFIGURATION,
         ));
     }
     let none = |network: &NetworkRecord| network.driver == "null";
@@ -130,7 +130,8 @@ impl Engine {
             );
             return Ok(false);
         }
-        let had_names = self.has_names(&record);
+        let had_names = record.acquired.names;
+        let has_names = had_names || network.has_names();
         let endpoint =
             self.take_endpoint(&record.id, network, &settings, &record.acquired.endpoints)?;
         let wanted = endpoint.clone();
@@ -138,6 +139,7 @@ impl Engine {
             self.keep_blocking(container, owner, |record| {
                 record.networks.insert(name, settings);
                 record.acquired.endpoints.push(wanted);
+                record.acquired.names = has_names;
             })
         });
         if let Err(error) = kept {
@@ -159,7 +161,7 @@ impl Engine {
             &[("container", &record.id)],
             crate::now_ns(),
         );
-        Ok(!had_names && self.has_names(&container.record()))
+        Ok(!had_names && has_names)
     }
 
     /// Gives a running container the interface that its record has, and what follows from it.
@@ -181,7 +183,7 @@ impl Engine {
         let record = container.record();
         if had_names {
             around("connect.names", || self.tell_names(&record, None))?;
-        } else if self.has_names(&record) {
+        } else if record.acquired.names {
             self.rewrite_resolv_conf(&record)?;
         }
         let names = resolv::host_names(&record.config.hostname, &record.config.domainname);
@@ -279,9 +281,8 @@ impl Engine {
         }
         self.settle_ways(container, owner, &netns)?;
         let record = container.record();
-        if self.has_names(&record) {
-            self.tell_names(&record, None)?;
-        }
+        // Its resolver file stays as it is: the rest of the world is asked by it.
+        self.tell_names(&record, None)?;
         let names = resolv::host_names(&record.config.hostname, &record.config.domainname);
         self.edit_hosts(&record, |text| without_lines(text, endpoint, &names))
     }

@@ -19,6 +19,7 @@ use crate::{Engine, Error, Result};
 const PREFIX: &str = "eth";
 
 pub(super) const NOT_WITH_NONE: &str = "container cannot be connected to multiple networks with one of the networks in private (none) mode";
+pub(super) const CONFIGURATION: &str = "cannot create endpoint on configuration-only network";
 pub(super) const NOT_HOST: &str =
     "cannot connect container to host network - container must be created in host network mode";
 
@@ -96,7 +97,15 @@ impl Engine {
         asked: BTreeMap<String, EndpointSettings>,
     ) -> Result<BTreeMap<String, EndpointSettings>> {
         if host.network_mode.starts_with("container:") {
-            return Ok(BTreeMap::new());
+            // There is nothing to be had, and Docker refuses no other wish.
+            let mut wishes = asked.iter();
+            return match wishes.find(|(_, one)| one.ipv4().is_some() || one.ipv6().is_some()) {
+                None => Ok(BTreeMap::new()),
+                Some((name, _)) => Err(Error::invalid(format!(
+                    "invalid config for network {name}: invalid endpoint settings:\nuser specified IP address is \
+                     supported on user defined networks only"
+                ))),
+            };
         }
         let mut networks = BTreeMap::new();
         let mode = self.network_name(&host.network_mode);
@@ -140,9 +149,7 @@ impl Engine {
         for (name, settings) in &record.networks {
             let network = self.inner.networks.find(name).map_err(refused)?;
             if network.config_only {
-                return Err(refused(forbidden(format!(
-                    "configuration network {name:?} cannot be used"
-                ))));
+                return Err(refused(forbidden(CONFIGURATION)));
             }
             if network.name == "host" && mode != "host" {
                 return Err(refused(forbidden(NOT_HOST)));

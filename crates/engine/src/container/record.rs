@@ -66,6 +66,8 @@ pub struct Acquired {
     pub ports: Vec<PublishedPort>,
     /// Id of the endpoint that the ports lead to; `None` for the first.
     pub ports_endpoint: Option<String>,
+    /// netd may have what the container asks names by.
+    pub names: bool,
     /// Path beneath each hierarchy, such as `/gantry/ID`.
     pub cgroup: Option<String>,
     /// A tmpfs may be mounted in the container's directory, the /dev/shm that others may share.

@@ -279,6 +279,11 @@ impl Engine {
         // A thread makes the namespace while this one writes files.
         let netns =
             own_network.then(|| std::thread::spawn(|| around("start.netns", Netns::create)));
+        let named = endpoints.iter().any(|endpoint| self.is_named(endpoint));
+        // The beginning of an id is replaced by what it stands for; a name stays.
+        let mode = self.inner.networks.find(&host.network_mode).ok();
+        let mode = mode.filter(|network| network.name != host.network_mode);
+        let mode = mode.map(|network| network.id.clone());
         let cgroup = self.cgroup_path(&record);
         let shm = oci::has_shareable_shm(&record);
         let (volumes, subpaths) = (
@@ -293,6 +298,10 @@ impl Engine {
                 record.acquired.volumes = volumes;
                 record.acquired.subpaths = subpaths;
                 record.acquired.endpoints.clone_from(&endpoints);
+                record.acquired.names = named;
+                if let Some(id) = mode {
+                    record.host.network_mode = id;
+                }
                 record.networks = networks;
             })
         });
@@ -337,7 +346,7 @@ impl Engine {
                 around("start.network", || {
                     self.connect_all(&record.acquired.endpoints, gateways, &netns)
                 })?;
-                if self.has_names(&record) {
+                if record.acquired.names {
                     let shim = spawned.pidfd();
                     names = around("start.names", || self.prepare_names(&record, &netns, shim))?;
                 }

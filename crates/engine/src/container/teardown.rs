@@ -182,6 +182,7 @@ impl Engine {
         ];
         if files == [true, true]
             && left.endpoints.is_empty()
+            && !left.names
             && left.cgroup.is_none()
             && left.volumes.is_empty()
             && !left.subpaths
@@ -202,13 +203,8 @@ impl Engine {
     ) {
         // The ports' endpoint is named, so that what stays still says whose they are.
         left.ports_endpoint = left.holder_of_ports().filter(|_| !left.ports.is_empty());
-        let has_names = left
-            .endpoints
-            .iter()
-            .any(|endpoint| self.is_named(endpoint));
-        if has_names && !done("take away by what names are asked", self.drop_resolver(id)) {
-            // Told again with the endpoints.
-            return;
+        if left.names && done("take away by what names are asked", self.drop_resolver(id)) {
+            left.names = false;
         }
         for endpoint in std::mem::take(&mut left.endpoints) {
             let has_ports = left.ports_endpoint.as_ref() == Some(&endpoint.id);

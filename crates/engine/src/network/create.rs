@@ -77,6 +77,7 @@ impl Engine {
         let held = self.inner.networks.hold_name(&create.name)?;
         let mut record = self.network_record(create)?;
         ipam::check(&record.ipam)?;
+        ipam::check_uses(&record.ipam)?;
         record.config = if record.config_only {
             None
         } else {
@@ -236,19 +237,6 @@ impl Engine {
                 "a configuration network cannot depend on another configuration network",
             ));
         }
-        let missing = || {
-            Error::not_found(format!(
-                "configuration network {:?} does not exist",
-                record.config_from
-            ))
-        };
-        let from = self
-            .inner
-            .networks
-            .find(&record.config_from)
-            .ok()
-            .filter(|from| from.config_only)
-            .ok_or_else(missing)?;
         let own_ipam = !record.ipam.configs.is_empty()
             || !matches!(record.ipam.driver.as_str(), "" | "default")
             || record
@@ -266,6 +254,19 @@ impl Engine {
                 "network driver options are not supported if the network depends on a configuration network",
             ));
         }
+        let missing = || {
+            Error::not_found(format!(
+                "configuration network {:?} does not exist",
+                record.config_from
+            ))
+        };
+        let from = self
+            .inner
+            .networks
+            .find(&record.config_from)
+            .ok()
+            .filter(|from| from.config_only)
+            .ok_or_else(missing)?;
         record.config_from.clone_from(&from.name);
         record.enable_ipv4 = from.enable_ipv4;
         record.enable_ipv6 = from.enable_ipv6;

@@ -23,6 +23,39 @@ pub(super) fn check(ipam: &Ipam) -> Result<()> {
     )))
 }
 
+/// Checks that no address is wanted twice, or for what has it by its nature. To be asked after [`check`].
+///
+/// # Errors
+/// The first such address (forbidden).
+pub(super) fn check_uses(ipam: &Ipam) -> Result<()> {
+    let taken = |what: String| {
+        Err(Error::new(
+            gantry_api::error::ErrorKind::Forbidden,
+            format!("failed to allocate {what}: Address already in use"),
+        ))
+    };
+    for config in &ipam.configs {
+        let Ok(IpNet::V4(subnet)) = config.subnet.parse::<IpNet>() else {
+            continue;
+        };
+        let of_nature = |text: &str| {
+            subnet.prefix_len() < 31
+                && text.parse().is_ok_and(|address: std::net::Ipv4Addr| {
+                    address == subnet.network() || address == subnet.broadcast()
+                })
+        };
+        if of_nature(&config.gateway) {
+            return taken(format!("gateway ({})", config.gateway));
+        }
+        for (name, address) in &config.aux_addresses {
+            if of_nature(address) || *address == config.gateway {
+                return taken(format!("secondary ip address ({name}:{address})"));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn faults(config: &IpamConfig) -> Vec<String> {
     let Ok(subnet) = config.subnet.parse::<IpNet>() else {
         return vec![format!(
@@ -97,6 +130,31 @@ fn address_fault(text: &str, subnet: IpNet, family: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_has_one_use() {
+        for (gateway, aux, text) in [
+            ("10.1.0.1", "10.1.0.2", ""),
+            ("10.1.0.0", "10.1.0.2", "gateway (10.1.0.0)"),
+            ("10.1.0.255", "10.1.0.2", "gateway (10.1.0.255)"),
+            ("10.1.0.1", "10.1.0.1", "secondary ip address (a:10.1.0.1)"),
+        ] {
+            let config = IpamConfig {
+                subnet: "10.1.0.0/24".to_owned(),
+                gateway: gateway.to_owned(),
+                aux_addresses: [("a".to_owned(), aux.to_owned())].into(),
+                ..IpamConfig::default()
+            };
+            let ipam = Ipam {
+                configs: vec![config],
+                ..Ipam::default()
+            };
+            let told = check_uses(&ipam).err().map(|error| error.to_string());
+            let want = (!text.is_empty())
+                .then(|| format!("failed to allocate {text}: Address already in use"));
+            assert_eq!(told, want);
+        }
+    }
 
     #[test]
     fn every_fault_is_told_in_dockers_words() {

@@ -13,14 +13,18 @@ impl Engine {
     /// A filter that is none (invalid).
     pub async fn networks(&self, filters: &Filters) -> Result<Vec<Network>> {
         crate::check_filter_keys(filters, FILTER_KEYS)?;
-        let dangling = crate::filter_flag(filters, "dangling")?;
+        let dangling = crate::filter_flag(filters, "dangling").map_err(|_| {
+            Error::invalid(
+                "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")",
+            )
+        })?;
         if let Some(kind) = filters
             .get("type")
             .into_iter()
             .flatten()
             .find(|kind| !matches!(kind.as_str(), "builtin" | "custom"))
         {
-            return Err(Error::invalid(format!("invalid filter 'type={kind}'")));
+            return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
         }
         let all = self.inner.networks.all();
         let all = all.iter().map(|record| self.network_view_of(record));

@@ -48,11 +48,6 @@ impl Engine {
             .collect()
     }
 
-    /// Tells whether names are answered in a container.
-    pub(crate) fn has_names(&self, record: &Record) -> bool {
-        !self.named(record).is_empty()
-    }
-
     fn named_endpoint(
         &self,
         record: &Record,
@@ -72,12 +67,13 @@ impl Engine {
         }
     }
 
-    /// Works out whom a container may ask for, and who is asked for the rest; `None` if it is on no network with names.
+    /// Works out whom a container may ask for, and who is asked for the rest; `None` if it does not ask the engine. One
+    /// that was on a network with names and is on none any more asks for the rest all the same.
     fn resolver_of(&self, record: &Record) -> Result<Option<Resolver>> {
-        let named = self.named(record);
-        if named.is_empty() {
+        if !record.acquired.names {
             return Ok(None);
         }
+        let named = self.named(record);
         let networks = named.iter().map(|(_, network)| {
             let settings = record.networks.get(&network.name);
             let links = settings.into_iter().flat_map(EndpointSettings::links);
@@ -143,16 +139,15 @@ impl Engine {
 
     /// Tells netd what a container is called and whom it may ask for. Without `sockets` it keeps those that it has.
     pub(crate) fn tell_names(&self, record: &Record, sockets: Option<&Sockets>) -> Result<()> {
-        let resolver = self.resolver_of(record)?;
+        let Some(resolver) = self.resolver_of(record)? else {
+            return Ok(());
+        };
         let told = || -> std::io::Result<()> {
             let client = self.inner.netd.client().map_err(unavailable)?;
             for (endpoint, network) in self.named(record) {
                 client.put_names(self.named_endpoint(record, endpoint, &network))?;
             }
-            match &resolver {
-                Some(resolver) => client.resolver(resolver, sockets),
-                None => Ok(()),
-            }
+            client.resolver(&resolver, sockets)
         };
         told().map_err(|error| {
             Error::io(
@@ -164,7 +159,7 @@ impl Engine {
 
     /// Tells what a container is called from now on, if it is on a network with names.
     pub(crate) fn tell_new_names(&self, record: &Record) -> Result<()> {
-        if self.has_names(record) {
+        if record.acquired.names {
             self.tell_names(record, None)?;
         }
         Ok(())
@@ -223,7 +218,7 @@ impl Engine {
             .all()
             .iter()
             .map(|container| container.record())
-            .filter(|record| record.state.status.has_process() && self.has_names(record))
+            .filter(|record| record.state.status.has_process() && record.acquired.names)
             .collect();
         if running.is_empty() && !self.inner.netd.is_needed() {
             return Ok(Vec::new());

@@ -112,6 +112,19 @@ impl<N, A> Default for Family<N, A> {
 /// Reads what [`super::ipam::check`] has found to be in order.
 fn addressing(ipam: &Ipam, driver: &str) -> Result<Addressing> {
     let mut all = Addressing::default();
+    let subnets: Vec<IpNet> = ipam
+        .configs
+        .iter()
+        .filter_map(|config| config.subnet.parse().ok())
+        .collect();
+    for (index, one) in subnets.iter().enumerate() {
+        if subnets[..index].iter().any(|other| overlap(one, other)) {
+            return Err(Error::new(
+                gantry_api::error::ErrorKind::Forbidden,
+                "invalid pool request: Pool overlaps with other one on this address space",
+            ));
+        }
+    }
     for config in &ipam.configs {
         match config.subnet.parse::<IpNet>() {
             Ok(IpNet::V4(subnet)) => {
@@ -137,6 +150,10 @@ fn addressing(ipam: &Ipam, driver: &str) -> Result<Addressing> {
             .extend(aux.filter_map(|text| text.parse::<IpAddr>().ok()));
     }
     Ok(all)
+}
+
+fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
 }
 
 fn one_only(first: bool, driver: &str) -> Result<()> {
@@ -167,6 +184,12 @@ pub(super) fn bridge(record: &NetworkRecord) -> Result<BridgeConfig> {
     let addressing = addressing(&record.ipam, "bridge")?;
     let interface = match options.text(&key("name")) {
         None | Some("") => format!("br-{}", &record.id[..12]),
+        Some(name) if name.len() > 15 => {
+            return Err(Error::system("numerical result out of range"));
+        }
+        Some(name) if name.contains(['/', ' ']) || matches!(name, "." | "..") => {
+            return Err(Error::system("invalid argument"));
+        }
         Some(name) => name.to_owned(),
     };
     let trusted = options.text(&key("trusted_host_interfaces"));

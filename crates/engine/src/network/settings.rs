@@ -105,8 +105,14 @@ fn one_sysctl(text: &str) -> Result<(String, String)> {
     };
     let words: Vec<&str> = name.splitn(5, '.').collect();
     match words.as_slice() {
-        ["net", "ipv4" | "ipv6" | "mpls", _, "IFNAME", _] => {
-            Ok((name.to_owned(), value.to_owned()))
+        // Docker's client writes it small in the long form of `--network`.
+        ["net", family @ ("ipv4" | "ipv6" | "mpls"), kind, word, rest]
+            if word.eq_ignore_ascii_case("IFNAME") =>
+        {
+            Ok((
+                format!("net.{family}.{kind}.IFNAME.{rest}"),
+                value.to_owned(),
+            ))
         }
         _ => Err(unknown_sysctl(text)),
     }
@@ -138,17 +144,22 @@ pub(crate) fn faults(settings: &EndpointSettings, network: Option<&NetworkRecord
         if ipam.ipv4.parse::<Ipv4Addr>().is_err() {
             faults.push(format!("invalid IPv4 address: {}", ipam.ipv4));
         }
-        faults.extend(network.and_then(|network| outside(&ipam.ipv4, network, Family::V4)));
     }
     if !ipam.ipv6.is_empty() {
         if ipam.ipv6.parse::<Ipv6Addr>().is_err() {
             faults.push(format!("invalid IPv6 address: {}", ipam.ipv6));
         }
-        faults.extend(network.and_then(|network| outside(&ipam.ipv6, network, Family::V6)));
     }
     for address in ipam.link_local.iter().flatten() {
         if address.parse::<IpAddr>().is_err() {
             faults.push(format!("invalid link-local IP address: {address}"));
+        }
+    }
+    if let Some(network) = network {
+        for (address, family) in [(&ipam.ipv4, Family::V4), (&ipam.ipv6, Family::V6)] {
+            if !address.is_empty() {
+                faults.extend(outside(address, network, family));
+            }
         }
     }
     if let Err(error) = settings.sysctls() {
