@@ -197,7 +197,8 @@ class Gantry(Engine):
         # A daemon that ends in good order has taken its table back already.
         if os.path.exists(f'{self.data_root}/engine-id'):
             identity = open(f'{self.data_root}/engine-id').read()[:12]
-            subprocess.run(['nft', 'delete', 'table', 'inet', f'gantry-{identity}'], stderr=subprocess.DEVNULL)
+            for table in (f'gantry-{identity}', f'gantry-{identity}-guard'):
+                subprocess.run(['nft', 'delete', 'table', 'inet', table], stderr=subprocess.DEVNULL)
         subprocess.run(['ip', 'link', 'del', self.bridge])
         for hierarchy in ['/sys/fs/cgroup', *directories('/sys/fs/cgroup')]:
             if os.path.isdir(f'{hierarchy}/{self.cgroup_parent}'):

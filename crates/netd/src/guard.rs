@@ -1,13 +1,18 @@
 //! Watches over the firewall table while the daemon may be dead: `route_localnet` on a bridge is harmless only as long
-//! as the table's rule drops loopback addresses that come from elsewhere (CVE-2020-8558). When the table is gone the
-//! switch goes, too; netd's own sockets then answer on the loopback. The daemon makes the rules again.
+//! as a rule drops loopback addresses that come from elsewhere (CVE-2020-8558). When the table is gone the switch goes,
+//! too; netd's own sockets then answer on the loopback. The daemon makes the rules again.
+//!
+//! Between a flush and that moment the same rule stands in a table of netd's own, which a flush of the ruleset by others
+//! passes by, because netd's socket owns it. It outlives a killed netd until the next one takes it over.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use gantry_sys::netlink::{Family, Socket};
-use gantry_sys::nft;
+use gantry_sys::nft::{
+    self, Base, BaseChain, Cmp, Expression, Hook, MetaKey, Policy, Transaction, Verdict, register,
+};
 use serde::{Deserialize, Serialize};
 
 /// What is watched; kept in a file for the next netd.
@@ -67,6 +72,83 @@ impl Guard {
             );
         }
     }
+}
+
+const CHAIN: &str = "guard";
+/// `raw`: before connection tracking and all translation.
+const PRIORITY: i32 = -300;
+const INET: nft::Family = nft::Family::Inet;
+
+/// Gives the name of netd's own table beside the engine's.
+fn own_table(table: &str) -> String {
+    format!("{table}-guard")
+}
+
+/// Makes netd's own table, or takes over that of its predecessor. The socket owns it from now on.
+///
+/// # Errors
+/// A kernel before 5.12 has no owned tables.
+pub fn raise(socket: &Socket, table: &str) -> io::Result<()> {
+    let name = own_table(table);
+    // One that outlives its owner needs Linux 6.9.
+    add(socket, &name, true).or_else(|_| add(socket, &name, false))?;
+    let mut rules = Transaction::new();
+    let base = BaseChain {
+        kind: "filter",
+        hook: Hook::Prerouting,
+        priority: PRIORITY,
+        policy: Policy::Accept,
+    };
+    rules.add_chain(INET, &name, CHAIN, Some(&base));
+    rules.flush_chain(INET, &name, CHAIN);
+    for (offset, comment) in [(16, "loopback destination"), (12, "loopback source")] {
+        rules.add_rule(INET, &name, CHAIN, &drop_loopback(offset), comment);
+    }
+    Ok(rules.commit(socket)?)
+}
+
+fn add(socket: &Socket, name: &str, persists: bool) -> io::Result<()> {
+    let mut table = Transaction::new();
+    table.add_owned_table(INET, name, persists);
+    Ok(table.commit(socket)?)
+}
+
+/// Takes netd's own table away; none is no error.
+pub fn lower(socket: &Socket, table: &str) -> io::Result<()> {
+    let mut gone = Transaction::new();
+    gone.delete_table(INET, &own_table(table));
+    match gone.commit(socket) {
+        Err(error) if error.errno() == libc::ENOENT => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+/// `iifname != "lo" ip daddr 127.0.0.0/8 drop`, or the same of the source; the offset is that of the address.
+fn drop_loopback(offset: u32) -> Vec<Expression> {
+    const R0: u32 = register(0);
+    const NFPROTO_IPV4: u8 = 2;
+    let compare = |operator, value: &[u8]| Expression::Cmp {
+        register: R0,
+        operator,
+        value: value.to_vec(),
+    };
+    let meta = |key| Expression::Meta { key, to: R0 };
+    let mut lo = [0; 16];
+    lo[..2].copy_from_slice(b"lo");
+    vec![
+        meta(MetaKey::IifName),
+        compare(Cmp::NotEqual, &lo),
+        meta(MetaKey::NfProto),
+        compare(Cmp::Equal, &[NFPROTO_IPV4]),
+        Expression::Payload {
+            base: Base::Network,
+            offset,
+            length: 1,
+            to: R0,
+        },
+        compare(Cmp::Equal, &[127]),
+        Expression::Verdict(Verdict::Drop),
+    ]
 }
 
 /// Opens the socket that hears of changes, and the one to ask by.

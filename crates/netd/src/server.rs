@@ -149,6 +149,8 @@ impl Server {
             self.nfnl = Some(nfnl);
         }
         if let Some(nfnl) = &self.nfnl {
+            // Where the kernel has no such tables the rule of the engine's must do.
+            let _ = guard::raise(nfnl, &self.guard.table);
             self.guard.enforce(nfnl);
         }
         Ok(())
@@ -177,7 +179,12 @@ impl Server {
                 message: format!("save guard: {error}"),
             };
         }
-        self.guard = guard;
+        let before = std::mem::replace(&mut self.guard, guard);
+        if (self.guard.interfaces.is_empty() || self.guard.table != before.table)
+            && let Some(nfnl) = &self.nfnl
+        {
+            let _ = guard::lower(nfnl, &before.table);
+        }
         if !self.guard.interfaces.is_empty()
             && let Err(error) = self.watch_ruleset()
         {

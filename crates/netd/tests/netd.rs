@@ -533,6 +533,66 @@ fn loopback_routing_goes_with_the_table_that_makes_it_harmless() {
     assert!(host.client.guard("x", &["../../evil".to_owned()]).is_err());
 }
 
+/// Whether somebody on the bridge reaches what listens on the host's loopback.
+fn reaches_loopback(host: &Host, port: u16) -> bool {
+    host.enter(|| {
+        let stream = TcpStream::connect_timeout(
+            &SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), port)),
+            Duration::from_millis(200),
+        );
+        stream.is_ok()
+    })
+}
+
+#[test]
+fn the_loopback_is_guarded_in_the_moment_of_a_flush_as_well() {
+    let host = Host::new();
+    let secret = TcpListener::bind("127.0.0.2:0").unwrap();
+    let port = secret.local_addr().unwrap().port();
+    // Who attacks sends loopback addresses out of eth0.
+    host.enter(|| {
+        let script = format!(
+            "sysctl -qw net.ipv4.conf.eth0.route_localnet=1; ip rule add pref 0 to 127.0.0.2 lookup 100; \
+             ip rule add pref 1 lookup local; ip rule del pref 0 lookup local; \
+             ip route add 127.0.0.2 via {GATEWAY} dev eth0 src {CONTAINER} table 100 onlink"
+        );
+        let status = std::process::Command::new("sh").args(["-ec", &script]).status();
+        assert!(status.unwrap().success());
+    });
+    let switch = "/proc/sys/net/ipv4/conf/br0/route_localnet";
+    let nft = |words: &str| {
+        let words = words.split(' ');
+        std::process::Command::new("nft")
+            .args(words)
+            .output()
+            .unwrap()
+    };
+    nft("add table inet gantry-y");
+    fs::write(switch, "1").unwrap();
+    // Without anybody's rule the attack works, or the rest would prove nothing.
+    assert!(reaches_loopback(&host, port));
+    host.client.guard("gantry-y", &["br0".to_owned()]).unwrap();
+    assert!(!reaches_loopback(&host, port));
+    for _ in 0..3 {
+        nft("flush ruleset");
+        // Whatever netd has done meanwhile: the switch is on in this moment.
+        fs::write(switch, "1").unwrap();
+        assert!(!reaches_loopback(&host, port));
+        nft("add table inet gantry-y");
+        let pidfd = host.client.pidfd().unwrap();
+        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+        fs::write(switch, "1").unwrap();
+        assert!(!reaches_loopback(&host, port), "while netd is dead");
+        host.client.status().unwrap();
+    }
+    let listed = String::from_utf8(nft("list tables").stdout).unwrap();
+    assert!(listed.contains("gantry-y-guard"), "{listed}");
+    host.client.shutdown().unwrap();
+    let listed = String::from_utf8(nft("list tables").stdout).unwrap();
+    assert!(!listed.contains("guard"), "{listed}");
+}
+
 /// Gives the memory that a process has for itself.
 fn private_kib(pid: u32) -> u64 {
     fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))

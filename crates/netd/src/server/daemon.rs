@@ -9,7 +9,7 @@ use gantry_sys::epoll::EventFlags;
 use gantry_sys::unix;
 
 use super::{Server, Thing};
-use crate::guard::Guard;
+use crate::guard::{self, Guard};
 use crate::protocol::{self, Envelope, FEATURES, Reply, Request, Status};
 use crate::slab::Key;
 
@@ -179,6 +179,9 @@ impl Server {
                     self.release(&owner);
                 }
                 self.drop_all_names();
+                if let Some(nfnl) = &self.nfnl {
+                    let _ = guard::lower(nfnl, &self.guard.table);
+                }
                 self.ending = true;
                 Reply::Ok
             }

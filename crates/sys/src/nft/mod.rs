@@ -36,6 +36,7 @@ const DELSETELEM: u16 = 14;
 const NEWGEN: u16 = 15;
 
 const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_TABLE_FLAGS: u16 = 2;
 const NFTA_GEN_PROC_PID: u16 = 2;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
@@ -273,6 +274,18 @@ impl Transaction {
     pub fn add_table(&mut self, family: Family, name: &str) {
         self.message(NEWTABLE, NLM_F_CREATE, family)
             .attribute_str(NFTA_TABLE_NAME, name);
+    }
+
+    /// Makes a table that belongs to the socket by which the transaction is committed: others cannot change it, and a flush of
+    /// the ruleset passes it by (Linux 5.12). With `persists` it outlives the socket, and one whose owner has gone is taken over
+    /// (Linux 6.9).
+    pub fn add_owned_table(&mut self, family: Family, name: &str, persists: bool) {
+        const NFT_TABLE_F_OWNER: u32 = 2;
+        const NFT_TABLE_F_PERSIST: u32 = 4;
+        let flags = NFT_TABLE_F_OWNER | if persists { NFT_TABLE_F_PERSIST } else { 0 };
+        self.message(NEWTABLE, NLM_F_CREATE, family)
+            .attribute_str(NFTA_TABLE_NAME, name)
+            .attribute_be32(NFTA_TABLE_FLAGS, flags);
     }
 
     /// Removes a table with all that is in it.
