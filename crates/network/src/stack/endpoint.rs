@@ -20,7 +20,7 @@ use super::inside::Kind;
 use super::{Network, Shared, Stack, announce, inside, lock, macvlan, random, random_mac};
 use crate::ipam::{Pool, Refused};
 use crate::{
-    DefaultRoutes, Endpoint, EndpointRequest, Error, MacAddress, Netns, NetworkConfig,
+    DefaultRoutes, Endpoint, EndpointRequest, Error, MacAddress, Netns, NetworkConfig, NetworkInfo,
     PublishedPort,
 };
 
@@ -269,7 +269,7 @@ impl Shared {
         }
         self.add_veth(endpoint, netns, index, &info.interface)?;
         let done = inside::set_up(endpoint, netns, routes, Kind::Veth)
-            .and_then(|()| self.finish_host_side(endpoint, index, info.icc));
+            .and_then(|()| self.finish_host_side(endpoint, index, &info));
         if done.is_err() {
             // The caller sees the first error; what is left here is found by `release` and by reconciliation.
             let _ = self.delete_veth(&endpoint.host_interface);
@@ -322,13 +322,21 @@ impl Shared {
     }
 
     /// Lets the bridge port work at once and tells the neighbours.
-    fn finish_host_side(&self, endpoint: &Endpoint, bridge: u32, icc: bool) -> Result<(), Error> {
+    fn finish_host_side(
+        &self,
+        endpoint: &Endpoint,
+        bridge: u32,
+        info: &NetworkInfo,
+    ) -> Result<(), Error> {
         let name = endpoint.host_interface.as_str();
         let failed = || Error::kernel("set up interface", name);
-        net::ethtool_glink(self.control.as_fd(), name).map_err(failed())?;
+        // The port first: by its carrier the bridge may have got its own.
+        for interface in [name, info.interface.as_str()] {
+            net::ethtool_glink(self.control.as_fd(), interface).map_err(failed())?;
+        }
         let mut batch = Batch::new();
         let rtnl = lock(&self.rtnl);
-        if !icc {
+        if !info.icc {
             let link = route::link_by_name(&rtnl, name)
                 .map_err(failed())?
                 .ok_or_else(|| failed()(io::ErrorKind::NotFound.into()))?;
