@@ -19,6 +19,7 @@ gantry_testkit::scenarios![
     networks_have_events,
     a_network_of_a_stopped_container_goes,
     thousands_would_fit,
+    what_needs_a_swarm_is_refused,
 ];
 
 fn shown(s: &Session, name: &str) -> Value {
@@ -135,23 +136,21 @@ fn the_bridge_has_the_name_and_mtu_asked_for(s: &Session) {
     .ok();
     s.d("run -d --name @c --network @n @bb sleep 1000").ok();
     s.d("exec @c cat /sys/class/net/foo0/mtu").prints("1300\n");
-    let there = format!("/sys/class/net/{bridge}/bridge");
-    let on_host = |path: &str| {
+    let is_there = || {
         let mut words = s.engine.host_words();
-        words.extend(["test", "-e", path].map(str::to_owned));
-        let status = std::process::Command::new(&words[0])
-            .args(&words[1..])
-            .status();
-        status.expect("run test").success()
+        words.extend(["ip", "link", "show", &bridge].map(str::to_owned));
+        let mut command = std::process::Command::new(&words[0]);
+        let output = command.args(&words[1..]).output();
+        output.expect("run ip").status.success()
     };
-    assert!(on_host(&there), "no bridge {bridge}");
+    assert!(is_there(), "no bridge {bridge}");
     s.d(&format!(
         "network create -o com.docker.network.bridge.name={bridge} @m"
     ))
-    .fails_with(1, &format!("{bridge}"));
+    .fails_with(1, &bridge);
     s.d("rm -f @c").ok();
     s.d("network rm @n").ok();
-    assert!(!on_host(&there), "{bridge} stays");
+    assert!(!is_there(), "{bridge} stays");
 }
 
 fn a_configuration_is_taken_from_another_network(s: &Session) {
@@ -354,4 +353,24 @@ fn thousands_would_fit(s: &Session) {
         let lines: Vec<&str> = text.lines().collect();
         lines.len() == 2 && lines[0] != lines[1]
     });
+}
+
+fn what_needs_a_swarm_is_refused(s: &Session) {
+    for (flags, words) in [
+        (
+            "--ingress",
+            "Ingress network can only be global scope network",
+        ),
+        (
+            "--scope swarm",
+            "cannot create a swarm scoped network when swarm is not active",
+        ),
+        (
+            "--driver overlay",
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+        ),
+    ] {
+        s.d(&format!("network create {flags} @n"))
+            .fails(1, &format!("Error response from daemon: {words}\n"));
+    }
 }

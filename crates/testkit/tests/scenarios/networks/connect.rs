@@ -12,6 +12,7 @@ gantry_testkit::scenarios![
     the_long_form_has_all_of_an_endpoint,
     flags_of_connect_are_taken,
     fixed_addresses_survive_a_restart,
+    a_container_has_fixed_addresses_of_both_families,
     an_address_in_use_is_told,
     the_gateway_is_chosen_by_priority_and_name,
     link_local_addresses_are_added,
@@ -41,7 +42,7 @@ fn a_running_container_is_connected_and_disconnected(s: &Session) {
         assert_eq!(interfaces(s, "@c"), ["eth0", "eth1"]);
         assert!(fetches(s, "@c", "@srv"), "no answer by name");
         let own = parse_address(&endpoint(s, "@c", "@n")["IPAddress"]);
-        s.d(&format!("exec @c ip -4 -o addr show eth1"))
+        s.d("exec @c ip -4 -o addr show eth1")
             .ok()
             .shows(&format!("inet {own}/"));
         s.d("network inspect -f '{{range .Containers}}{{.Name}},{{end}}' @n")
@@ -188,6 +189,20 @@ fn fixed_addresses_survive_a_restart(s: &Session) {
     assert_ne!(endpoint(s, "@d", "@n")["IPAddress"], format!("{net}.2"));
     s.d("restart -t 0 @d @c").ok();
     assert_eq!(endpoint(s, "@c", "@n")["IPAddress"], format!("{net}.2"));
+}
+
+fn a_container_has_fixed_addresses_of_both_families(s: &Session) {
+    let (net, six) = (s.subnet(), s.subnet_v6());
+    s.d(&format!(
+        "network create --ipv6 --subnet {net}.0/24 --subnet {six}::/64 @n"
+    ))
+    .ok();
+    s.d(&format!(
+        "run --rm --network @n --ip {net}.44 --ip6 {six}::44 @bb ip addr show eth0"
+    ))
+    .ok()
+    .shows(&format!("inet {net}.44/24 "))
+    .shows(&format!("inet6 {six}::44/64 "));
 }
 
 fn an_address_in_use_is_told(s: &Session) {

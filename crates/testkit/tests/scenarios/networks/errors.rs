@@ -7,7 +7,8 @@ use crate::errors::check;
 gantry_testkit::scenarios![wrong_words_about_networks];
 
 fn wrong_words_about_networks(s: &Session) {
-    // Outside of the range from which scenarios take theirs.
+    // The addresses are in the recorded words, so the clients take turns. They lie outside of what scenarios take.
+    let _turn = super::turn();
     s.d("network create --subnet 10.139.7.0/24 @n").ok();
     s.d("network create @m").ok();
     s.d("run -d --name @c --network @n @bb sleep 1000").ok();
@@ -172,4 +173,6 @@ fn wrong_words_about_networks(s: &Session) {
             "run --rm --network name=@n,driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.ip_forward=1 @bb true",
         ],
     );
+    s.d("rm -f @c @created").ok();
+    s.d("network rm @n @m").ok();
 }

@@ -10,9 +10,17 @@ pub mod walls;
 pub mod wire;
 
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gantry_testkit::session::Session;
+
+/// Held by a scenario whose recorded words name the networks that it makes: nobody else may have these now.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // Whoever failed with it held has told so.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The time as `events` takes it.
 fn now() -> String {

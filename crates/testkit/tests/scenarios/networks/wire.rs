@@ -15,6 +15,7 @@ gantry_testkit::scenarios![
 ];
 
 fn requests_about_networks(s: &Session) {
+    let _turn = super::turn();
     s.d("network create --subnet 10.139.17.0/24 @n").ok();
     s.d("run -d --name @c --network @n @bb sleep 1000").ok();
     crate::wire::compare(
@@ -158,11 +159,6 @@ fn requests_about_networks(s: &Session) {
             ),
             (
                 "POST",
-                "/v1.43/containers/create",
-                "{\"Image\":\"@bb\",\"NetworkingConfig\":{\"EndpointsConfig\":{\"@n\":{},\"bridge\":{}}}}",
-            ),
-            (
-                "POST",
                 "/containers/create",
                 "{\"Image\":\"@bb\",\"HostConfig\":{\"NetworkMode\":\"@n\"},\"NetworkingConfig\":{\"EndpointsConfig\":{\"@n\":{\"IPAMConfig\":{\"IPv4Address\":\"x\",\"IPv6Address\":\"y\",\"LinkLocalIPs\":[\"z\"]}}}}}",
             ),
@@ -183,6 +179,8 @@ fn requests_about_networks(s: &Session) {
             ),
         ],
     );
+    s.d("rm -f @c").ok();
+    s.d("network rm @n").ok();
 }
 
 fn get(s: &Session, path: &str) -> Value {
