@@ -140,15 +140,11 @@ pub(crate) fn faults(settings: &EndpointSettings, network: Option<&NetworkRecord
             "network-scoped alias is supported only for containers in user defined networks".into(),
         );
     }
-    if !ipam.ipv4.is_empty() {
-        if ipam.ipv4.parse::<Ipv4Addr>().is_err() {
-            faults.push(format!("invalid IPv4 address: {}", ipam.ipv4));
-        }
+    if !ipam.ipv4.is_empty() && ipam.ipv4.parse::<Ipv4Addr>().is_err() {
+        faults.push(format!("invalid IPv4 address: {}", ipam.ipv4));
     }
-    if !ipam.ipv6.is_empty() {
-        if ipam.ipv6.parse::<Ipv6Addr>().is_err() {
-            faults.push(format!("invalid IPv6 address: {}", ipam.ipv6));
-        }
+    if !ipam.ipv6.is_empty() && ipam.ipv6.parse::<Ipv6Addr>().is_err() {
+        faults.push(format!("invalid IPv6 address: {}", ipam.ipv6));
     }
     for address in ipam.link_local.iter().flatten() {
         if address.parse::<IpAddr>().is_err() {

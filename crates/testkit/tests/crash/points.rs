@@ -10,7 +10,21 @@ use serde_json::{Value, json};
 use crate::{APP, BUSYBOX, inconsistencies, inspect, leaks};
 
 /// The verbs whose steps must be named.
-const VERBS: &[&str] = &["create", "start", "exec", "stop", "rm", "load", "exit"];
+const VERBS: &[&str] = &[
+    "create",
+    "start",
+    "exec",
+    "stop",
+    "rm",
+    "load",
+    "exit",
+    "network",
+    "connect",
+    "disconnect",
+];
+
+/// Networks that the containers are on.
+const NETWORKS: &[&str] = &["points-one", "points-two"];
 
 /// The names in the engine's own table, read from its source so that none is listed twice.
 fn names() -> Vec<&'static str> {
@@ -56,6 +70,9 @@ pub fn fail_points(engine: &Engine) {
             inconsistencies(engine).into_iter().for_each(&mut note);
             acknowledged.lost(engine).into_iter().for_each(&mut note);
             engine.remove_all_containers();
+            for network in NETWORKS {
+                engine.try_api("DELETE", &format!("/networks/{network}"), None);
+            }
             leaks(engine)
                 .into_iter()
                 .for_each(|leak| note(format!("leak: {leak}")));
@@ -96,12 +113,33 @@ struct Acknowledged {
     /// A removal was asked for, so that nothing is known any more, or told.
     removal_asked: Vec<&'static str>,
     removed: Vec<&'static str>,
+    /// Networks that were made and of which no removal was asked.
+    networks: Vec<&'static str>,
+    /// Whether `named` is on the second network, once it was told so.
+    connected: Option<bool>,
 }
 
 impl Acknowledged {
     /// What of it is not so any more.
     fn lost(&self, engine: &Engine) -> Vec<String> {
         let mut lost = Vec::new();
+        for name in &self.networks {
+            let path = format!("/networks/{name}");
+            if engine
+                .try_api("GET", &path, None)
+                .is_none_or(|answer| answer.status != 200)
+            {
+                lost.push(format!("network {name} was created and is lost"));
+            }
+        }
+        if let (Some(connected), Some(now)) = (self.connected, inspect(engine, "named"))
+            && now["NetworkSettings"]["Networks"]
+                .get(NETWORKS[1])
+                .is_some()
+                != connected
+        {
+            lost.push(format!("named is to be on the second network: {connected}"));
+        }
         for name in &self.created {
             let now = inspect(engine, name);
             let asked = self.removal_asked.contains(name);
@@ -186,14 +224,43 @@ fn every_operation(engine: &Engine, archive: &[u8]) -> Acknowledged {
     create_and_start("short", &short);
     done.ended = call("POST", "/containers/short/wait", None)
         .and_then(|answer| answer.json().ok()?["StatusCode"].as_i64());
+    through_networks(&mut done, &told);
     done.stopped = told("POST", "/containers/long/stop?t=0", None);
-    for name in ["short", "long"] {
+    for name in ["short", "named", "long"] {
         done.removal_asked.push(name);
         if told("DELETE", &format!("/containers/{name}?force=1&v=1"), None) {
             done.removed.push(name);
         }
     }
+    for name in NETWORKS {
+        done.networks.retain(|network| network != name);
+        told("DELETE", &format!("/networks/{name}"), None);
+    }
     call("DELETE", "/volumes/points?force=1", None);
     call("DELETE", "/volumes/memory?force=1", None);
     done
+}
+
+/// A container on a network of its own joins another one and leaves it.
+fn through_networks(done: &mut Acknowledged, told: &dyn Fn(&str, &str, Option<&Value>) -> bool) {
+    for name in NETWORKS {
+        if told("POST", "/networks/create", Some(&json!({"Name": name}))) {
+            done.networks.push(name);
+        }
+    }
+    let named = json!({"Image": BUSYBOX, "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": NETWORKS[0]}});
+    if told("POST", "/containers/create?name=named", Some(&named)) {
+        done.created.push("named");
+    }
+    if told("POST", "/containers/named/start", None) {
+        done.started.push("named");
+    }
+    for (verb, connected) in [("connect", true), ("disconnect", false)] {
+        let path = format!("/networks/{}/{verb}", NETWORKS[1]);
+        // What was asked for and not acknowledged may be either way.
+        done.connected = None;
+        if told("POST", &path, Some(&json!({"Container": "named"}))) {
+            done.connected = Some(connected);
+        }
+    }
 }
