@@ -3,6 +3,7 @@
 //! The order of a container's interfaces is Docker's: the default bridge, then the network of its mode, then by name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use gantry_api::error::ErrorKind;
@@ -226,10 +227,43 @@ impl Engine {
             sysctls: settings.sysctls()?,
             container_interface: Some(interface_name(settings.interface(), prefix, &taken)),
         };
-        self.inner
-            .network
-            .allocate(&request)
-            .map_err(crate::network::error)
+        let wished = self.wished_addresses(container_id, network);
+        let mut spared = Vec::new();
+        let taken = loop {
+            match self.inner.network.allocate(&request) {
+                // What another container has asked for is its own while it rests, for as long as there are others.
+                Ok(endpoint)
+                    if endpoint
+                        .addresses()
+                        .any(|address| wished.contains(&address)) =>
+                {
+                    spared.push(endpoint);
+                }
+                Err(_) if !spared.is_empty() => break Ok(spared.remove(0)),
+                taken => break taken,
+            }
+        };
+        self.let_go(&spared);
+        taken.map_err(crate::network::error)
+    }
+
+    /// Returns the addresses of a network that other containers have asked for.
+    fn wished_addresses(&self, container_id: &str, network: &NetworkRecord) -> BTreeSet<IpAddr> {
+        if !network.is_user_defined() || network.ipam.configs.is_empty() {
+            // None can be asked for there.
+            return BTreeSet::new();
+        }
+        let mut wished = BTreeSet::new();
+        for other in self.inner.containers.all() {
+            let record = other.record();
+            if let Some(settings) = record.networks.get(&network.name)
+                && record.id != container_id
+            {
+                wished.extend(settings.ipv4().map(IpAddr::V4));
+                wished.extend(settings.ipv6().map(IpAddr::V6));
+            }
+        }
+        wished
     }
 
     /// Connects a namespace to all networks of its container.
