@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use gantry_sys::netlink::{Batch, Socket, route};
 
@@ -159,7 +160,27 @@ pub(super) fn set_up(
     }
     socket
         .execute(&mut batch)
-        .map_err(|error| failed()(error.into()))
+        .map_err(|error| failed()(error.into()))?;
+    if let Some(address) = endpoint.ipv6 {
+        wait_until_usable(&socket, link, address.into()).map_err(failed())?;
+    }
+    Ok(())
+}
+
+/// How long IPv6 addresses are waited for; without it the container starts and finds out by itself.
+const USABLE_WITHIN: Duration = Duration::from_millis(200);
+const USABLE_PAUSE: Duration = Duration::from_micros(200);
+
+/// Waits for the kernel's worker that makes an IPv6 address usable, also one that nobody else is asked about: until then
+/// binding it fails, and what others send to it is lost.
+fn wait_until_usable(socket: &Socket, link: u32, address: IpAddr) -> io::Result<()> {
+    let end = Instant::now() + USABLE_WITHIN;
+    let is_waiting =
+        |one: &route::Address| one.link == link && one.address == address && one.tentative;
+    while route::addresses(socket)?.iter().any(is_waiting) && Instant::now() < end {
+        std::thread::sleep(USABLE_PAUSE);
+    }
+    Ok(())
 }
 
 /// Tells which default routes a namespace lacks.

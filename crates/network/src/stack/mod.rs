@@ -2,7 +2,8 @@
 //!
 //! Locks: `state` is held for pure work alone, never over a system call; `rtnl` and `nfnl` serialise the two netlink
 //! sockets and are taken one at a time. Whoever needs both state and a socket copies what it needs out of the state
-//! first. The socket of a namespace belongs to the caller of `connect`.
+//! first. The socket of a namespace belongs to the caller of `connect`. `making` is taken before all of them by whoever
+//! makes, removes or mends networks as a whole: between the kernel's object and its entry in the state it has no owner.
 
 mod announce;
 mod bridge;
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     control: OwnedFd,
     /// Sends announcements; opened when the first one is due.
     packets: Mutex<Option<OwnedFd>>,
+    making: Mutex<()>,
     state: Mutex<State>,
     reaper: reap::Reaper,
     /// Whether the host has IPv6.
@@ -136,6 +138,7 @@ impl Stack {
             nfnl: Mutex::new(open(Family::Netfilter, "netfilter")?),
             control,
             packets: Mutex::default(),
+            making: Mutex::default(),
             state: Mutex::default(),
             reaper: reap::Reaper::default(),
             ipv6: fs::exists("/proc/thread-self/net/if_inet6").unwrap_or(false),

@@ -80,6 +80,7 @@ impl Stack {
 
     /// Removes a user-defined network without endpoints; one that is gone is no error.
     pub fn remove_network(&self, id: &str) -> Result<(), Error> {
+        let _alone = lock(&self.shared.making);
         let removed = {
             let mut state = lock(&self.shared.state);
             match state.networks.get(id) {
@@ -154,6 +155,7 @@ impl Shared {
         config: &NetworkConfig,
         reserved: &[IpNet],
     ) -> Result<NetworkInfo, Error> {
+        let _alone = lock(&self.making);
         let landscape = self.landscape()?;
         let network = match self.plan(config, &landscape, reserved)? {
             Plan::Bridge(config, choice, addressing) => {

@@ -39,9 +39,7 @@ impl Stack {
         let shared = &self.shared;
         let mut report = Report::default();
         shared.adopt(live, &mut report);
-        shared.restore_bridges(&mut report)?;
-        shared.sweep_interfaces(&mut report)?;
-        shared.restore_interfaces(&mut report)?;
+        shared.mend_interfaces(&mut report)?;
         shared.reconcile_reservations(live, &mut report)?;
         shared.apply_firewall(&mut report)?;
         for (endpoint, ports) in live {
@@ -91,8 +89,16 @@ impl Shared {
         }
     }
 
+    /// Makes again what somebody deleted, and deletes what nobody owns.
+    pub(super) fn mend_interfaces(&self, report: &mut Report) -> Result<(), Error> {
+        let _alone = lock(&self.making);
+        self.restore_bridges(report)?;
+        self.sweep_interfaces(report)?;
+        self.restore_interfaces(report)
+    }
+
     /// Makes again the bridges that somebody deleted.
-    pub(super) fn restore_bridges(&self, report: &mut Report) -> Result<(), Error> {
+    fn restore_bridges(&self, report: &mut Report) -> Result<(), Error> {
         let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
         let bridges: Vec<_> = {
             let state = lock(&self.state);
@@ -119,7 +125,7 @@ impl Shared {
     }
 
     /// Makes again the interfaces of living containers that somebody deleted.
-    pub(super) fn restore_interfaces(&self, report: &mut Report) -> Result<(), Error> {
+    fn restore_interfaces(&self, report: &mut Report) -> Result<(), Error> {
         let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
         let standing: HashSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
         let gone: Vec<Endpoint> = {
@@ -171,7 +177,7 @@ impl Shared {
     }
 
     /// Deletes this engine's interfaces that no endpoint and no network owns; puts lost ports back onto their bridge.
-    pub(super) fn sweep_interfaces(&self, report: &mut Report) -> Result<(), Error> {
+    fn sweep_interfaces(&self, report: &mut Report) -> Result<(), Error> {
         let prefix = self.alias_prefix();
         let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
         let (owned, ports) = {
@@ -388,6 +394,7 @@ impl Shared {
                 .map_err(Error::Reserver)?;
         }
         // With no network left every interface of this engine is without an owner.
+        let _alone = lock(&self.making);
         self.sweep_interfaces(&mut Report::default())
     }
 }

@@ -184,11 +184,7 @@ impl Watcher {
         let mut report = Report::default();
         let mut answer = Ok(());
         if seen.links {
-            answer = self
-                .shared
-                .restore_bridges(&mut report)
-                .and_then(|()| self.shared.sweep_interfaces(&mut report))
-                .and_then(|()| self.shared.restore_interfaces(&mut report));
+            answer = self.shared.mend_interfaces(&mut report);
         }
         let mut rules = Report::default();
         answer = answer.and_then(|()| self.shared.apply_firewall(&mut rules));

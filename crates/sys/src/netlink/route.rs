@@ -52,6 +52,7 @@ const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_FLAGS: u16 = 8;
 const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_TENTATIVE: u32 = 0x40;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -99,6 +100,8 @@ pub struct Address {
     pub link: u32,
     pub address: IpAddr,
     pub prefix_len: u8,
+    /// It cannot be used yet (IPv6): the kernel looks for others that have it, or has not come to it.
+    pub tentative: bool,
 }
 
 /// A route of the main table.
@@ -554,6 +557,7 @@ pub fn addresses(socket: &Socket) -> io::Result<Vec<Address>> {
                 .or_else(|| attributes.find(IFA_ADDRESS))
                 .and_then(address_of)?,
             prefix_len: header[1],
+            tentative: header[0] == AF_INET6 && u32::from(header[2]) & IFA_F_TENTATIVE != 0,
         })
     })
 }
