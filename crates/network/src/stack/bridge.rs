@@ -157,7 +157,8 @@ impl Shared {
         if missing {
             let mut batch = Batch::new();
             route::add_bridge(&mut batch, name, info.mtu, random_mac().map_err(failed())?);
-            route::set_alias(&mut batch, name, &self.network_alias(&info.id));
+            let alias = self.network_alias(&info.id);
+            route::set_alias(&mut batch, name, &alias, self.has_ipv6(info.mtu));
             rtnl.execute(&mut batch)
                 .map_err(|error| failed()(error.into()))?;
         }

@@ -300,7 +300,12 @@ impl Shared {
         let attempt = || {
             let mut batch = Batch::new();
             route::add_veth(&mut batch, &pair);
-            route::set_alias(&mut batch, name, &self.veth_alias(endpoint));
+            route::set_alias(
+                &mut batch,
+                name,
+                &self.veth_alias(endpoint),
+                self.has_ipv6(endpoint.mtu),
+            );
             route::set_up_by_name(&mut batch, name);
             lock(&self.rtnl).execute(&mut batch)
         };

@@ -198,7 +198,7 @@ impl Shared {
         }
         let ours = !batch.is_empty();
         if ours {
-            route::set_alias(&mut batch, name, &self.network_alias(&config.id));
+            route::set_alias(&mut batch, name, &self.network_alias(&config.id), self.ipv6);
             route::set_up_by_name(&mut batch, name);
         }
         let rtnl = lock(&self.rtnl);
@@ -220,7 +220,7 @@ impl Shared {
                 let mut batch = Batch::new();
                 route::add_veth(&mut batch, &pair);
                 for end in [name, far.as_str()] {
-                    route::set_alias(&mut batch, end, &self.network_alias(&config.id));
+                    route::set_alias(&mut batch, end, &self.network_alias(&config.id), self.ipv6);
                     route::set_up_by_name(&mut batch, end);
                 }
                 rtnl.execute(&mut batch)

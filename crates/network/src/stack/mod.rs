@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gantry_sys::netlink::{Family, Socket};
+use gantry_sys::netlink::{Family, Socket, route};
 use ipnet::IpNet;
 
 use crate::firewall::{self, Bridge, Publication};
@@ -202,6 +202,11 @@ impl Stack {
 impl Shared {
     fn state_file(&self, name: &str) -> PathBuf {
         self.config.exec_root.join("network").join(name)
+    }
+
+    /// Says whether an interface with this MTU has IPv6.
+    fn has_ipv6(&self, mtu: u32) -> bool {
+        self.ipv6 && mtu >= route::IPV6_MTU_MIN
     }
 
     /// Gives the prefix of the aliases of this engine's interfaces.

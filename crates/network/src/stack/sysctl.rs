@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use gantry_sys::netlink::{Socket, route};
@@ -122,6 +123,10 @@ impl Shared {
             };
         }
         let directory = format!("/proc/sys/net/ipv6/conf/{interface}");
+        if !enabled && !Path::new(&directory).exists() {
+            // Its MTU is too small for IPv6.
+            return Ok(());
+        }
         ensure(&format!("{directory}/accept_ra"), "0")?;
         if enabled {
             ensure(&format!("{directory}/disable_ipv6"), "0")?;

@@ -292,11 +292,18 @@ pub fn add_dummy(batch: &mut Batch, name: &str) {
     batch.end(info);
 }
 
-/// Sets an interface's alias, by its name, and keeps IPv6 from giving it a link-local address of itself.
-pub fn set_alias(batch: &mut Batch, name: &str, alias: &str) {
+/// The least MTU with which an interface has IPv6 (RFC 8200, section 5).
+pub const IPV6_MTU_MIN: u32 = 1280;
+
+/// Sets an interface's alias, by its name, and keeps IPv6, where the interface `has_ipv6`, from giving it a link-local address
+/// of itself. Said of one that has none it is refused (EAFNOSUPPORT).
+pub fn set_alias(batch: &mut Batch, name: &str, alias: &str, has_ipv6: bool) {
     batch.message(RTM_NEWLINK, 0, &link_header(0, 0, 0, 0));
     batch.attribute_str(IFLA_IFNAME, name);
     batch.attribute(IFLA_IFALIAS, alias.as_bytes());
+    if !has_ipv6 {
+        return;
+    }
     let families = batch.nest(IFLA_AF_SPEC);
     let ipv6 = batch.nest(AF_INET6.into());
     batch.attribute_u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
