@@ -74,11 +74,15 @@ impl Owners {
             owners.snapshots.extend(data["snapshot"].as_u64());
             if matches!(data["state"]["status"].as_str(), Some("running" | "paused")) {
                 owners.running.insert(id.to_owned());
-                owners.addresses.extend(
-                    data["acquired"]["endpoint"]["ipv4"]
-                        .as_str()
-                        .map(str::to_owned),
-                );
+                for endpoint in data["acquired"]["endpoints"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                {
+                    let both = [&endpoint["ipv4"], &endpoint["ipv6"]];
+                    let known = both.into_iter().filter_map(Value::as_str);
+                    owners.addresses.extend(known.map(str::to_owned));
+                }
                 let volumes = data["acquired"]["volumes"].as_array();
                 for volume in volumes.into_iter().flatten().filter_map(Value::as_str) {
                     let place = data_root.join("volumes").join(volume).join("_data");
