@@ -111,8 +111,9 @@ impl Netd {
     fn keep_new_ports(&self) -> std::io::Result<()> {
         let client = self.client().map_err(std::io::Error::other)?;
         let mut kept = self.kept.lock().expect("no holder panics");
-        while let Some(owner) = kept.waiting.pop() {
+        while let Some(owner) = kept.waiting.last().cloned() {
             let ports = client.ports(Some(&owner))?;
+            kept.waiting.pop();
             kept.by_owner.insert(owner, ports);
         }
         Ok(())

@@ -15,6 +15,9 @@ use crate::names::upstream::{self, Client, Pending, Place, Step};
 use crate::names::{Names, host_file};
 use crate::slab::Key;
 
+/// Questions that are passed on are kept until they are answered, thousands of them: none has a reason to be larger (EDNS
+/// suggests 1232 bytes for a whole answer).
+const FORWARDED_BYTES_MAX: usize = 4096;
 /// How many questions of one socket are taken before others get their turn.
 const QUESTIONS_MAX: usize = 64;
 
@@ -163,6 +166,10 @@ impl Server {
             }
             Known::Nothing => {
                 query.answer(Rcode::NoError, std::iter::empty(), bytes_max, answer);
+            }
+            Known::Unknown if length > FORWARDED_BYTES_MAX => {
+                names.refused += 1;
+                query.answer(Rcode::Refused, std::iter::empty(), bytes_max, answer);
             }
             Known::Unknown => {
                 let message = query.message.to_vec();

@@ -131,6 +131,20 @@ fn a_client_that_does_not_read_is_cut_off() {
 }
 
 #[test]
+fn a_huge_question_is_not_kept_for_a_server() {
+    let (both, _silent) = Both::new();
+    let socket = both.evil.udp();
+    // What follows the question counts for nothing but its length.
+    let mut huge = query(7, "example.com", A, &[]);
+    huge.resize(40_000, 0);
+    socket.send(&huge).unwrap();
+    let refused = Answer::receive(&socket);
+    assert_eq!((refused.id, refused.rcode), (7, REFUSED));
+    assert_eq!(both.host.client.status().unwrap().lookups_pending, 0);
+    both.good_is_served();
+}
+
+#[test]
 fn nonsense_is_refused_or_ignored_while_others_are_served() {
     let (both, _silent) = Both::new();
     let socket = both.evil.udp();
