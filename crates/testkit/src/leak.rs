@@ -74,11 +74,10 @@ impl Owners {
             owners.snapshots.extend(data["snapshot"].as_u64());
             if matches!(data["state"]["status"].as_str(), Some("running" | "paused")) {
                 owners.running.insert(id.to_owned());
-                for endpoint in data["acquired"]["endpoints"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                {
+                // A record of an earlier version has one.
+                let single = &data["acquired"]["endpoint"];
+                let several = data["acquired"]["endpoints"].as_array();
+                for endpoint in several.into_iter().flatten().chain([single]) {
                     let both = [&endpoint["ipv4"], &endpoint["ipv6"]];
                     let known = both.into_iter().filter_map(Value::as_str);
                     owners.addresses.extend(known.map(str::to_owned));

@@ -44,7 +44,7 @@ fn healthy() -> Planted {
     fs::write(data_root.join("engine-id"), "0123456789abcdef").expect("a file");
     let record = serde_json::json!({"kind": "container", "version": 1, "revision": 1, "data": {
         "id": ID, "snapshot": 7, "state": {"status": "running"},
-        "acquired": {"endpoint": {"ipv4": "172.17.0.2"}, "ports": [{"host_port": 8080}]},
+        "acquired": {"endpoints": [{"ipv4": "172.17.0.2"}], "ports": [{"host_port": 8080}]},
     }});
     fs::write(
         data_root.join(format!("records/container/{ID}.json")),
