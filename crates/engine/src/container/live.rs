@@ -184,10 +184,10 @@ impl Engine {
         if had_names {
             around("connect.names", || self.tell_names(&record, None))?;
         } else if record.acquired.names {
-            self.rewrite_resolv_conf(&record)?;
+            self.rewrite_resolv_conf(&record);
         }
         let names = resolv::host_names(&record.config.hostname, &record.config.domainname);
-        self.edit_hosts(&record, |text| with_lines(text, endpoint, &names))?;
+        self.edit_hosts(&record, |text| with_lines(text, endpoint, &names));
         self.refresh_links_to(&record);
         Ok(())
     }
@@ -284,7 +284,8 @@ impl Engine {
         // Its resolver file stays as it is: the rest of the world is asked by it.
         self.tell_names(&record, None)?;
         let names = resolv::host_names(&record.config.hostname, &record.config.domainname);
-        self.edit_hosts(&record, |text| without_lines(text, endpoint, &names))
+        self.edit_hosts(&record, |text| without_lines(text, endpoint, &names));
+        Ok(())
     }
 
     /// Lets default routes and published ports follow the gateway.
@@ -343,29 +344,31 @@ impl Engine {
     }
 
     /// Lets the container ask the engine for names, unless somebody has edited its file.
-    fn rewrite_resolv_conf(&self, record: &Record) -> Result<()> {
+    fn rewrite_resolv_conf(&self, record: &Record) {
         let path = self.directory(&record.id).join("resolv.conf");
-        let failed = |error| Error::io(format_args!("write `{}`", path.display()), error);
-        let standing = std::fs::read_to_string(&path).map_err(failed)?;
-        let before = files::resolv_conf(self, record, files::Names::None)?;
-        if standing != before {
-            return Ok(());
+        let rewritten = || -> Result<()> {
+            let before = files::resolv_conf(self, record, files::Names::None)?;
+            let text = files::resolv_conf(self, record, files::Names::Internal)?;
+            let edit = |standing: &[u8]| {
+                let is_ours = standing == before.as_bytes();
+                is_ours.then(|| text.into_bytes())
+            };
+            files::edit_mounted(&path, edit)
+                .map_err(|error| Error::io(format_args!("write `{}`", path.display()), error))
+        };
+        if let Err(error) = rewritten() {
+            tracing::warn!(container = record.id, %error, "let a container ask for names");
         }
-        let text = files::resolv_conf(self, record, files::Names::Internal)?;
-        // In place: the file itself is mounted into the container.
-        std::fs::write(&path, text).map_err(failed)
     }
 
-    fn edit_hosts(&self, record: &Record, edit: impl FnOnce(&str) -> String) -> Result<()> {
+    /// Edits the hosts file. What the container itself has made of it must not keep it on a network or off one: that it
+    /// cannot be edited is told and no more.
+    fn edit_hosts(&self, record: &Record, edit: impl FnOnce(&[u8]) -> Vec<u8>) {
         let path = self.directory(&record.id).join("hosts");
-        let edited = std::fs::read_to_string(&path).and_then(|text| {
-            let new = edit(&text);
-            if new == text {
-                return Ok(());
-            }
-            std::fs::write(&path, new)
-        });
-        edited.map_err(|error| Error::io(format_args!("write `{}`", path.display()), error))
+        let edited = files::edit_mounted(&path, |text| Some(edit(text)));
+        if let Err(error) = edited {
+            tracing::warn!(container = record.id, path = %path.display(), %error, "edit a hosts file");
+        }
     }
 }
 
@@ -387,26 +390,32 @@ fn line(address: IpAddr, names: &[String]) -> String {
 }
 
 /// Adds the lines of an endpoint at the end of a hosts file.
-fn with_lines(text: &str, endpoint: &Endpoint, names: &[String]) -> String {
+fn with_lines(text: &[u8], endpoint: &Endpoint, names: &[String]) -> Vec<u8> {
     let mut new = text.to_owned();
-    if !new.is_empty() && !new.ends_with('\n') {
-        new.push('\n');
+    if !new.is_empty() && !new.ends_with(b"\n") {
+        new.push(b'\n');
     }
     for address in endpoint.addresses() {
-        new.push_str(&line(address, names));
-        new.push('\n');
+        new.extend(line(address, names).bytes());
+        new.push(b'\n');
     }
     new
 }
 
 /// Takes the lines of an endpoint out of a hosts file; everything else stays.
-fn without_lines(text: &str, endpoint: &Endpoint, names: &[String]) -> String {
+fn without_lines(text: &[u8], endpoint: &Endpoint, names: &[String]) -> Vec<u8> {
     let gone: Vec<String> = endpoint
         .addresses()
         .map(|address| line(address, names))
         .collect();
-    text.split_inclusive('\n')
-        .filter(|one| !gone.iter().any(|gone| gone == one.trim_end_matches('\n')))
+    let stays = |one: &&[u8]| {
+        let one = one.strip_suffix(b"\n").unwrap_or(one);
+        !gone.iter().any(|gone| gone.as_bytes() == one)
+    };
+    text.split_inclusive(|&byte| byte == b'\n')
+        .filter(stays)
+        .flatten()
+        .copied()
         .collect()
 }
 
@@ -423,12 +432,16 @@ mod tests {
         )
         .unwrap();
         let names = ["me.example".to_owned(), "me".to_owned()];
-        let text = "127.0.0.1\tlocalhost\n10.1.0.2\tsomebody else";
+        // Whatever else is in the file stays, also what is no text.
+        let text = b"127.0.0.1\tlocalhost\n10.1.0.2\tsomebody else\n\xff";
         let new = with_lines(text, &endpoint, &names);
         assert_eq!(
             new,
-            "127.0.0.1\tlocalhost\n10.1.0.2\tsomebody else\n10.1.0.2\tme.example me\nfd00::2\tme.example me\n"
+            b"127.0.0.1\tlocalhost\n10.1.0.2\tsomebody else\n\xff\n10.1.0.2\tme.example me\nfd00::2\tme.example me\n"
         );
-        assert_eq!(without_lines(&new, &endpoint, &names), format!("{text}\n"));
+        assert_eq!(
+            without_lines(&new, &endpoint, &names),
+            [&text[..], b"\n"].concat()
+        );
     }
 }

@@ -1,0 +1,60 @@
+//! Networks that come and go while a container runs, with something in the way: what the container has made of its own
+//! files, its death in the wrong moment, a daemon that is dead. Engines of their own.
+
+use gantry_testkit::engine::{Engine, ORACLE_SOCKET};
+use gantry_testkit::session::{Client, Session};
+use serde_json::Value;
+
+/// An engine of its own; none on the reference, whose processes are not ours to look into.
+fn engine() -> Option<Engine> {
+    if std::env::var_os(ORACLE_SOCKET).is_some() {
+        println!("skipped: the reference engine's processes are its own");
+        return None;
+    }
+    Some(Engine::private(&[]))
+}
+
+/// Whether `inspect` has a container on a network.
+fn is_on(s: &Session, container: &str, network: &str) -> bool {
+    let network = s.x(network);
+    s.inspect(container)["NetworkSettings"]["Networks"][network.as_str()] != Value::Null
+}
+
+/// The most memory that a process has had, in KiB.
+fn memory_peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.expect("a peak").parse().expect("a number")
+}
+
+#[test]
+fn what_a_container_does_to_its_hosts_file_hinders_no_connect() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    let s = &session;
+    s.d("network create @n").ok();
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    s.d(r"exec @c sh -c 'printf \\377 >> /etc/hosts'").ok();
+    let line = || format!("{}\t", s.address("@c", "@n"));
+    s.d("network connect @n @c").prints("");
+    let own = line();
+    let hosts = s.d("exec @c cat /etc/hosts").stdout;
+    // What is no text is shown as the sign for that, and stays.
+    assert!(
+        hosts.contains(&own) && hosts.contains('\u{fffd}'),
+        "{hosts}"
+    );
+    s.d("network disconnect @n @c").prints("");
+    assert!(!s.d("exec @c cat /etc/hosts").stdout.contains(&own));
+
+    let daemon = engine.daemon_pid().expect("a daemon");
+    let before = memory_peak_kib(daemon);
+    s.d("exec @c truncate -s 700M /etc/hosts").ok();
+    s.d("network connect @n @c").prints("");
+    assert!(is_on(s, "@c", "@n"));
+    s.d("network disconnect @n @c").prints("");
+    assert!(!is_on(s, "@c", "@n"));
+    let grown = memory_peak_kib(daemon).saturating_sub(before);
+    assert!(grown < 100 << 10, "the daemon took {grown} KiB more");
+}
