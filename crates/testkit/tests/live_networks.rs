@@ -2,7 +2,10 @@
 //! files, its death in the wrong moment, a daemon that is dead. Engines of their own.
 
 use gantry_testkit::engine::{Engine, ORACLE_SOCKET};
+use gantry_testkit::leak;
 use gantry_testkit::session::{Client, Session};
+use gantry_testkit::wait::eventually;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// An engine of its own; none on the reference, whose processes are not ours to look into.
@@ -12,6 +15,12 @@ fn engine() -> Option<Engine> {
         return None;
     }
     Some(Engine::private(&[]))
+}
+
+fn process_of(s: &Session, container: &str) -> Pid {
+    let pid = s.inspect(container)["State"]["Pid"].as_i64();
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+    pid.and_then(Pid::from_raw).expect("a process")
 }
 
 /// Whether `inspect` has a container on a network.
@@ -57,4 +66,33 @@ fn what_a_container_does_to_its_hosts_file_hinders_no_connect() {
     assert!(!is_on(s, "@c", "@n"));
     let grown = memory_peak_kib(daemon).saturating_sub(before);
     assert!(grown < 100 << 10, "the daemon took {grown} KiB more");
+}
+
+#[test]
+fn netd_lets_go_of_a_container_that_ends_while_no_daemon_lives() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    let s = &session;
+    s.d("network create @n").ok();
+    // The second one is connected by a daemon that has not started its shim.
+    for is_adopted in [false, true] {
+        s.d("run -d --name @c @bb sleep 1000").ok();
+        if is_adopted {
+            engine.end_daemon(Signal::KILL);
+            engine.start_daemon(&[]);
+        }
+        s.d("network connect @n @c").ok();
+        s.d("exec @c nslookup -type=a @c").ok();
+        let process = process_of(s, "@c");
+        engine.end_daemon(Signal::KILL);
+        let kept = || {
+            let leaks = leak::find(&engine.places());
+            leaks.iter().any(|leak| leak.contains("network namespace"))
+        };
+        assert!(!kept(), "it lives there");
+        kill_process(process, Signal::KILL).expect("kill");
+        eventually("its namespace is let go of", || !kept());
+        engine.start_daemon(&[]);
+        s.d("rm -f @c").ok();
+    }
 }
