@@ -96,3 +96,33 @@ fn netd_lets_go_of_a_container_that_ends_while_no_daemon_lives() {
         s.d("rm -f @c").ok();
     }
 }
+
+#[test]
+fn a_connect_that_fails_leaves_no_trace() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    let s = &session;
+    s.d("network create @n").ok();
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    // The container is dead, and who is to tell so sleeps: the engine finds out in the middle of the connect.
+    let process = process_of(s, "@c");
+    let shim = engine.processes_of_role("shim");
+    let shim = Pid::from_raw(shim[0].cast_signed()).expect("a process");
+    kill_process(shim, Signal::STOP).expect("stop the shim");
+    kill_process(process, Signal::KILL).expect("kill");
+    let id = s.inspect("@c")["Id"].as_str().expect("an id").to_owned();
+    s.d("network connect @n @c").fails(
+        1,
+        &format!("Error response from daemon: container {id} is not running\n"),
+    );
+    assert!(!is_on(s, "@c", "@n"));
+    kill_process(shim, Signal::CONT).expect("let the shim go on");
+    s.until_status("@c", "exited");
+    s.d("start @c").ok();
+    assert!(!is_on(s, "@c", "@n"));
+    // Nothing of it stands in the way of the next one.
+    s.d("network connect @n @c").prints("");
+    s.d("exec @c nslookup -type=a @c").ok();
+    s.d("rm -f @c").ok();
+    s.d("network rm @n").ok();
+}

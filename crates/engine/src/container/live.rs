@@ -73,6 +73,12 @@ fn refuse_removed(record: &Record) -> Result<()> {
 impl Engine {
     /// Opens the network namespace of a container that runs.
     pub(crate) fn netns_of_running(&self, record: &Record) -> Result<Netns> {
+        let netns = self.netns_if_running(record)?;
+        netns.ok_or_else(|| super::not_running(&record.id))
+    }
+
+    /// As [`Engine::netns_of_running`]; `None` once the process has ended, which its record may not say yet.
+    fn netns_if_running(&self, record: &Record) -> Result<Option<Netns>> {
         let failed = |error| {
             Error::io(
                 format_args!("enter the network namespace of container {}", record.id),
@@ -80,8 +86,7 @@ impl Engine {
             )
         };
         let namespace = open_namespace(&record.state, "net").map_err(failed)?;
-        let namespace = namespace.ok_or_else(|| super::not_running(&record.id))?;
-        Netns::open(namespace).map_err(failed)
+        namespace.map(Netns::open).transpose().map_err(failed)
     }
 
     /// Connects a container whose owner lock is held. Returns whether it lacks the sockets of names from now on.
@@ -151,6 +156,10 @@ impl Engine {
             Err(error) => {
                 if let Err(error) = self.leave(container, owner, network, &endpoint) {
                     tracing::error!(container = container.id, %error, "take back a connect that failed");
+                }
+                if !had_names {
+                    // Nobody made sockets: the next connect must.
+                    self.note_blocking(container, owner, |record| record.acquired.names = false);
                 }
                 return Err(error);
             }
@@ -239,8 +248,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes an endpoint from a running container. What cannot be given back stays in the record and keeps the container
-    /// on the network.
+    /// Takes an endpoint from a running container, or from one that has just died. What cannot be given back stays in the
+    /// record and keeps the container on the network.
     fn leave(
         &self,
         container: &Arc<Container>,
@@ -248,13 +257,16 @@ impl Engine {
         network: &NetworkRecord,
         endpoint: &Endpoint,
     ) -> Result<()> {
-        let netns = self.netns_of_running(&container.record())?;
+        // With the process its interfaces have gone.
+        let netns = self.netns_if_running(&container.record())?;
         self.drop_names(endpoint)
             .map_err(|error| Error::io("take names away", error))?;
-        around("disconnect.network", || {
-            self.inner.network.disconnect(endpoint, &netns)
-        })
-        .map_err(crate::network::error)?;
+        if let Some(netns) = &netns {
+            around("disconnect.network", || {
+                self.inner.network.disconnect(endpoint, netns)
+            })
+            .map_err(crate::network::error)?;
+        }
         let ports = container.record().acquired.ports_of(endpoint).to_vec();
         self.inner
             .network
@@ -279,7 +291,9 @@ impl Engine {
             self.note_blocking(container, owner, without);
             return Err(error);
         }
-        self.settle_ways(container, owner, &netns)?;
+        if let Some(netns) = &netns {
+            self.settle_ways(container, owner, netns)?;
+        }
         let record = container.record();
         // Its resolver file stays as it is: the rest of the world is asked by it.
         self.tell_names(&record, None)?;
