@@ -1,6 +1,8 @@
 //! Networks that come and go while a container runs, with something in the way: what the container has made of its own
 //! files, its death in the wrong moment, a daemon that is dead. Engines of their own.
 
+use std::net::{Ipv4Addr, TcpListener};
+
 use gantry_testkit::engine::{Engine, ORACLE_SOCKET};
 use gantry_testkit::leak;
 use gantry_testkit::session::{Client, Session};
@@ -125,4 +127,81 @@ fn a_connect_that_fails_leaves_no_trace() {
     s.d("exec @c nslookup -type=a @c").ok();
     s.d("rm -f @c").ok();
     s.d("network rm @n").ok();
+}
+
+/// What `inspect` says of where port 80 of a container is on the host.
+fn host_ports(s: &Session, container: &str) -> Vec<String> {
+    let bindings = s.inspect(container)["NetworkSettings"]["Ports"]["80/tcp"].take();
+    let bindings = bindings.as_array().into_iter().flatten();
+    let text = |binding: &Value| binding["HostPort"].as_str().map(str::to_owned);
+    bindings.filter_map(text).collect()
+}
+
+#[test]
+fn ports_follow_the_gateway_through_a_routed_network_and_back() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    let s = &session;
+    s.d("network create @nat").ok();
+    s.d("network create -o com.docker.network.bridge.gateway_mode_ipv4=routed @routed")
+        .ok();
+    let (port, other) = (s.port(), s.port());
+    let asks = |port: u16| s.get_from_outside(port, "/group").starts_with("root:");
+    s.d(&format!(
+        "run -d --name @c --network @nat -p {port}:80 @web"
+    ))
+    .ok();
+    assert!(asks(port));
+    for _ in 0..2 {
+        s.d("network connect --gw-priority 1 @routed @c").ok();
+        assert!(!host_ports(s, "@c").contains(&port.to_string()));
+        s.d("network disconnect @routed @c").ok();
+        assert_eq!(host_ports(s, "@c"), [port.to_string(), port.to_string()]);
+        assert!(asks(port));
+    }
+    s.d(&format!(
+        "run -d --name @d --network @routed -p {other}:80 @web"
+    ))
+    .ok();
+    s.d("network connect --gw-priority 1 @nat @d").ok();
+    assert!(host_ports(s, "@d").contains(&other.to_string()));
+    assert!(asks(other));
+    // A number that the engine chose is kept from one gateway to the next.
+    s.d("network create @next").ok();
+    s.d("run -d --name @e --network @nat -p 80 @web").ok();
+    let chosen = host_ports(s, "@e");
+    s.d("network connect --gw-priority 1 @next @e").ok();
+    assert_eq!(host_ports(s, "@e"), chosen);
+    assert!(asks(chosen[0].parse().expect("a number")));
+    s.d("network disconnect @next @e").ok();
+    assert_eq!(host_ports(s, "@e"), chosen);
+    assert!(asks(chosen[0].parse().expect("a number")));
+}
+
+#[test]
+fn a_port_that_cannot_move_to_the_gateway_stays_where_it_is() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    let s = &session;
+    let port = s.port();
+    let asks = || s.get_from_outside(port, "/group").starts_with("root:");
+    s.d("network create -o com.docker.network.bridge.gateway_mode_ipv4=routed @routed")
+        .ok();
+    s.d("network create @nat").ok();
+    s.d(&format!(
+        "run -d --name @c --network @routed -p {port}:80 @web"
+    ))
+    .ok();
+    // Somebody else has it where the gateway would need it.
+    let taken = engine.on_host(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)));
+    let taken = taken.expect("the port");
+    s.d("network connect --gw-priority 1 @nat @c")
+        .fails_with(1, "address already in use")
+        .hides("failed to set up container networking");
+    assert!(!is_on(s, "@c", "@nat"));
+    assert!(!host_ports(s, "@c").contains(&port.to_string()));
+    drop(taken);
+    s.d("network connect --gw-priority 1 @nat @c").ok();
+    assert!(host_ports(s, "@c").contains(&port.to_string()));
+    assert!(asks());
 }

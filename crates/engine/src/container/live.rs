@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use gantry_network::resolv;
-use gantry_network::{Endpoint, Netns, PortMapping, PortRange, PublishedPort};
+use gantry_network::{Endpoint, Netns, PublishedPort};
 
 use super::networking::{CONFIGURATION, NOT_HOST, NOT_WITH_NONE};
-use super::{Container, Owner, Record, Status, files, open_namespace};
+use super::{Container, Owner, Record, Status, files, open_namespace, ports};
 use crate::failpoint::around;
 use crate::network::{EndpointSettings, NetworkRecord, faults, joined, parse_mac};
 use crate::{Engine, Error, Result};
@@ -279,9 +279,8 @@ impl Engine {
                 .acquired
                 .endpoints
                 .retain(|one| one.id != endpoint.id);
-            if whose.as_ref() != Some(&endpoint.id) {
-                record.acquired.ports_endpoint = whose;
-            }
+            // Also where it is this one: the next in the list has not got them yet.
+            record.acquired.ports_endpoint = whose;
         };
         let kept = around("disconnect.record", || {
             self.keep_blocking(container, owner, without)
@@ -312,49 +311,91 @@ impl Engine {
         let record = container.record();
         let gateways = self.gateways(&record);
         let endpoint = |index: Option<usize>| index.map(|index| &record.acquired.endpoints[index]);
-        self.inner
+        let routes = self
+            .inner
             .network
             .set_default_routes(netns, endpoint(gateways.ipv4), endpoint(gateways.ipv6))
-            .map_err(crate::network::error)?;
-        let target = endpoint(gateways.for_ports());
-        let ports = record.acquired.ports.clone();
-        if ports.is_empty() {
-            self.reserve_ports(container, owner, gateways)?;
-        } else {
-            let whose = record.acquired.holder_of_ports();
-            if target.map(|endpoint| &endpoint.id) == whose.as_ref() {
-                return Ok(());
-            }
-            let mut endpoints = record.acquired.endpoints.iter();
-            if let Some(holder) = endpoints.find(|one| Some(&one.id) == whose.as_ref()) {
-                self.inner
-                    .network
-                    .unpublish(holder, &ports)
-                    .map_err(crate::network::error)?;
-            }
-            let moved = match target {
-                None => Vec::new(),
-                Some(target) => self
-                    .inner
-                    .network
-                    .reserve_ports(target, &same(&ports))
-                    .map_err(crate::network::error)?,
-            };
-            let id = target.map(|endpoint| endpoint.id.clone());
+            .map_err(crate::network::error);
+        let ports = self.settle_ports(container, owner, endpoint(gateways.for_ports()));
+        routes.and(ports)
+    }
+
+    /// Leads the published ports to `target` and nowhere else. The record says all the while where they are or come to.
+    fn settle_ports(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        target: Option<&Endpoint>,
+    ) -> Result<()> {
+        let record = container.record();
+        let held = &record.acquired.ports;
+        let whose = record.acquired.holder_of_ports();
+        let target_id = target.map(|target| target.id.clone());
+        if !held.is_empty() && whose == target_id {
+            return Ok(());
+        }
+        let mut endpoints = record.acquired.endpoints.iter();
+        let holder = endpoints.find(|one| !held.is_empty() && whose.as_ref() == Some(&one.id));
+        if !held.is_empty() {
             self.note_blocking(container, owner, |record| {
-                record.acquired.ports = moved;
-                record.acquired.ports_endpoint = id;
+                record.acquired.ports_endpoint.clone_from(&target_id);
+                if target.is_none() {
+                    record.acquired.ports.clear();
+                }
             });
         }
-        let record = container.record();
-        match target {
-            Some(target) => self
-                .inner
-                .network
-                .publish(target, record.acquired.ports_of(target))
-                .map_err(crate::network::error),
-            None => Ok(()),
+        if let Some(holder) = holder
+            && let Err(error) = self.inner.network.unpublish(holder, held)
+        {
+            self.note_blocking(container, owner, |record| {
+                record.acquired.ports.clone_from(held);
+                record.acquired.ports_endpoint = whose;
+            });
+            return Err(crate::network::error(error));
         }
+        let Some(target) = target else { return Ok(()) };
+        let moved = self.publish_wishes(container, owner, target, held);
+        if moved.is_err()
+            && let Some(holder) = holder
+            && let Err(error) = self.publish_wishes(container, owner, holder, held)
+        {
+            tracing::error!(container = record.id, %error, "publish ports where they were");
+        }
+        moved
+    }
+
+    /// Publishes at an endpoint what the container's ports are to be, by the numbers of `held` where the wish leaves them
+    /// open and they can be had. All or none, and the record says which.
+    fn publish_wishes(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        endpoint: &Endpoint,
+        held: &[PublishedPort],
+    ) -> Result<()> {
+        let record = container.record();
+        let wishes = ports::plan(&record.config, &record.host)?;
+        if wishes.is_empty() {
+            return Ok(());
+        }
+        let kept = ports::keeping(&wishes, held);
+        let mut taken = self.take_ports(&record, endpoint, &kept);
+        if taken.is_err() && kept != wishes {
+            taken = self.take_ports(&record, endpoint, &wishes);
+        }
+        let published = taken.and_then(|ports| {
+            self.keep_ports(container, owner, endpoint, &ports)?;
+            let published = self.inner.network.publish(endpoint, &ports);
+            published.map_err(crate::network::error)
+        });
+        if published.is_err() {
+            let ports = &container.record().acquired.ports;
+            if let Err(error) = self.inner.network.unpublish(endpoint, ports) {
+                tracing::error!(container = record.id, %error, "take back ports that lead nowhere");
+            }
+            self.note_blocking(container, owner, |record| record.acquired.ports.clear());
+        }
+        published
     }
 
     /// Lets the container ask the engine for names, unless somebody has edited its file.
@@ -384,19 +425,6 @@ impl Engine {
             tracing::warn!(container = record.id, path = %path.display(), %error, "edit a hosts file");
         }
     }
-}
-
-/// Asks for the very ports that there are.
-fn same(ports: &[PublishedPort]) -> Vec<PortMapping> {
-    ports
-        .iter()
-        .map(|port| PortMapping {
-            ip: Some(port.ip),
-            host_port: Some(PortRange::single(port.host_port)),
-            container_port: port.container_port,
-            protocol: port.protocol,
-        })
-        .collect()
 }
 
 fn line(address: IpAddr, names: &[String]) -> String {
