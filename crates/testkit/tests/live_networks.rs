@@ -205,3 +205,31 @@ fn a_port_that_cannot_move_to_the_gateway_stays_where_it_is() {
     assert!(host_ports(s, "@c").contains(&port.to_string()));
     assert!(asks());
 }
+
+#[test]
+fn a_container_does_not_find_who_is_on_a_network_that_it_left() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    let s = &session;
+    let port = s.port();
+    s.d("network create -o com.docker.network.bridge.gateway_mode_ipv4=routed @routed")
+        .ok();
+    s.d("network create @nat").ok();
+    s.d("run -d --name @peer --network @routed @bb sleep 1000")
+        .ok();
+    s.d(&format!(
+        "run -d --name @c --network name=@routed,gw-priority=1 --network @nat -p {port}:80 @web"
+    ))
+    .ok();
+    let finds = || s.d("exec @c nslookup -type=a @peer").code == 0;
+    assert!(finds());
+    // The way that is left needs a port that somebody else has, so that not everything of the disconnect can be done.
+    let taken = engine.on_host(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)));
+    let taken = taken.expect("the port");
+    s.d("network disconnect @routed @c")
+        .fails_with(1, "address already in use");
+    assert!(!is_on(s, "@c", "@routed"));
+    assert!(!finds(), "names of a network that it left");
+    assert!(host_ports(s, "@c").is_empty());
+    drop(taken);
+}

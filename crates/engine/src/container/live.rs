@@ -261,11 +261,18 @@ impl Engine {
         let netns = self.netns_if_running(&container.record())?;
         self.drop_names(endpoint)
             .map_err(|error| Error::io("take names away", error))?;
-        if let Some(netns) = &netns {
-            around("disconnect.network", || {
+        let left = match &netns {
+            Some(netns) => around("disconnect.network", || {
                 self.inner.network.disconnect(endpoint, netns)
-            })
-            .map_err(crate::network::error)?;
+            }),
+            None => Ok(()),
+        };
+        if let Err(error) = left {
+            // It stays, and is to be found there.
+            if let Err(error) = self.tell_names(&container.record(), None) {
+                tracing::error!(container = container.id, %error, "tell the names again");
+            }
+            return Err(crate::network::error(error));
         }
         let ports = container.record().acquired.ports_of(endpoint).to_vec();
         self.inner
@@ -285,20 +292,24 @@ impl Engine {
         let kept = around("disconnect.record", || {
             self.keep_blocking(container, owner, without)
         });
-        if let Err(error) = kept {
+        if kept.is_err() {
             // It is gone, whatever the disk says.
             self.note_blocking(container, owner, without);
-            return Err(error);
         }
-        if let Some(netns) = &netns {
-            self.settle_ways(container, owner, netns)?;
-        }
+        let ways = match &netns {
+            Some(netns) => self.settle_ways(container, owner, netns),
+            None => Ok(()),
+        };
+        // It has left: what it may ask for does not hang on the ways of the other networks.
         let record = container.record();
         // Its resolver file stays as it is: the rest of the world is asked by it.
-        self.tell_names(&record, None)?;
+        let told = self.tell_names(&record, None);
         let names = resolv::host_names(&record.config.hostname, &record.config.domainname);
         self.edit_hosts(&record, |text| without_lines(text, endpoint, &names));
-        Ok(())
+        if let (Err(_), Err(error)) = (&ways, &told) {
+            tracing::error!(container = record.id, %error, "a container still finds names of a network that it left");
+        }
+        kept.map(drop).and(ways).and(told)
     }
 
     /// Lets default routes and published ports follow the gateway.
