@@ -1,8 +1,10 @@
 //! The files of a container's directory, and the paths of everything that is made for one container.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gantry_network::Endpoint;
 use gantry_network::resolv::{self, DnsOptions, Resolver};
@@ -20,14 +22,46 @@ pub(crate) struct Files {
     pub resolv_conf_path: PathBuf,
 }
 
+/// The most that is read of a file that is mounted into a container.
+const MOUNTED_BYTES_MAX: usize = 1 << 20;
+
+/// Reads a file that is mounted into a container, who may have made it of any size and put any bytes in.
+///
+/// # Errors
+/// The system's; a file that is too large.
+pub(super) fn read_mounted(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = MOUNTED_BYTES_MAX as u64 + 1;
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    if bytes.len() > MOUNTED_BYTES_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(bytes)
+}
+
+/// Changes a file that is mounted into a container, unless `edit` gives `None` or the same. In place: another file would
+/// not be the one that is mounted.
+///
+/// # Errors
+/// As [`read_mounted`].
+pub(super) fn edit_mounted(
+    path: &Path,
+    edit: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+) -> io::Result<()> {
+    let old = read_mounted(path)?;
+    match edit(&old) {
+        Some(new) if new != old => std::fs::write(path, new),
+        _ => Ok(()),
+    }
+}
+
 /// Writes hostname, hosts and resolv.conf; with `--network container:` the other container's are shared.
 pub(crate) fn write(engine: &Engine, record: &Record, links: &[Linked]) -> Result<Files> {
     if let Some(id) = record.host.network_mode.strip_prefix("container:") {
         let directory = engine.directory(id);
-        let hostname = std::fs::read_to_string(directory.join("hostname"))
-            .unwrap_or_default()
-            .trim()
-            .to_owned();
+        let hostname = read_mounted(&directory.join("hostname")).unwrap_or_default();
+        let hostname = String::from_utf8(hostname).unwrap_or_default();
+        let hostname = hostname.trim().to_owned();
         return Ok(Files {
             hostname,
             hostname_path: directory.join("hostname"),
@@ -250,5 +284,32 @@ impl Engine {
         Err(Error::invalid(format!(
             "unknown or invalid runtime name: {name}"
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounted_file_is_edited_unless_it_is_too_large() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hosts");
+        let append = |text: &[u8]| Some([text, b"more"].concat());
+        std::fs::write(&path, b"\xff").unwrap();
+        edit_mounted(&path, append).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"\xffmore");
+        edit_mounted(&path, |_| None).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"\xffmore");
+        let length = MOUNTED_BYTES_MAX as u64 + 1;
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(length)
+            .unwrap();
+        let error = edit_mounted(&path, append).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(path.metadata().unwrap().len(), length);
     }
 }

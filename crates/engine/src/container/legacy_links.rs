@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use gantry_api::port::Protocol;
 
 use super::config::{Config, HostConfig, PortSpec};
+use super::files;
 use super::record::{LegacyLink, Record};
 use crate::{Engine, Error, Result};
 
@@ -325,7 +326,6 @@ impl Engine {
             return Ok(());
         };
         let path = self.directory(&parent.id).join("hosts");
-        let text = std::fs::read_to_string(&path)?;
         let linked = Linked {
             alias: link.alias.clone(),
             path: String::new(),
@@ -336,11 +336,11 @@ impl Engine {
             env: Vec::new(),
         };
         let (address, names) = linked.host();
-        match with_address(&text, &names, address) {
-            // In place: the file itself is mounted into the container.
-            Some(text) => std::fs::write(&path, text),
-            None => Ok(()),
-        }
+        files::edit_mounted(&path, |text| {
+            // One that is no text is the container's own: no line of the engine's is looked for there.
+            let text = std::str::from_utf8(text).ok()?;
+            with_address(text, &names, address).map(String::into_bytes)
+        })
     }
 
     /// Takes a link away by its path `container/alias`; the container that it led to stays.

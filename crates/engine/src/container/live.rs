@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use gantry_network::resolv;
-use gantry_network::{Endpoint, Netns, PortMapping, PortRange, PublishedPort};
+use gantry_network::{Endpoint, Netns, PublishedPort};
 
 use super::networking::{CONFIGURATION, NOT_HOST, NOT_WITH_NONE};
-use super::{Container, Owner, Record, Status, files, open_namespace};
+use super::{Container, Owner, Record, Status, files, open_namespace, ports};
 use crate::failpoint::around;
 use crate::network::{EndpointSettings, NetworkRecord, faults, joined, parse_mac};
 use crate::{Engine, Error, Result};
@@ -73,6 +73,12 @@ fn refuse_removed(record: &Record) -> Result<()> {
 impl Engine {
     /// Opens the network namespace of a container that runs.
     pub(crate) fn netns_of_running(&self, record: &Record) -> Result<Netns> {
+        let netns = self.netns_if_running(record)?;
+        netns.ok_or_else(|| super::not_running(&record.id))
+    }
+
+    /// As [`Engine::netns_of_running`]; `None` once the process has ended, which its record may not say yet.
+    fn netns_if_running(&self, record: &Record) -> Result<Option<Netns>> {
         let failed = |error| {
             Error::io(
                 format_args!("enter the network namespace of container {}", record.id),
@@ -80,8 +86,7 @@ impl Engine {
             )
         };
         let namespace = open_namespace(&record.state, "net").map_err(failed)?;
-        let namespace = namespace.ok_or_else(|| super::not_running(&record.id))?;
-        Netns::open(namespace).map_err(failed)
+        namespace.map(Netns::open).transpose().map_err(failed)
     }
 
     /// Connects a container whose owner lock is held. Returns whether it lacks the sockets of names from now on.
@@ -152,6 +157,10 @@ impl Engine {
                 if let Err(error) = self.leave(container, owner, network, &endpoint) {
                     tracing::error!(container = container.id, %error, "take back a connect that failed");
                 }
+                if !had_names {
+                    // Nobody made sockets: the next connect must.
+                    self.note_blocking(container, owner, |record| record.acquired.names = false);
+                }
                 return Err(error);
             }
         }
@@ -184,10 +193,10 @@ impl Engine {
         if had_names {
             around("connect.names", || self.tell_names(&record, None))?;
         } else if record.acquired.names {
-            self.rewrite_resolv_conf(&record)?;
+            self.rewrite_resolv_conf(&record);
         }
         let names = resolv::host_names(&record.config.hostname, &record.config.domainname);
-        self.edit_hosts(&record, |text| with_lines(text, endpoint, &names))?;
+        self.edit_hosts(&record, |text| with_lines(text, endpoint, &names));
         self.refresh_links_to(&record);
         Ok(())
     }
@@ -239,8 +248,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes an endpoint from a running container. What cannot be given back stays in the record and keeps the container
-    /// on the network.
+    /// Takes an endpoint from a running container, or from one that has just died. What cannot be given back stays in the
+    /// record and keeps the container on the network.
     fn leave(
         &self,
         container: &Arc<Container>,
@@ -248,13 +257,23 @@ impl Engine {
         network: &NetworkRecord,
         endpoint: &Endpoint,
     ) -> Result<()> {
-        let netns = self.netns_of_running(&container.record())?;
+        // With the process its interfaces have gone.
+        let netns = self.netns_if_running(&container.record())?;
         self.drop_names(endpoint)
             .map_err(|error| Error::io("take names away", error))?;
-        around("disconnect.network", || {
-            self.inner.network.disconnect(endpoint, &netns)
-        })
-        .map_err(crate::network::error)?;
+        let left = match &netns {
+            Some(netns) => around("disconnect.network", || {
+                self.inner.network.disconnect(endpoint, netns)
+            }),
+            None => Ok(()),
+        };
+        if let Err(error) = left {
+            // It stays, and is to be found there.
+            if let Err(error) = self.tell_names(&container.record(), None) {
+                tracing::error!(container = container.id, %error, "tell the names again");
+            }
+            return Err(crate::network::error(error));
+        }
         let ports = container.record().acquired.ports_of(endpoint).to_vec();
         self.inner
             .network
@@ -267,24 +286,30 @@ impl Engine {
                 .acquired
                 .endpoints
                 .retain(|one| one.id != endpoint.id);
-            if whose.as_ref() != Some(&endpoint.id) {
-                record.acquired.ports_endpoint = whose;
-            }
+            // Also where it is this one: the next in the list has not got them yet.
+            record.acquired.ports_endpoint = whose;
         };
         let kept = around("disconnect.record", || {
             self.keep_blocking(container, owner, without)
         });
-        if let Err(error) = kept {
+        if kept.is_err() {
             // It is gone, whatever the disk says.
             self.note_blocking(container, owner, without);
-            return Err(error);
         }
-        self.settle_ways(container, owner, &netns)?;
+        let ways = match &netns {
+            Some(netns) => self.settle_ways(container, owner, netns),
+            None => Ok(()),
+        };
+        // It has left: what it may ask for does not hang on the ways of the other networks.
         let record = container.record();
         // Its resolver file stays as it is: the rest of the world is asked by it.
-        self.tell_names(&record, None)?;
+        let told = self.tell_names(&record, None);
         let names = resolv::host_names(&record.config.hostname, &record.config.domainname);
-        self.edit_hosts(&record, |text| without_lines(text, endpoint, &names))
+        self.edit_hosts(&record, |text| without_lines(text, endpoint, &names));
+        if let (Err(_), Err(error)) = (&ways, &told) {
+            tracing::error!(container = record.id, %error, "a container still finds names of a network that it left");
+        }
+        kept.map(drop).and(ways).and(told)
     }
 
     /// Lets default routes and published ports follow the gateway.
@@ -297,89 +322,120 @@ impl Engine {
         let record = container.record();
         let gateways = self.gateways(&record);
         let endpoint = |index: Option<usize>| index.map(|index| &record.acquired.endpoints[index]);
-        self.inner
+        let routes = self
+            .inner
             .network
             .set_default_routes(netns, endpoint(gateways.ipv4), endpoint(gateways.ipv6))
-            .map_err(crate::network::error)?;
-        let target = endpoint(gateways.for_ports());
-        let ports = record.acquired.ports.clone();
-        if ports.is_empty() {
-            self.reserve_ports(container, owner, gateways)?;
-        } else {
-            let whose = record.acquired.holder_of_ports();
-            if target.map(|endpoint| &endpoint.id) == whose.as_ref() {
-                return Ok(());
-            }
-            let mut endpoints = record.acquired.endpoints.iter();
-            if let Some(holder) = endpoints.find(|one| Some(&one.id) == whose.as_ref()) {
-                self.inner
-                    .network
-                    .unpublish(holder, &ports)
-                    .map_err(crate::network::error)?;
-            }
-            let moved = match target {
-                None => Vec::new(),
-                Some(target) => self
-                    .inner
-                    .network
-                    .reserve_ports(target, &same(&ports))
-                    .map_err(crate::network::error)?,
-            };
-            let id = target.map(|endpoint| endpoint.id.clone());
+            .map_err(crate::network::error);
+        let ports = self.settle_ports(container, owner, endpoint(gateways.for_ports()));
+        routes.and(ports)
+    }
+
+    /// Leads the published ports to `target` and nowhere else. The record says all the while where they are or come to.
+    fn settle_ports(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        target: Option<&Endpoint>,
+    ) -> Result<()> {
+        let record = container.record();
+        let held = &record.acquired.ports;
+        let whose = record.acquired.holder_of_ports();
+        let target_id = target.map(|target| target.id.clone());
+        if !held.is_empty() && whose == target_id {
+            return Ok(());
+        }
+        let mut endpoints = record.acquired.endpoints.iter();
+        let holder = endpoints.find(|one| !held.is_empty() && whose.as_ref() == Some(&one.id));
+        if !held.is_empty() {
             self.note_blocking(container, owner, |record| {
-                record.acquired.ports = moved;
-                record.acquired.ports_endpoint = id;
+                record.acquired.ports_endpoint.clone_from(&target_id);
+                if target.is_none() {
+                    record.acquired.ports.clear();
+                }
             });
         }
-        let record = container.record();
-        match target {
-            Some(target) => self
-                .inner
-                .network
-                .publish(target, record.acquired.ports_of(target))
-                .map_err(crate::network::error),
-            None => Ok(()),
+        if let Some(holder) = holder
+            && let Err(error) = self.inner.network.unpublish(holder, held)
+        {
+            self.note_blocking(container, owner, |record| {
+                record.acquired.ports.clone_from(held);
+                record.acquired.ports_endpoint = whose;
+            });
+            return Err(crate::network::error(error));
         }
+        let Some(target) = target else { return Ok(()) };
+        let moved = self.publish_wishes(container, owner, target, held);
+        if moved.is_err()
+            && let Some(holder) = holder
+            && let Err(error) = self.publish_wishes(container, owner, holder, held)
+        {
+            tracing::error!(container = record.id, %error, "publish ports where they were");
+        }
+        moved
+    }
+
+    /// Publishes at an endpoint what the container's ports are to be, by the numbers of `held` where the wish leaves them
+    /// open and they can be had. All or none, and the record says which.
+    fn publish_wishes(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        endpoint: &Endpoint,
+        held: &[PublishedPort],
+    ) -> Result<()> {
+        let record = container.record();
+        let wishes = ports::plan(&record.config, &record.host)?;
+        if wishes.is_empty() {
+            return Ok(());
+        }
+        let kept = ports::keeping(&wishes, held);
+        let mut taken = self.take_ports(&record, endpoint, &kept);
+        if taken.is_err() && kept != wishes {
+            taken = self.take_ports(&record, endpoint, &wishes);
+        }
+        let published = taken.and_then(|ports| {
+            self.keep_ports(container, owner, endpoint, &ports)?;
+            let published = self.inner.network.publish(endpoint, &ports);
+            published.map_err(crate::network::error)
+        });
+        if published.is_err() {
+            let ports = &container.record().acquired.ports;
+            if let Err(error) = self.inner.network.unpublish(endpoint, ports) {
+                tracing::error!(container = record.id, %error, "take back ports that lead nowhere");
+            }
+            self.note_blocking(container, owner, |record| record.acquired.ports.clear());
+        }
+        published
     }
 
     /// Lets the container ask the engine for names, unless somebody has edited its file.
-    fn rewrite_resolv_conf(&self, record: &Record) -> Result<()> {
+    fn rewrite_resolv_conf(&self, record: &Record) {
         let path = self.directory(&record.id).join("resolv.conf");
-        let failed = |error| Error::io(format_args!("write `{}`", path.display()), error);
-        let standing = std::fs::read_to_string(&path).map_err(failed)?;
-        let before = files::resolv_conf(self, record, files::Names::None)?;
-        if standing != before {
-            return Ok(());
+        let rewritten = || -> Result<()> {
+            let before = files::resolv_conf(self, record, files::Names::None)?;
+            let text = files::resolv_conf(self, record, files::Names::Internal)?;
+            let edit = |standing: &[u8]| {
+                let is_ours = standing == before.as_bytes();
+                is_ours.then(|| text.into_bytes())
+            };
+            files::edit_mounted(&path, edit)
+                .map_err(|error| Error::io(format_args!("write `{}`", path.display()), error))
+        };
+        if let Err(error) = rewritten() {
+            tracing::warn!(container = record.id, %error, "let a container ask for names");
         }
-        let text = files::resolv_conf(self, record, files::Names::Internal)?;
-        // In place: the file itself is mounted into the container.
-        std::fs::write(&path, text).map_err(failed)
     }
 
-    fn edit_hosts(&self, record: &Record, edit: impl FnOnce(&str) -> String) -> Result<()> {
+    /// Edits the hosts file. What the container itself has made of it must not keep it on a network or off one: that it
+    /// cannot be edited is told and no more.
+    fn edit_hosts(&self, record: &Record, edit: impl FnOnce(&[u8]) -> Vec<u8>) {
         let path = self.directory(&record.id).join("hosts");
-        let edited = std::fs::read_to_string(&path).and_then(|text| {
-            let new = edit(&text);
-            if new == text {
-                return Ok(());
-            }
-            std::fs::write(&path, new)
-        });
-        edited.map_err(|error| Error::io(format_args!("write `{}`", path.display()), error))
+        let edited = files::edit_mounted(&path, |text| Some(edit(text)));
+        if let Err(error) = edited {
+            tracing::warn!(container = record.id, path = %path.display(), %error, "edit a hosts file");
+        }
     }
-}
-
-/// Asks for the very ports that there are.
-fn same(ports: &[PublishedPort]) -> Vec<PortMapping> {
-    ports
-        .iter()
-        .map(|port| PortMapping {
-            ip: Some(port.ip),
-            host_port: Some(PortRange::single(port.host_port)),
-            container_port: port.container_port,
-            protocol: port.protocol,
-        })
-        .collect()
 }
 
 fn line(address: IpAddr, names: &[String]) -> String {
@@ -387,26 +443,32 @@ fn line(address: IpAddr, names: &[String]) -> String {
 }
 
 /// Adds the lines of an endpoint at the end of a hosts file.
-fn with_lines(text: &str, endpoint: &Endpoint, names: &[String]) -> String {
+fn with_lines(text: &[u8], endpoint: &Endpoint, names: &[String]) -> Vec<u8> {
     let mut new = text.to_owned();
-    if !new.is_empty() && !new.ends_with('\n') {
-        new.push('\n');
+    if !new.is_empty() && !new.ends_with(b"\n") {
+        new.push(b'\n');
     }
     for address in endpoint.addresses() {
-        new.push_str(&line(address, names));
-        new.push('\n');
+        new.extend(line(address, names).bytes());
+        new.push(b'\n');
     }
     new
 }
 
 /// Takes the lines of an endpoint out of a hosts file; everything else stays.
-fn without_lines(text: &str, endpoint: &Endpoint, names: &[String]) -> String {
+fn without_lines(text: &[u8], endpoint: &Endpoint, names: &[String]) -> Vec<u8> {
     let gone: Vec<String> = endpoint
         .addresses()
         .map(|address| line(address, names))
         .collect();
-    text.split_inclusive('\n')
-        .filter(|one| !gone.iter().any(|gone| gone == one.trim_end_matches('\n')))
+    let stays = |one: &&[u8]| {
+        let one = one.strip_suffix(b"\n").unwrap_or(one);
+        !gone.iter().any(|gone| gone.as_bytes() == one)
+    };
+    text.split_inclusive(|&byte| byte == b'\n')
+        .filter(stays)
+        .flatten()
+        .copied()
         .collect()
 }
 
@@ -423,12 +485,16 @@ mod tests {
         )
         .unwrap();
         let names = ["me.example".to_owned(), "me".to_owned()];
-        let text = "127.0.0.1\tlocalhost\n10.1.0.2\tsomebody else";
+        // Whatever else is in the file stays, also what is no text.
+        let text = b"127.0.0.1\tlocalhost\n10.1.0.2\tsomebody else\n\xff";
         let new = with_lines(text, &endpoint, &names);
         assert_eq!(
             new,
-            "127.0.0.1\tlocalhost\n10.1.0.2\tsomebody else\n10.1.0.2\tme.example me\nfd00::2\tme.example me\n"
+            b"127.0.0.1\tlocalhost\n10.1.0.2\tsomebody else\n\xff\n10.1.0.2\tme.example me\nfd00::2\tme.example me\n"
         );
-        assert_eq!(without_lines(&new, &endpoint, &names), format!("{text}\n"));
+        assert_eq!(
+            without_lines(&new, &endpoint, &names),
+            [&text[..], b"\n"].concat()
+        );
     }
 }

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use gantry_api::error::ErrorKind;
-use gantry_network::{DefaultRoutes, Endpoint, EndpointRequest, Netns, NetworkConfig};
+use gantry_network::{
+    DefaultRoutes, Endpoint, EndpointRequest, Netns, NetworkConfig, PortMapping, PublishedPort,
+};
 
 use super::config::{Config, HostConfig};
 use super::record::Record;
@@ -305,17 +307,41 @@ impl Engine {
         if mappings.is_empty() {
             return Ok(());
         }
-        let reserved = self.inner.network.reserve_ports(endpoint, &mappings);
-        let ports = reserved.map_err(|error| {
+        let ports = self.take_ports(&record, endpoint, &mappings);
+        let ports = ports.map_err(|error| {
+            let text = format!("failed to set up container networking: {error}");
+            Error::new(error.kind(), text).caused_by(error)
+        })?;
+        self.keep_ports(container, owner, endpoint, &ports)
+    }
+
+    /// Takes the host's ports of these mappings for an endpoint.
+    pub(super) fn take_ports(
+        &self,
+        record: &Record,
+        endpoint: &Endpoint,
+        mappings: &[PortMapping],
+    ) -> Result<Vec<PublishedPort>> {
+        let taken = self.inner.network.reserve_ports(endpoint, mappings);
+        taken.map_err(|error| {
             let text = format!(
-                "failed to set up container networking: driver failed programming external connectivity on endpoint {} \
-                 ({}): {error}",
+                "driver failed programming external connectivity on endpoint {} ({}): {error}",
                 record.name, endpoint.id
             );
             Error::new(error.kind(), text).caused_by(error)
-        })?;
+        })
+    }
+
+    /// Puts ports that were taken for an endpoint into the record.
+    pub(super) fn keep_ports(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        endpoint: &Endpoint,
+        ports: &[PublishedPort],
+    ) -> Result<()> {
         let named = |record: &mut Record| {
-            record.acquired.ports.clone_from(&ports);
+            record.acquired.ports = ports.to_vec();
             record.acquired.ports_endpoint = Some(endpoint.id.clone());
         };
         if let Err(error) = self.save_blocking(container, owner, named) {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use gantry_network::{PortMapping, PortRange};
+use gantry_network::{PortMapping, PortRange, PublishedPort};
 
 use super::config::{Config, HostConfig, PortBinding, PortSpec};
 use crate::{Error, Result};
@@ -30,6 +30,41 @@ pub(crate) fn plan(config: &Config, host: &HostConfig) -> Result<Vec<PortMapping
         }
     }
     Ok(mappings)
+}
+
+/// Asks for the numbers that are held already where the wish leaves the number open.
+pub(crate) fn keeping(mappings: &[PortMapping], held: &[PublishedPort]) -> Vec<PortMapping> {
+    let single = |mapping: &PortMapping| {
+        let range = mapping.host_port?;
+        (range.first == range.last).then_some(range.first)
+    };
+    let fits = |mapping: &PortMapping, port: &PublishedPort| {
+        let within = |range: PortRange| (range.first..=range.last).contains(&port.host_port);
+        port.container_port == mapping.container_port
+            && port.protocol == mapping.protocol
+            && mapping.ip.is_none_or(|ip| ip == port.ip)
+            && mapping.host_port.is_none_or(within)
+    };
+    // Those asked for by number belong to who asks for them, and a port without a number is none of the host's.
+    let mut open: Vec<&PublishedPort> = held
+        .iter()
+        .filter(|port| port.host_port != 0)
+        .filter(|port| {
+            let mut numbered = mappings.iter().filter(|one| single(one).is_some());
+            !numbered.any(|one| fits(one, port))
+        })
+        .collect();
+    let mut kept = mappings.to_vec();
+    for mapping in kept.iter_mut().filter(|one| single(one).is_none()) {
+        let Some(found) = open.iter().find(|port| fits(mapping, port)) else {
+            continue;
+        };
+        let number = found.host_port;
+        // The addresses of one mapping share its number.
+        open.retain(|port| port.host_port != number || !fits(mapping, port));
+        mapping.host_port = Some(PortRange::single(number));
+    }
+    kept
 }
 
 fn mapping(spec: &PortSpec, binding: &PortBinding) -> Result<PortMapping> {
@@ -125,5 +160,53 @@ mod tests {
             .map(|mapping| (mapping.container_port, mapping.host_port.is_some()))
             .collect();
         assert_eq!(ports, [(80, true), (81, false)]);
+    }
+
+    #[test]
+    fn numbers_that_are_held_are_asked_for_again_where_any_would_do() {
+        let config = Config::default();
+        let mut host = host("80", "", "");
+        let bindings = [("", "8080"), ("", ""), ("", "9000-9009"), ("::1", "")];
+        host.port_bindings = [(
+            "80".parse().unwrap(),
+            bindings
+                .map(|(ip, port)| PortBinding {
+                    host_ip: ip.into(),
+                    host_port: port.into(),
+                })
+                .into(),
+        )]
+        .into();
+        let held = |ip: &str, host_port: u16| PublishedPort {
+            ip: ip.parse().unwrap(),
+            host_port,
+            container_port: 80,
+            protocol: "80".parse::<PortSpec>().unwrap().protocol,
+        };
+        let wishes = plan(&config, &host).unwrap();
+        let numbers = |held: &[PublishedPort]| {
+            let kept = keeping(&wishes, held);
+            kept.iter()
+                .map(|one| one.host_port.map(|range| (range.first, range.last)))
+                .collect::<Vec<_>>()
+        };
+        let (fixed, any) = (Some((8080, 8080)), Some((9000, 9009)));
+        assert_eq!(
+            numbers(&[
+                held("0.0.0.0", 8080),
+                held("0.0.0.0", 32_768),
+                held("::", 32_768),
+                held("0.0.0.0", 9_001),
+                held("::1", 32_769),
+            ]),
+            [
+                fixed,
+                Some((32_768, 32_768)),
+                Some((9_001, 9_001)),
+                Some((32_769, 32_769))
+            ]
+        );
+        // Where the container was reached by its own address there was no number.
+        assert_eq!(numbers(&[held("0.0.0.0", 0)]), [fixed, None, any, None]);
     }
 }

@@ -249,32 +249,53 @@ impl Engine {
     /// Gives netd a container's sockets: those that its shim keeps or, where the last daemon did not come to make any,
     /// new ones.
     async fn make_names_whole(&self, container: &Arc<Container>) -> Result<()> {
-        let shim = self.shim(container)?;
-        if let (Reply::Names, fds) = shim.call(Request::TakeNames, Vec::new()).await? {
-            let (netd, id) = (self.inner.netd.clone(), container.id.clone());
-            let given = move || {
-                let sockets = Sockets::from_fds(fds)
-                    .ok_or_else(|| std::io::Error::other("the shim gave other descriptors"))?;
-                let client = netd.client().map_err(unavailable)?;
-                client.sockets(&id, &sockets)
-            };
-            return blocking::run(given)
-                .await?
-                .map_err(|error| Error::io("give netd the sockets of names", error));
+        if self.hand_names_over(container).await? {
+            return Ok(());
         }
         self.add_names(container).await
     }
 
+    /// Gives netd the sockets that the container's shim keeps, and with them the shim's pidfd, by which netd learns of
+    /// its end. Returns whether the shim keeps any.
+    async fn hand_names_over(&self, container: &Arc<Container>) -> Result<bool> {
+        let shim = self.shim(container)?;
+        let (Reply::Names, fds) = shim.call(Request::TakeNames, Vec::new()).await? else {
+            return Ok(false);
+        };
+        let (netd, id) = (self.inner.netd.clone(), container.id.clone());
+        let given = move || {
+            let sockets = Sockets::from_fds(fds)
+                .ok_or_else(|| std::io::Error::other("the shim gave other descriptors"))?;
+            let client = netd.client().map_err(unavailable)?;
+            client.sockets(&id, &sockets)
+        };
+        blocking::run(given)
+            .await?
+            .map_err(|error| Error::io("give netd the sockets of names", error))?;
+        Ok(true)
+    }
+
     /// Makes the sockets of names for a container that runs without any, and has its shim keep them.
     pub(crate) async fn add_names(&self, container: &Arc<Container>) -> Result<()> {
+        // Without it netd would keep the namespace of a container that ends while no daemon lives.
+        let process = {
+            let link = container.link.lock().expect("no holder panics");
+            let process = link.process.as_ref();
+            process.and_then(|process| process.try_clone().ok())
+        };
+        let knows_end = process.is_some();
         let (engine, own) = (self.clone(), container.clone());
         let kept = blocking::run(move || {
             let record = own.record();
             let netns = engine.netns_of_running(&record)?;
-            engine.prepare_names(&record, &netns, None)
+            engine.prepare_names(&record, &netns, process)
         })
         .await??;
         match self.shim(container)?.call(Request::KeepNames, kept).await? {
+            // A shim that an earlier daemon started has its own pidfd.
+            (Reply::Ok, _) if !knows_end => {
+                self.hand_names_over(container).await?;
+            }
             (Reply::Ok, _) => {}
             // A shim of an earlier version: netd alone has the sockets.
             (reply, _) => {

@@ -4,7 +4,7 @@
 //! of a daemon, so the record is written last: one write, which survives a loss of power.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use gantry_network::NetworkConfig;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,8 @@ pub(crate) struct Networks {
     table: RwLock<Table>,
     /// Names that are about to be taken.
     making: Arc<Mutex<HashSet<String>>>,
+    /// Held while a network is removed: of two who remove the same one the second finds nothing.
+    removing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +109,22 @@ impl Networks {
         table.by_name.insert(record.name.clone(), record.id.clone());
         table.by_id.insert(record.id.clone(), record.clone());
         record
+    }
+
+    /// Waits until nobody else removes a network, and looks whether this one is still there. Its name stays taken until it
+    /// is forgotten.
+    ///
+    /// # Errors
+    /// Somebody else has removed it (not found).
+    pub(crate) fn remove_alone(&self, record: &NetworkRecord) -> Result<MutexGuard<'_, ()>> {
+        let alone = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.by_id(&record.id) {
+            Some(_) => Ok(alone),
+            None => Err(Error::not_found(format!(
+                "network {} not found",
+                record.name
+            ))),
+        }
     }
 
     pub(crate) fn forget(&self, record: &NetworkRecord) {
@@ -178,6 +196,8 @@ impl Networks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn network(id: &str, name: &str) -> NetworkRecord {
@@ -231,5 +251,29 @@ mod tests {
         );
         all.forget(&record);
         all.hold_name("web").unwrap();
+    }
+
+    #[test]
+    fn of_two_who_remove_a_network_the_second_finds_nothing() {
+        let all = Networks::default();
+        let record = all.insert(network("aa11", "web"));
+        let removed = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let Ok(_alone) = all.remove_alone(&record) else {
+                        return;
+                    };
+                    std::thread::yield_now();
+                    all.forget(&record);
+                    removed.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(removed.into_inner(), 1);
+        assert_eq!(
+            all.remove_alone(&record).unwrap_err().to_string(),
+            "network web not found"
+        );
     }
 }

@@ -39,6 +39,7 @@ impl Engine {
                 format!("error while removing network: {why}"),
             )
         };
+        let _alone = self.inner.networks.remove_alone(record)?;
         let all = self.inner.networks.all();
         if record.config_only && all.iter().any(|other| other.config_from == record.name) {
             return Err(refused(format!(
