@@ -6,7 +6,7 @@ use gantry_sys::nft::{BaseChain, Hook, Policy};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Action, Bridge, Chain, DIRECT, DIRECT6, FORWARD_FROM, FORWARD_TO, IPV6_LINK_LOCAL,
+    Action, BRIDGES, Bridge, Chain, DIRECT, DIRECT6, FORWARD_FROM, FORWARD_TO, IPV6_LINK_LOCAL,
     IPV6_LOOPBACK, Match, Options, PUBLISHED, PUBLISHED_AT, PUBLISHED6, PUBLISHED6_AT, Rule,
     SOURCE_FROM, SOURCE_TO, Subnet, WITHOUT_ICC,
 };
@@ -255,12 +255,21 @@ fn direct(rules: &mut Vec<Rule>, subnet: &Subnet, bridge: &Bridge, options: &Opt
         IpNet::V6(_) => Match::Destination6In(set),
     };
     match subnet.mode {
-        GatewayMode::NatUnprotected => rules.push(rule(
-            &[family],
-            Action::Accept,
-            "unprotected",
-            "This network was asked to have every port reached by the containers' own addresses.",
-        )),
+        GatewayMode::NatUnprotected => {
+            rules.push(rule(
+                &[family.clone(), Match::InputIn(BRIDGES.name)],
+                Action::CountedDrop,
+                "apart",
+                "The engine's bridges stay apart nonetheless, and containers that may not talk to each other have no \
+                 way by the host either.",
+            ));
+            rules.push(rule(
+                &[family],
+                Action::Accept,
+                "unprotected",
+                "This network was asked to have every port reached by the containers' own addresses.",
+            ));
+        }
         GatewayMode::Routed => {
             rules.push(rule(
                 std::slice::from_ref(&published),

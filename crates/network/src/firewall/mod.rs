@@ -79,6 +79,12 @@ pub const DIRECT6: Set = Set {
     key: &[IPV6_ADDR, INET_PROTO, INET_SERVICE],
     value: None,
 };
+/// All bridges of the engine's.
+pub const BRIDGES: Set = Set {
+    name: "bridges",
+    key: &[IFNAME],
+    value: None,
+};
 /// Bridges whose containers may not talk to each other.
 pub const WITHOUT_ICC: Set = Set {
     name: "without-icc",
@@ -91,13 +97,14 @@ pub const SOURCE_TO: Set = verdicts("source-to");
 pub const SOURCE_FROM: Set = verdicts("source-from");
 
 /// All sets, in the order in which they are printed.
-const SETS: [Set; 11] = [
+const SETS: [Set; 12] = [
     PUBLISHED,
     PUBLISHED_AT,
     PUBLISHED6,
     PUBLISHED6_AT,
     DIRECT,
     DIRECT6,
+    BRIDGES,
     WITHOUT_ICC,
     FORWARD_TO,
     FORWARD_FROM,
@@ -339,12 +346,17 @@ pub fn addition(bridge: &Bridge, options: &Options) -> Addition {
             rules,
         });
     }
-    if !bridge.icc && !bridge.internal {
-        let element = Element {
-            key: interface_key(&bridge.interface),
-            value: ElementValue::None,
-        };
-        addition.elements.push(WITHOUT_ICC, element);
+    for (set, belongs) in [
+        (BRIDGES, true),
+        (WITHOUT_ICC, !bridge.icc && !bridge.internal),
+    ] {
+        if belongs {
+            let element = Element {
+                key: interface_key(&bridge.interface),
+                value: ElementValue::None,
+            };
+            addition.elements.push(set, element);
+        }
     }
     addition
 }

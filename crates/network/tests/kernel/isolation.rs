@@ -118,6 +118,48 @@ fn an_unprotected_network_is_reached_on_every_port() {
 }
 
 #[test]
+fn an_unprotected_network_is_apart_from_other_bridges() {
+    let host = Host::new();
+    let stack = host.open("0123456789abd");
+    let web = web(
+        &stack,
+        BridgeConfig {
+            gateway_mode_ipv4: GatewayMode::NatUnprotected,
+            icc: false,
+            ..user_defined('a')
+        },
+    );
+    let hidden = |from: &Container| enter(&from.netns, || ask(web.ipv4(), 81));
+    let stranger = start(&stack, "stranger", &[]);
+    assert_eq!(hidden(&stranger), None, "by the other bridge");
+    assert_eq!(
+        enter(&stranger.netns, || ask(HOST, 8080)).map(|text| text[..3].to_owned()),
+        some("web"),
+        "what is published is published for all"
+    );
+    // A neighbour without icc, by way of the host.
+    let mate = start_on(&stack, Some(&web.endpoint.network), "mate", &[]);
+    let gateway = mate.endpoint.gateway.unwrap().to_string();
+    enter(&mate.netns, || {
+        ip(&[
+            "route",
+            "add",
+            &web.ipv4().to_string(),
+            "via",
+            &gateway,
+            "onlink",
+            "dev",
+            "eth0",
+        ])
+    });
+    assert_eq!(hidden(&mate), None, "by the host");
+    assert_eq!(
+        enter(&host.outside, || ask(web.ipv4(), 81)),
+        some("hidden 10.9.0.2")
+    );
+}
+
+#[test]
 fn behind_a_trusted_interface_published_ports_are_reached_directly() {
     let host = Host::new();
     let stack = host.open("0123456789ab4");
