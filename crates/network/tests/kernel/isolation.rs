@@ -224,6 +224,84 @@ fn an_internal_network_has_no_way_out_and_none_in() {
 }
 
 #[test]
+fn an_internal_network_reaches_no_other_network_by_netd() {
+    let host = Host::new();
+    let stack = host.open("0123456789abe");
+    let obeying = BridgeConfig {
+        obey_host_firewall: true,
+        ..user_defined('c')
+    };
+    let obeying = stack.create_network(&obeying.into()).unwrap().id;
+    let plain = start(&stack, "plain", &published());
+    serve_tcp(&plain.netns, 80, "plain");
+    let mappings = [
+        mapping(None, 8081, 80, Protocol::Tcp),
+        mapping(Some("10.9.0.1"), 8082, 80, Protocol::Tcp),
+    ];
+    let obedient = start_on(&stack, Some(&obeying), "obedient", &mappings);
+    serve_tcp(&obedient.netns, 80, "obedient");
+    let dual = |internal: bool, digit: char| {
+        let config = BridgeConfig {
+            internal,
+            ipv6: Some(Ipv6Config::default()),
+            ..user_defined(digit)
+        };
+        let info = stack.create_network(&config.into()).unwrap();
+        let asker = start_on(&stack, Some(&info.id), "asker", &[]);
+        (info, asker)
+    };
+    // What the host itself offers is no other network's.
+    let own = std::net::TcpListener::bind(("::", 9000)).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in own.incoming().flatten() {
+            let _ = std::io::Write::write_all(&mut stream, b"host");
+        }
+    });
+    for (internal, digit) in [(false, 'd'), (true, 'a')] {
+        let (info, asker) = dual(internal, digit);
+        let four: IpAddr = info.ipv4.unwrap().gateway.unwrap().into();
+        let six: IpAddr = info.ipv6.unwrap().gateway.unwrap().into();
+        let reached = |address: IpAddr, port| enter(&asker.netns, || ask(address, port)).is_some();
+        let expected = !internal;
+        for (address, port) in [
+            (four, 8080),
+            (six, 8080),
+            (four, 8081),
+            (six, 8081),
+            (HOST.into(), 8082),
+        ] {
+            // The host's other addresses are beyond an internal network's routes, so it is given one.
+            if internal && address == IpAddr::from(HOST) {
+                let gateway = four.to_string();
+                enter(&asker.netns, || {
+                    ip(&["route", "add", "default", "via", &gateway])
+                });
+            }
+            assert_eq!(
+                reached(address, port),
+                expected,
+                "{address} {port} internal {internal}"
+            );
+        }
+        assert!(reached(four, 9000) && reached(six, 9000), "the host itself");
+    }
+    // Ports that are free again are the host's.
+    stack.release(&obedient.endpoint, &obedient.ports).unwrap();
+    stack.release(&plain.endpoint, &plain.ports).unwrap();
+    let report = stack.reconcile().unwrap();
+    // The released interfaces wait for their namespaces' end; of the rules none is wrong.
+    let only_interfaces = report
+        .removed
+        .iter()
+        .all(|what| what.starts_with("interface "));
+    assert!(report.restored.is_empty() && only_interfaces, "{report:?}");
+    for set in ["carried", "carried-at", "carried6", "carried6-at"] {
+        let set = nft(&["list", "set", "inet", "gantry-0123456789ab", set]);
+        assert!(!set.contains("elements"), "{set}");
+    }
+}
+
+#[test]
 fn an_isolated_bridge_has_no_address() {
     let host = Host::new();
     let stack = host.open("0123456789ab7");
