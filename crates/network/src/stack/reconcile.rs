@@ -39,9 +39,11 @@ impl Stack {
         let shared = &self.shared;
         let mut report = Report::default();
         shared.adopt(live, &mut report);
-        shared.mend_interfaces(&mut report)?;
-        shared.reconcile_reservations(live, &mut report)?;
+        let mended = shared.mend_interfaces(&mut report);
+        let reserved = shared.reconcile_reservations(live, &mut report);
+        // Whatever failed before, the rules stand.
         shared.apply_firewall(&mut report)?;
+        mended.and(reserved)?;
         for (endpoint, ports) in live {
             if !ports.is_empty() {
                 shared.allow_hairpin(&endpoint.host_interface)?;
@@ -92,12 +94,14 @@ impl Shared {
     /// Makes again what somebody deleted, and deletes what nobody owns.
     pub(super) fn mend_interfaces(&self, report: &mut Report) -> Result<(), Error> {
         let _alone = lock(&self.making);
-        self.restore_bridges(report)?;
-        self.sweep_interfaces(report)?;
-        self.restore_interfaces(report)
+        // One that fails must not keep the others from being mended.
+        let bridges = self.restore_bridges(report);
+        let swept = self.sweep_interfaces(report);
+        let restored = self.restore_interfaces(report);
+        bridges.and(swept).and(restored)
     }
 
-    /// Makes again the bridges that somebody deleted.
+    /// Makes again the bridges that somebody deleted, as many as it can. Gives the first error; the others are warnings.
     fn restore_bridges(&self, report: &mut Report) -> Result<(), Error> {
         let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
         let bridges: Vec<_> = {
@@ -111,17 +115,28 @@ impl Shared {
                 })
                 .collect()
         };
+        let mut answer = Ok(());
         for (config, info, adopted) in bridges {
             let missing = !links.iter().any(|link| link.name == info.interface);
+            let index = match self.ensure_bridge(&config, &info, missing, adopted && !missing) {
+                Ok(index) => index,
+                Err(error) if answer.is_ok() => {
+                    answer = Err(error);
+                    continue;
+                }
+                Err(error) => {
+                    report.warnings.push(error.whole());
+                    continue;
+                }
+            };
             if missing {
                 report.repaired(Some(&config.id), None, format!("bridge {}", info.interface));
             }
-            let index = self.ensure_bridge(&config, &info, missing, adopted && !missing)?;
             if let Some(network) = lock(&self.state).networks.get_mut(&config.id) {
                 network.index = index;
             }
         }
-        Ok(())
+        answer
     }
 
     /// Makes again the interfaces of living containers that somebody deleted.

@@ -217,6 +217,48 @@ fn a_deleted_bridge_comes_back_with_its_containers() {
 }
 
 #[test]
+fn a_repair_that_fails_keeps_no_other_from_being_made() {
+    let host = Host::new();
+    let stack = watching(&host, "aaaaaaaaaaac5");
+    let first = BridgeConfig {
+        ipv6: Some(Ipv6Config::default()),
+        ..user_defined('a')
+    };
+    let first = stack.create_network(&first.into()).unwrap();
+    let second = stack.create_network(&user_defined('c').into()).unwrap();
+    let mapping = [mapping(None, 8080, 80, Protocol::Tcp)];
+    let web = start_on(&stack, Some(&second.id), "web", &mapping);
+    serve_tcp(&web.netns, 80, "web");
+    // With this MTU there is no IPv6, which the network is to have.
+    ip(&["link", "set", &first.interface, "mtu", "1000"]);
+    ip(&["address", "flush", "dev", &first.interface]);
+    ip(&["link", "del", &second.interface]);
+    nft(&["flush", "ruleset"]);
+    eventually("the second network is back", || {
+        enter(&host.outside, || ask(HOST, 8080)).as_deref() == Some("web 10.9.0.2")
+    });
+    eventually("the operator is told", || {
+        host.was_told("cannot be restored")
+    });
+    assert!(
+        ask(Ipv4Addr::LOCALHOST, 8080).is_some(),
+        "by the loopback as well"
+    );
+    let addresses = || ip(&["-4", "address", "show", "dev", &first.interface]);
+    assert_eq!(addresses(), "");
+    // It is tried again without anything else happening.
+    ip(&["link", "set", &first.interface, "mtu", "1500"]);
+    let start = Instant::now();
+    eventually("the first network is back", || !addresses().is_empty());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(stack.reconcile().unwrap().is_clean());
+}
+
+#[test]
 fn a_living_containers_deleted_interface_is_made_again() {
     let host = Host::new();
     let stack = watching(&host, "aaaaaaaaaaac2");
