@@ -149,6 +149,9 @@ impl Stack {
         self.shared.unpublish(endpoint, ports)?;
         self.shared.silence(endpoint)?;
         let mut state = lock(&self.shared.state);
+        state
+            .waiting
+            .retain(|waiting| waiting.endpoint.id != endpoint.id);
         if let Some(network) = state.networks.get_mut(&endpoint.network)
             && network.endpoints.remove(&endpoint.id).is_some()
         {

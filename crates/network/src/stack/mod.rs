@@ -7,6 +7,7 @@
 
 mod announce;
 mod bridge;
+mod down;
 mod endpoint;
 mod inside;
 mod macvlan;
@@ -71,6 +72,10 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct State {
     networks: BTreeMap<String, Network>,
+    /// Networks of the records that could not be brought up, by their id.
+    down: BTreeMap<String, NetworkConfig>,
+    /// Endpoints of living containers whose networks are not up.
+    waiting: Vec<down::Waiting>,
     ports: ports::Table,
     /// Published ports by endpoint.
     published: HashMap<String, Vec<Publication>>,
@@ -169,6 +174,9 @@ impl Stack {
                     network.name(),
                     error.whole()
                 ));
+                lock(&shared.state)
+                    .down
+                    .insert(network.id().to_owned(), network.clone());
             }
         }
         let mut stack = Self {
@@ -216,7 +224,8 @@ impl Shared {
 
     fn desired(&self) -> firewall::Ruleset {
         let state = lock(&self.state);
-        let bridges: Vec<Bridge> = state.networks.values().filter_map(network::rules).collect();
+        let mut bridges: Vec<Bridge> = state.networks.values().filter_map(network::rules).collect();
+        bridges.extend(state.down_rules());
         let publications: Vec<Publication> = state.published.values().flatten().copied().collect();
         firewall::desired(&self.table, &bridges, &publications, &state.options)
     }
@@ -229,6 +238,12 @@ impl Shared {
             .values()
             .filter(|network| network.bridge().is_some())
             .map(|network| (network.info.interface.clone(), network.info.ipv6.is_some()))
+            .chain(
+                state
+                    .down_interfaces()
+                    .into_iter()
+                    .map(|(name, ipv6, _)| (name, ipv6)),
+            )
             .collect()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use gantry_sys::nft::{Family, Transaction};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::bridge::Choice;
 use super::macvlan::Parent;
@@ -17,25 +17,40 @@ use crate::{BridgeConfig, Error, MacvlanConfig, NetworkConfig, NetworkInfo, Repo
 pub(super) fn rules(network: &Network) -> Option<Bridge> {
     let config = network.bridge()?;
     let info = &network.info;
-    let ipv4 = info.ipv4.map(|ipv4| Subnet {
-        net: IpNet::V4(ipv4.subnet),
+    Some(bridge_rules(
+        config,
+        &info.interface,
+        info.ipv4.map(|ipv4| ipv4.subnet),
+        info.ipv6.map(|ipv6| ipv6.subnet),
+    ))
+}
+
+/// The same of a bridge with these subnets.
+pub(super) fn bridge_rules(
+    config: &BridgeConfig,
+    interface: &str,
+    ipv4: Option<Ipv4Net>,
+    ipv6: Option<Ipv6Net>,
+) -> Bridge {
+    let ipv4 = ipv4.map(|net| Subnet {
+        net: IpNet::V4(net),
         mode: config.gateway_mode_ipv4,
         masquerade: config.ip_masquerade,
         host: config.host_ipv4.map(Into::into),
     });
-    let ipv6 = info.ipv6.map(|ipv6| Subnet {
-        net: IpNet::V6(ipv6.subnet),
+    let ipv6 = ipv6.map(|net| Subnet {
+        net: IpNet::V6(net),
         mode: config.gateway_mode_ipv6,
         masquerade: config.ip_masquerade,
         host: config.host_ipv6.map(Into::into),
     });
-    Some(Bridge {
-        interface: info.interface.clone(),
+    Bridge {
+        interface: interface.to_owned(),
         subnets: ipv4.into_iter().chain(ipv6).collect(),
         icc: config.icc,
         internal: config.internal,
         trusted: config.trusted_host_interfaces.clone(),
-    })
+    }
 }
 
 /// What a network is going to be, found out without making anything.
@@ -63,12 +78,14 @@ impl Stack {
     /// Says whether a network could be made: all that `create_network` checks, without making anything.
     pub fn check_network(&self, config: &NetworkConfig) -> Result<(), Error> {
         let landscape = self.shared.landscape()?;
-        self.shared.plan(config, &landscape, &[]).map(drop)
+        let kept = self.shared.kept_for_down(config)?;
+        self.shared.plan(config, &landscape, &kept).map(drop)
     }
 
     /// Makes a user-defined network. Keep the answer's subnets and gateways in the record.
     pub fn create_network(&self, config: &NetworkConfig) -> Result<NetworkInfo, Error> {
-        let info = self.shared.add_network(config, &[])?;
+        let kept = self.shared.kept_for_down(config)?;
+        let info = self.shared.add_network(config, &kept)?;
         let applied = self.shared.add_bridge_rules(config.id());
         if let Err(error) = applied {
             // The caller sees the first error.
@@ -81,6 +98,9 @@ impl Stack {
     /// Removes a user-defined network without endpoints; one that is gone is no error.
     pub fn remove_network(&self, id: &str) -> Result<(), Error> {
         let _alone = lock(&self.shared.making);
+        if self.shared.remove_down(id)? {
+            return Ok(());
+        }
         let removed = {
             let mut state = lock(&self.shared.state);
             match state.networks.get(id) {
@@ -156,6 +176,15 @@ impl Shared {
         reserved: &[IpNet],
     ) -> Result<NetworkInfo, Error> {
         let _alone = lock(&self.making);
+        self.add_network_alone(config, reserved)
+    }
+
+    /// The same with `making` held.
+    pub(super) fn add_network_alone(
+        &self,
+        config: &NetworkConfig,
+        reserved: &[IpNet],
+    ) -> Result<NetworkInfo, Error> {
         let landscape = self.landscape()?;
         let network = match self.plan(config, &landscape, reserved)? {
             Plan::Bridge(config, choice, addressing) => {

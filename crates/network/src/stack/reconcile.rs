@@ -55,12 +55,13 @@ impl Stack {
 
 impl Shared {
     /// Takes over the endpoints and ports of containers that run since before the daemon started.
-    fn adopt(&self, live: &[(Endpoint, Vec<PublishedPort>)], report: &mut Report) {
+    pub(super) fn adopt(&self, live: &[(Endpoint, Vec<PublishedPort>)], report: &mut Report) {
         let mut state = lock(&self.state);
         for (endpoint, ports) in live {
             let Some(network) = state.networks.get_mut(&endpoint.network) else {
+                self.wait_for_network(&mut state, endpoint, ports);
                 report.warnings.push(format!(
-                    "container {} is on network {}, which does not exist",
+                    "container {} is on network {}, which is not up",
                     endpoint.container_id, endpoint.network
                 ));
                 continue;
@@ -81,11 +82,7 @@ impl Shared {
             if ports.is_empty() {
                 continue;
             }
-            for port in ports.iter().filter(|port| port.host_port != 0) {
-                state
-                    .ports
-                    .take(&endpoint.id, port.protocol, port.host_port, &[port.ip]);
-            }
+            state.take_ports(endpoint, ports);
             let publications = self.publications(&state, endpoint, ports);
             state.set_published(endpoint, publications);
         }
@@ -93,6 +90,7 @@ impl Shared {
 
     /// Makes again what somebody deleted, and deletes what nobody owns.
     pub(super) fn mend_interfaces(&self, report: &mut Report) -> Result<(), Error> {
+        self.retry_down(report);
         let _alone = lock(&self.making);
         // One that fails must not keep the others from being mended.
         let bridges = self.restore_bridges(report);
@@ -195,10 +193,15 @@ impl Shared {
     fn sweep_interfaces(&self, report: &mut Report) -> Result<(), Error> {
         let prefix = self.alias_prefix();
         let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
-        let (owned, ports) = {
+        let (owned, ports, kept) = {
             let state = lock(&self.state);
-            let mut owned = HashSet::new();
             let mut ports = HashMap::new();
+            let waiting = state.waiting.iter();
+            let mut owned: HashSet<String> = waiting
+                .map(|waiting| waiting.endpoint.host_interface.clone())
+                .collect();
+            let kept: HashSet<String> =
+                state.down.keys().map(|id| self.network_alias(id)).collect();
             for network in state.networks.values() {
                 owned.insert(network.info.interface.clone());
                 owned.extend(macvlan::far_end(network));
@@ -214,7 +217,7 @@ impl Shared {
                     ports.insert(endpoint.host_interface.clone(), port);
                 }
             }
-            (owned, ports)
+            (owned, ports, kept)
         };
         let mut batch = Batch::new();
         let mut published = Vec::new();
@@ -242,7 +245,7 @@ impl Shared {
             let marked = link
                 .alias
                 .as_deref()
-                .is_some_and(|alias| alias.starts_with(&prefix));
+                .is_some_and(|alias| alias.starts_with(&prefix) && !kept.contains(alias));
             if marked && !owned.contains(&link.name) {
                 route::delete_link(&mut batch, link.index);
                 report.removed.push(format!("interface {}", link.name));
@@ -273,7 +276,9 @@ impl Shared {
             state
                 .networks
                 .values()
-                .flat_map(|network| network.endpoints.keys().cloned())
+                .flat_map(|network| network.endpoints.keys())
+                .chain(state.waiting.iter().map(|waiting| &waiting.endpoint.id))
+                .cloned()
                 .collect()
         };
         for owner in owners.iter().filter(|owner| !known.contains(*owner)) {
@@ -377,10 +382,13 @@ impl Shared {
         let endpoints: Vec<String> = {
             let mut state = lock(&self.state);
             state.published.clear();
+            state.down.clear();
+            let waiting = std::mem::take(&mut state.waiting);
             let networks = std::mem::take(&mut state.networks);
             networks
                 .into_values()
                 .flat_map(|network| network.endpoints.into_keys())
+                .chain(waiting.into_iter().map(|waiting| waiting.endpoint.id))
                 .collect()
         };
         {

@@ -26,6 +26,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 const CHANGES_APART: Duration = Duration::from_secs(1);
 /// After a repair that failed it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long a network that is down is left alone between attempts.
+const DOWN_AGAIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Watch {
     stop: Arc<OwnedFd>,
@@ -41,7 +43,7 @@ impl Watch {
             links: subscribed(Family::Route, route::LINK_GROUP)?,
             stop: Arc::clone(&stop),
             seen: Seen::default(),
-            due: None,
+            due: (!lock(&shared.state).down.is_empty()).then(|| Instant::now() + DOWN_AGAIN),
             compared: None,
             told: HashSet::new(),
         };
@@ -179,7 +181,11 @@ impl Watcher {
         self.due = None;
         self.compared = Some(Instant::now());
         let seen = std::mem::take(&mut self.seen);
-        if lock(&self.shared.state).networks.is_empty() {
+        let (none, down) = {
+            let state = lock(&self.shared.state);
+            (state.networks.is_empty(), !state.down.is_empty())
+        };
+        if none && !down {
             // It was our own teardown.
             return;
         }
@@ -191,12 +197,15 @@ impl Watcher {
             .shared
             .apply_firewall(&mut rules)
             .map_err(|error| failed.push(error));
-        if seen.links {
+        if seen.links || down {
             failed.extend(self.shared.mend_interfaces(&mut report).err());
             if guarded.is_ok() {
                 // A bridge that was made again lacks its switch.
                 failed.extend(self.shared.apply_loopback_routing(None).err());
             }
+        }
+        if !lock(&self.shared.state).down.is_empty() {
+            self.look_by(Instant::now() + DOWN_AGAIN);
         }
         if !failed.is_empty() {
             self.seen.table |= seen.table;

@@ -259,6 +259,127 @@ fn a_repair_that_fails_keeps_no_other_from_being_made() {
 }
 
 #[test]
+fn a_network_that_does_not_come_up_costs_its_containers_nothing() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaac6");
+    let config = BridgeConfig {
+        subnet: "10.81.0.0/24".parse().ok(),
+        ..user_defined('c')
+    };
+    let info = stack.create_network(&config.clone().into()).unwrap();
+    let mappings = [mapping(None, 8080, 80, Protocol::Tcp)];
+    let web = start_on(&stack, Some(&info.id), "web", &mappings);
+    let mate = start_on(&stack, Some(&info.id), "mate", &[]);
+    serve_tcp(&web.netns, 80, "web");
+    drop(stack);
+    // The bridge is lost, and its name is in the way.
+    ip(&["link", "del", &info.interface]);
+    ip(&[
+        "link",
+        "add",
+        &info.interface,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "other",
+    ]);
+    let live = [
+        (web.endpoint.clone(), web.ports.clone()),
+        (mate.endpoint.clone(), Vec::new()),
+    ];
+    let engine = StackConfig {
+        watch: true,
+        ..host.config("aaaaaaaaaaac6")
+    };
+    let stack = Stack::open(engine, &[config.clone().into()], &live).unwrap();
+    assert!(host.was_told("bring up network net-c"));
+    for _ in 0..2 {
+        for container in [&web, &mate] {
+            assert!(links().contains(&container.endpoint.host_interface));
+        }
+        assert_eq!(host.reserver.owners().unwrap(), [web.endpoint.id.as_str()]);
+        stack.reconcile().unwrap();
+    }
+    let next = start(&stack, "next", &[]);
+    assert!(matches!(
+        stack.reserve_ports(&next.endpoint, &mappings),
+        Err(Error::PortAllocated { port: 8080, .. })
+    ));
+    let overlapping = BridgeConfig {
+        subnet: "10.81.0.0/25".parse().ok(),
+        ..user_defined('d')
+    };
+    assert!(stack.create_network(&overlapping.into()).is_err());
+    assert!(stack.remove_network(&info.id).is_err(), "it is in use");
+    // What was in the way goes; the rest happens by itself.
+    ip(&["link", "del", &info.interface]);
+    eventually("the network is back", || {
+        enter(&host.outside, || ask(HOST, 8080)).as_deref() == Some("web 10.9.0.2")
+    });
+    eventually("by the loopback as well", || {
+        ask(Ipv4Addr::LOCALHOST, 8080).is_some()
+    });
+    assert!(enter(&mate.netns, || ask(web.ipv4(), 80)).is_some());
+    assert!(stack.reconcile().unwrap().is_clean());
+    let address = EndpointRequest {
+        container_id: "late".to_owned(),
+        network: Some(info.id.clone()),
+        ipv4: mate.endpoint.ipv4,
+        ..EndpointRequest::default()
+    };
+    assert!(matches!(
+        stack.allocate(&address),
+        Err(Error::AddressInUse { .. })
+    ));
+    for container in [&web, &mate] {
+        stack
+            .release(&container.endpoint, &container.ports)
+            .unwrap();
+    }
+    stack.remove_network(&info.id).unwrap();
+    assert!(!links().contains(&info.interface));
+}
+
+#[test]
+fn a_network_that_is_down_can_be_left_and_removed() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaac7");
+    let config = BridgeConfig {
+        subnet: "10.81.0.0/24".parse().ok(),
+        ..user_defined('c')
+    };
+    let info = stack.create_network(&config.clone().into()).unwrap();
+    let mappings = [mapping(None, 8080, 80, Protocol::Tcp)];
+    let web = start_on(&stack, Some(&info.id), "web", &mappings);
+    drop(stack);
+    // The default network wants the subnet now.
+    let mut engine = host.config("aaaaaaaaaaac7");
+    if let Some(bridge) = &mut engine.bridge {
+        bridge.subnet = "10.81.0.0/16".parse().ok();
+    }
+    let live = [(web.endpoint.clone(), web.ports.clone())];
+    let stack = Stack::open(engine, &[config.into()], &live).unwrap();
+    assert!(host.was_told("bring up network net-c"));
+    assert!(links().contains(&info.interface) && links().contains(&web.endpoint.host_interface));
+    let rules = nft(&["list", "ruleset"]);
+    assert!(
+        rules.contains("forward-to-br-cccccccccccc") && rules.contains("tcp . 8080"),
+        "its rules stay: {rules}"
+    );
+    stack.disconnect(&web.endpoint, &web.netns).unwrap();
+    stack.release(&web.endpoint, &web.ports).unwrap();
+    assert!(!links().contains(&web.endpoint.host_interface));
+    assert_eq!(host.reserver.owners().unwrap(), Vec::<String>::new());
+    let next = start(&stack, "next", &mappings);
+    assert_eq!(next.ports.len(), web.ports.len(), "its port is free again");
+    stack.remove_network(&info.id).unwrap();
+    assert!(!links().contains(&info.interface));
+    assert!(!nft(&["list", "ruleset"]).contains("br-cccccccccccc"));
+    assert!(stack.reconcile().unwrap().is_clean());
+}
+
+#[test]
 fn a_living_containers_deleted_interface_is_made_again() {
     let host = Host::new();
     let stack = watching(&host, "aaaaaaaaaaac2");
