@@ -98,6 +98,8 @@ pub(crate) struct Network {
     connected: HashSet<String>,
     /// How many published ports are to be reached by the host's loopback.
     loopback_ports: usize,
+    /// It is being removed: it has no rules any more and takes no endpoints.
+    leaving: bool,
 }
 
 impl Network {
@@ -224,7 +226,12 @@ impl Shared {
 
     fn desired(&self) -> firewall::Ruleset {
         let state = lock(&self.state);
-        let mut bridges: Vec<Bridge> = state.networks.values().filter_map(network::rules).collect();
+        let mut bridges: Vec<Bridge> = state
+            .networks
+            .values()
+            .filter(|network| !network.leaving)
+            .filter_map(network::rules)
+            .collect();
         bridges.extend(state.down_rules());
         let publications: Vec<Publication> = state.published.values().flatten().copied().collect();
         firewall::desired(&self.table, &bridges, &publications, &state.options)
@@ -236,7 +243,7 @@ impl Shared {
         state
             .networks
             .values()
-            .filter(|network| network.bridge().is_some())
+            .filter(|network| network.bridge().is_some() && !network.leaving)
             .map(|network| (network.info.interface.clone(), network.info.ipv6.is_some()))
             .chain(
                 state

@@ -88,8 +88,12 @@ impl Stack {
         let info = self.shared.add_network(config, &kept)?;
         let applied = self.shared.add_bridge_rules(config.id());
         if let Err(error) = applied {
-            // The caller sees the first error.
-            let _ = self.remove_network(config.id());
+            // The caller sees the first error. Where the rules can be removed as little, nobody is to hold the name for
+            // good: the comparisons see to what is left.
+            if self.remove_network(config.id()).is_err() {
+                let _ = self.shared.delete_own_link(&info.interface);
+                lock(&self.shared.state).networks.remove(config.id());
+            }
             return Err(error);
         }
         Ok(info)
@@ -101,30 +105,51 @@ impl Stack {
         if self.shared.remove_down(id)? {
             return Ok(());
         }
-        let removed = {
+        let (addition, interface, kept) = {
             let mut state = lock(&self.shared.state);
-            match state.networks.get(id) {
-                None => return Ok(()),
-                Some(network) if !network.endpoints.is_empty() => {
-                    return Err(Error::Conflict(format!(
-                        "network {id} has active endpoints"
-                    )));
-                }
-                Some(_) => state.networks.remove(id),
+            let options = state.options;
+            let Some(network) = state.networks.get_mut(id) else {
+                return Ok(());
+            };
+            if !network.endpoints.is_empty() {
+                return Err(Error::Conflict(format!(
+                    "network {id} has active endpoints"
+                )));
             }
+            // From here on it has no rules and takes no endpoints, but id, name and subnets stay taken.
+            network.leaving = true;
+            let addition = rules(network).map(|bridge| firewall::addition(&bridge, &options));
+            let interface = network.info.interface.clone();
+            let adopted = network.adopted;
+            let shared = state
+                .networks
+                .values()
+                .any(|other| other.config.id() != id && other.info.interface == interface);
+            (addition, interface, adopted || shared)
         };
-        let Some(network) = removed else {
-            return Ok(());
-        };
-        self.shared.remove_bridge_rules(&network)?;
-        let shared = lock(&self.shared.state)
-            .networks
-            .values()
-            .any(|other| other.info.interface == network.info.interface);
-        if network.adopted || shared {
-            return Ok(());
+        let removed =
+            self.shared
+                .remove_bridge_rules(addition.as_ref())
+                .and_then(|()| match kept {
+                    true => Ok(()),
+                    false => self.shared.delete_own_link(&interface),
+                });
+        {
+            let mut state = lock(&self.shared.state);
+            match &removed {
+                Ok(()) => drop(state.networks.remove(id)),
+                Err(_) => {
+                    if let Some(network) = state.networks.get_mut(id) {
+                        network.leaving = false;
+                    }
+                }
+            }
         }
-        self.shared.delete_own_link(&network.info.interface)
+        if removed.is_err() {
+            // It stays, to be used or removed again, so its rules stand. The caller sees the first error.
+            let _ = self.shared.apply_firewall(&mut Report::default());
+        }
+        removed
     }
 }
 
@@ -273,12 +298,6 @@ impl Shared {
         ))
     }
 
-    /// Gives what a network adds to the table, and the marks that its bridge needs in other tables.
-    fn addition(&self, network: &Network) -> Option<Addition> {
-        let options = lock(&self.state).options;
-        rules(network).map(|bridge| firewall::addition(&bridge, &options))
-    }
-
     /// Adds the chains of one more bridge: a single transaction, however large the table is. Where the kernel differs
     /// from what the state says, the whole table is compared instead.
     fn add_bridge_rules(&self, id: &str) -> Result<(), Error> {
@@ -325,8 +344,8 @@ impl Shared {
         }
     }
 
-    fn remove_bridge_rules(&self, network: &Network) -> Result<(), Error> {
-        let Some(addition) = self.addition(network).filter(|_| self.config.firewall) else {
+    fn remove_bridge_rules(&self, addition: Option<&Addition>) -> Result<(), Error> {
+        let Some(addition) = addition.filter(|_| self.config.firewall) else {
             return Ok(());
         };
         let mut transaction = Transaction::new();
@@ -370,5 +389,6 @@ fn entry(
         endpoints: HashMap::new(),
         connected: HashSet::new(),
         loopback_ports: 0,
+        leaving: false,
     }
 }

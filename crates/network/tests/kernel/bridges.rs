@@ -9,6 +9,7 @@ use gantry_network::{
     PortReserver, Protocol, Stack, loopback_up,
 };
 use gantry_sys::netlink::{Batch, Family, Socket, route};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::world::*;
 
@@ -31,6 +32,49 @@ fn a_bridge_that_cannot_be_completed_is_not_left_behind() {
     }
     assert!(stack.reconcile().unwrap().is_clean());
     stack.create_network(&user_defined('c').into()).unwrap();
+}
+
+/// Runs on a thread that the kernel lets change no network.
+fn powerless<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::NET_ADMIN);
+            set_capabilities(None, sets).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+fn a_network_that_cannot_be_removed_stays_whole() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaad3");
+    let info = stack.create_network(&user_defined('c').into()).unwrap();
+    let stands = || {
+        let rules = nft(&["list", "ruleset"]).contains("forward-to-br-cccccccccccc");
+        (links().contains(&info.interface), rules)
+    };
+    let refused = powerless(|| stack.remove_network(&info.id)).unwrap_err();
+    assert!(
+        refused.to_string().contains("remove rules from table"),
+        "{refused}"
+    );
+    assert_eq!(stands(), (true, true));
+    assert_eq!(stack.network(&info.id).unwrap(), info);
+    let web = start_on(&stack, Some(&info.id), "web", &[]);
+    stack.release(&web.endpoint, &web.ports).unwrap();
+    // Tried again it goes, once.
+    stack.remove_network(&info.id).unwrap();
+    assert_eq!(stands(), (false, false));
+    assert!(matches!(
+        stack.network(&info.id),
+        Err(Error::NetworkNotFound(_))
+    ));
+    stack.remove_network(&info.id).unwrap();
+    stack.create_network(&user_defined('c').into()).unwrap();
+    assert_eq!(stands(), (true, true));
 }
 
 #[test]
