@@ -144,16 +144,17 @@ impl Shared {
     }
 
     /// Makes the bridge where `missing` and gives it what it lacks. Gives its index. A bridge that was made here and
-    /// cannot be completed goes again.
+    /// cannot be completed goes again. `standing`: the addresses that interfaces have.
     pub(super) fn ensure_bridge(
         &self,
         config: &BridgeConfig,
         info: &NetworkInfo,
         missing: bool,
         adopted: bool,
+        standing: &[route::Address],
     ) -> Result<u32, Error> {
         let mut made = false;
-        let answer = self.complete_bridge(config, info, missing, adopted, &mut made);
+        let answer = self.complete_bridge(config, info, missing, adopted, standing, &mut made);
         if answer.is_err() && made {
             let mut batch = Batch::new();
             let rtnl = lock(&self.rtnl);
@@ -173,6 +174,7 @@ impl Shared {
         info: &NetworkInfo,
         missing: bool,
         adopted: bool,
+        standing: &[route::Address],
         made: &mut bool,
     ) -> Result<u32, Error> {
         let name = info.interface.as_str();
@@ -196,11 +198,6 @@ impl Shared {
         if !adopted {
             self.tame_ipv6(name, info.ipv6.is_some())?;
         }
-        // A new bridge has no address.
-        let standing = match missing {
-            true => Vec::new(),
-            false => route::addresses(&rtnl).map_err(failed())?,
-        };
         let mut batch = Batch::new();
         for (address, prefix_len) in own_addresses(config, info) {
             let stands = standing.iter().any(|found| {

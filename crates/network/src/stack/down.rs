@@ -82,7 +82,7 @@ impl Shared {
             let alone = lock(&self.making);
             let removed = !lock(&self.state).down.contains_key(config.id());
             // The operator was told the reason at the first attempt.
-            if removed || self.add_network_alone(&config, &[]).is_err() {
+            if removed || self.add_network_alone(&config, &[], &mut None).is_err() {
                 continue;
             }
             let live = {

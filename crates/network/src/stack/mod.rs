@@ -164,13 +164,16 @@ impl Stack {
             lock(&shared.state).options = options;
         }
         let reserved: Vec<IpNet> = networks.iter().flat_map(subnets::named).collect();
+        let alone = lock(&shared.making);
+        // Looked up once, as long as all that is wanted stands.
+        let mut seen = None;
         if let Some(bridge) = &shared.config.bridge {
-            shared.add_network(&bridge.clone().into(), &reserved)?;
+            shared.add_network_alone(&bridge.clone().into(), &reserved, &mut seen)?;
         }
         let mut lost = Vec::new();
         for network in networks {
             // One network that cannot be brought up must not keep the others down.
-            if let Err(error) = shared.add_network(network, &reserved) {
+            if let Err(error) = shared.add_network_alone(network, &reserved, &mut seen) {
                 lost.push(format!(
                     "bring up network {}: {}",
                     network.name(),
@@ -181,6 +184,7 @@ impl Stack {
                     .insert(network.id().to_owned(), network.clone());
             }
         }
+        drop(alone);
         let mut stack = Self {
             shared,
             watch: None,

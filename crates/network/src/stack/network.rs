@@ -201,24 +201,34 @@ impl Shared {
         reserved: &[IpNet],
     ) -> Result<NetworkInfo, Error> {
         let _alone = lock(&self.making);
-        self.add_network_alone(config, reserved)
+        self.add_network_alone(config, reserved, &mut None)
     }
 
-    /// The same with `making` held.
+    /// The same with `making` held. `seen` is what the kernel had before: looked up where it is not known, and forgotten
+    /// where an interface is made.
     pub(super) fn add_network_alone(
         &self,
         config: &NetworkConfig,
         reserved: &[IpNet],
+        seen: &mut Option<Landscape>,
     ) -> Result<NetworkInfo, Error> {
-        let landscape = self.landscape()?;
-        let network = match self.plan(config, &landscape, reserved)? {
-            Plan::Bridge(config, choice, addressing) => {
-                self.make_bridge(config, &choice, addressing, &landscape)?
-            }
-            Plan::Macvlan(config, parent, addressing) => {
-                self.make_macvlan(config, &parent, addressing, &landscape)?
-            }
+        let landscape = match seen.take() {
+            Some(landscape) => landscape,
+            None => self.landscape()?,
         };
+        let (network, stood) = match self.plan(config, &landscape, reserved)? {
+            Plan::Bridge(config, choice, addressing) => (
+                self.make_bridge(config, &choice, addressing, &landscape)?,
+                choice.standing().is_some(),
+            ),
+            Plan::Macvlan(config, parent, addressing) => (
+                self.make_macvlan(config, &parent, addressing, &landscape)?,
+                matches!(parent, Parent::Standing(_)),
+            ),
+        };
+        if stood {
+            *seen = Some(landscape);
+        }
         let info = network.info.clone();
         lock(&self.state)
             .networks
@@ -288,7 +298,7 @@ impl Shared {
             }
         }
         let missing = choice.standing().is_none();
-        let index = self.ensure_bridge(&config, &info, missing, adopted)?;
+        let index = self.ensure_bridge(&config, &info, missing, adopted, &landscape.addresses)?;
         Ok(entry(
             info,
             NetworkConfig::Bridge(config),

@@ -101,7 +101,13 @@ impl Shared {
 
     /// Makes again the bridges that somebody deleted, as many as it can. Gives the first error; the others are warnings.
     fn restore_bridges(&self, report: &mut Report) -> Result<(), Error> {
-        let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
+        let (links, addresses) = {
+            let rtnl = lock(&self.rtnl);
+            (
+                route::links(&rtnl).map_err(Error::kernel("list", "interfaces"))?,
+                route::addresses(&rtnl).map_err(Error::kernel("list", "addresses"))?,
+            )
+        };
         let bridges: Vec<_> = {
             let state = lock(&self.state);
             state
@@ -116,7 +122,13 @@ impl Shared {
         let mut answer = Ok(());
         for (config, info, adopted) in bridges {
             let missing = !links.iter().any(|link| link.name == info.interface);
-            let index = match self.ensure_bridge(&config, &info, missing, adopted && !missing) {
+            let index = match self.ensure_bridge(
+                &config,
+                &info,
+                missing,
+                adopted && !missing,
+                &addresses,
+            ) {
                 Ok(index) => index,
                 Err(error) if answer.is_ok() => {
                     answer = Err(error);

@@ -147,6 +147,71 @@ fn a_restarted_daemon_finds_everything_as_it_was() {
     ));
 }
 
+#[test]
+fn a_restarted_daemon_mends_what_lacks_among_many_networks() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaac8");
+    let mut configs = Vec::new();
+    for digit in "012345678".chars() {
+        let config = BridgeConfig {
+            ipv6: (digit > '5').then(Ipv6Config::default),
+            ..user_defined(digit)
+        };
+        let info = stack.create_network(&config.clone().into()).unwrap();
+        // As the records have them.
+        configs.push(BridgeConfig {
+            subnet: info.ipv4.map(|ipv4| ipv4.subnet),
+            ipv6: info.ipv6.map(|ipv6| Ipv6Config {
+                subnet: Some(ipv6.subnet),
+                ..Ipv6Config::default()
+            }),
+            ..config
+        });
+    }
+    drop(stack);
+    let bridges = || {
+        let text = ip(&["-o", "address", "show"]);
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(|line| line.contains("br-") && !line.contains("scope link"))
+            .map(|line| line.split_once(": ").unwrap().1.to_owned())
+            .map(|line| line.split(" valid_lft").next().unwrap().to_owned())
+            .map(|line| line.replace(" tentative", ""))
+            .collect();
+        lines.sort();
+        lines
+    };
+    let before = bridges();
+    assert_eq!(before.len(), 12, "{before:?}");
+    // Two are gone, others lack an address; one network is new, without a subnet of its own.
+    for digit in ["1", "7"] {
+        ip(&["link", "del", &format!("br-{}", digit.repeat(12))]);
+    }
+    for digit in ["3", "8"] {
+        ip(&[
+            "address",
+            "flush",
+            "dev",
+            &format!("br-{}", digit.repeat(12)),
+        ]);
+    }
+    configs.push(user_defined('9'));
+    let networks: Vec<_> = configs.into_iter().map(Into::into).collect();
+    let stack = Stack::open(host.config("aaaaaaaaaaac8"), &networks, &[]).unwrap();
+    assert_eq!(*host.warnings.lock().unwrap(), Vec::<String>::new());
+    let mut after = bridges();
+    after.retain(|line| !line.starts_with("br-999999999999"));
+    let words = |lines: &[String]| -> Vec<Vec<String>> {
+        let words = lines.iter().map(|line| {
+            let words = line.split_whitespace().take(4);
+            words.map(str::to_owned).collect()
+        });
+        words.collect()
+    };
+    assert_eq!(words(&after), words(&before));
+    assert!(stack.reconcile().unwrap().is_clean());
+}
+
 /// Opens a stack that watches.
 fn watching(host: &Host, engine_id: &str) -> Stack {
     let config = StackConfig {
