@@ -6,9 +6,9 @@ use gantry_sys::nft::{BaseChain, Hook, Policy};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Action, Bridge, Chain, DIRECT, DIRECT6, FORWARD_FROM, FORWARD_TO, IPV6_LINK_LOCAL,
-    IPV6_LOOPBACK, Match, Options, PUBLISHED, PUBLISHED_AT, PUBLISHED6, PUBLISHED6_AT, Rule,
-    SOURCE_FROM, SOURCE_TO, Subnet, WITHOUT_ICC,
+    Action, BRIDGES, Bridge, CARRIED, CARRIED_AT, CARRIED6, CARRIED6_AT, Chain, DIRECT, DIRECT6,
+    FORWARD_FROM, FORWARD_TO, INTERNAL, IPV6_LINK_LOCAL, IPV6_LOOPBACK, Match, Options, PUBLISHED,
+    PUBLISHED_AT, PUBLISHED6, PUBLISHED6_AT, Rule, SOURCE_FROM, SOURCE_TO, Subnet, WITHOUT_ICC,
 };
 use crate::GatewayMode;
 
@@ -55,6 +55,8 @@ pub(super) fn common(options: &Options) -> Vec<Chain> {
             prerouting,
         ),
         chain("output", base("nat", Hook::Output, -100), to_this_host()),
+        chain("input", base("filter", Hook::Input, 0), input()),
+        chain("carried-ports", None, carried_ports()),
         chain("published-ports", None, published_ports()),
         chain("published-ports6", None, published_ports6()),
         chain(
@@ -119,6 +121,28 @@ fn guard() -> Vec<Rule> {
             "Nor may anybody else pretend to be a loopback address.",
         ),
     ]
+}
+
+fn input() -> Vec<Rule> {
+    vec![rule(
+        &[Match::InputIn(INTERNAL.name)],
+        Action::Jump("carried-ports".to_owned()),
+        "out of an internal network",
+        "An internal network reaches the host itself and no other network, so also none by netd.",
+    )]
+}
+
+fn carried_ports() -> Vec<Rule> {
+    let why = "netd would carry this to a container of another network.";
+    [
+        vec![Match::DestinationIn(CARRIED_AT.name)],
+        vec![Match::Destination6In(CARRIED6_AT.name)],
+        vec![Match::Ipv4, Match::PortIn(CARRIED.name)],
+        vec![Match::Ipv6, Match::PortIn(CARRIED6.name)],
+    ]
+    .into_iter()
+    .map(|matches| rule(&matches, Action::CountedDrop, "carried by netd", why))
+    .collect()
 }
 
 fn published_ports() -> Vec<Rule> {
@@ -255,12 +279,21 @@ fn direct(rules: &mut Vec<Rule>, subnet: &Subnet, bridge: &Bridge, options: &Opt
         IpNet::V6(_) => Match::Destination6In(set),
     };
     match subnet.mode {
-        GatewayMode::NatUnprotected => rules.push(rule(
-            &[family],
-            Action::Accept,
-            "unprotected",
-            "This network was asked to have every port reached by the containers' own addresses.",
-        )),
+        GatewayMode::NatUnprotected => {
+            rules.push(rule(
+                &[family.clone(), Match::InputIn(BRIDGES.name)],
+                Action::CountedDrop,
+                "apart",
+                "The engine's bridges stay apart nonetheless, and containers that may not talk to each other have no \
+                 way by the host either.",
+            ));
+            rules.push(rule(
+                &[family],
+                Action::Accept,
+                "unprotected",
+                "This network was asked to have every port reached by the containers' own addresses.",
+            ));
+        }
         GatewayMode::Routed => {
             rules.push(rule(
                 std::slice::from_ref(&published),

@@ -79,11 +79,42 @@ pub const DIRECT6: Set = Set {
     key: &[IPV6_ADDR, INET_PROTO, INET_SERVICE],
     value: None,
 };
+/// Ports of the host's that netd answers, on every address and on one, of each family.
+pub const CARRIED: Set = Set {
+    name: "carried",
+    key: &[INET_PROTO, INET_SERVICE],
+    value: None,
+};
+pub const CARRIED_AT: Set = Set {
+    name: "carried-at",
+    key: &[IPV4_ADDR, INET_PROTO, INET_SERVICE],
+    value: None,
+};
+pub const CARRIED6: Set = Set {
+    name: "carried6",
+    ..CARRIED
+};
+pub const CARRIED6_AT: Set = Set {
+    name: "carried6-at",
+    key: &[IPV6_ADDR, INET_PROTO, INET_SERVICE],
+    value: None,
+};
+/// All bridges of the engine's.
+pub const BRIDGES: Set = Set {
+    name: "bridges",
+    key: &[IFNAME],
+    value: None,
+};
 /// Bridges whose containers may not talk to each other.
 pub const WITHOUT_ICC: Set = Set {
     name: "without-icc",
     key: &[IFNAME],
     value: None,
+};
+/// Bridges of internal networks.
+pub const INTERNAL: Set = Set {
+    name: "internal",
+    ..WITHOUT_ICC
 };
 pub const FORWARD_TO: Set = verdicts("forward-to");
 pub const FORWARD_FROM: Set = verdicts("forward-from");
@@ -91,14 +122,20 @@ pub const SOURCE_TO: Set = verdicts("source-to");
 pub const SOURCE_FROM: Set = verdicts("source-from");
 
 /// All sets, in the order in which they are printed.
-const SETS: [Set; 11] = [
+const SETS: [Set; 17] = [
     PUBLISHED,
     PUBLISHED_AT,
     PUBLISHED6,
     PUBLISHED6_AT,
     DIRECT,
     DIRECT6,
+    CARRIED,
+    CARRIED_AT,
+    CARRIED6,
+    CARRIED6_AT,
+    BRIDGES,
     WITHOUT_ICC,
+    INTERNAL,
     FORWARD_TO,
     FORWARD_FROM,
     SOURCE_TO,
@@ -220,12 +257,25 @@ fn is_rewritten(publication: &Publication) -> bool {
         && address != IpAddr::V6(Ipv6Addr::LOCALHOST)
 }
 
-/// Gives the elements of a published port: none for one that netd carries alone.
+/// Says whether netd answers for a port what comes from a bridge. Nobody there reaches the host's loopback; what goes to
+/// a link-local address is netd's whatever the maps say.
+fn is_answered_by_netd(publication: &Publication) -> bool {
+    let link_local = match publication.port.ip {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unspecified() || address.is_unicast_link_local(),
+    };
+    publication.port.host_port != 0
+        && !publication.port.ip.is_loopback()
+        && (link_local || !is_rewritten(publication))
+}
+
+/// Gives the elements of a published port: where its destination is rewritten to, what may be reached directly, and
+/// what netd answers.
 pub fn elements(publication: &Publication) -> Vec<(Set, Element)> {
     let port = &publication.port;
     let mut found = Vec::new();
+    let at = Some(port.ip).filter(|address| !address.is_unspecified());
     if is_rewritten(publication) {
-        let at = Some(port.ip).filter(|address| !address.is_unspecified());
         let set = match (port.ip, at) {
             (IpAddr::V4(_), None) => PUBLISHED,
             (IpAddr::V4(_), Some(_)) => PUBLISHED_AT,
@@ -237,6 +287,19 @@ pub fn elements(publication: &Publication) -> Vec<(Set, Element)> {
         let element = Element {
             key: key(at, publication, port.host_port),
             value: ElementValue::Data(value),
+        };
+        found.push((set, element));
+    }
+    if is_answered_by_netd(publication) {
+        let set = match (port.ip, at) {
+            (IpAddr::V4(_), None) => CARRIED,
+            (IpAddr::V4(_), Some(_)) => CARRIED_AT,
+            (IpAddr::V6(_), None) => CARRIED6,
+            (IpAddr::V6(_), Some(_)) => CARRIED6_AT,
+        };
+        let element = Element {
+            key: key(at, publication, port.host_port),
+            value: ElementValue::None,
         };
         found.push((set, element));
     }
@@ -339,12 +402,18 @@ pub fn addition(bridge: &Bridge, options: &Options) -> Addition {
             rules,
         });
     }
-    if !bridge.icc && !bridge.internal {
-        let element = Element {
-            key: interface_key(&bridge.interface),
-            value: ElementValue::None,
-        };
-        addition.elements.push(WITHOUT_ICC, element);
+    for (set, belongs) in [
+        (BRIDGES, true),
+        (WITHOUT_ICC, !bridge.icc && !bridge.internal),
+        (INTERNAL, bridge.internal),
+    ] {
+        if belongs {
+            let element = Element {
+                key: interface_key(&bridge.interface),
+                value: ElementValue::None,
+            };
+            addition.elements.push(set, element);
+        }
     }
     addition
 }

@@ -18,6 +18,8 @@ pub enum Match {
     /// Destination address, protocol and port stand in a set.
     DestinationIn(&'static str),
     Destination6In(&'static str),
+    /// Protocol and destination port stand in a set.
+    PortIn(&'static str),
     Input(String),
     /// The input interface stands in a set.
     InputIn(&'static str),
@@ -218,6 +220,10 @@ impl Match {
             Self::Icmp6 => into.extend(meta(MetaKey::L4Proto, Cmp::Equal, vec![ICMP6])),
             Self::DestinationIn(set) => destination_in(Family::Ipv4, set, into),
             Self::Destination6In(set) => destination_in(Family::Ipv6, set, into),
+            Self::PortIn(set) => {
+                into.extend(load_port(0));
+                into.push(lookup(set, None));
+            }
             Self::InputIn(set) => {
                 into.push(Expression::Meta {
                     key: MetaKey::IifName,
@@ -265,6 +271,7 @@ impl fmt::Display for Match {
             Self::Icmp6 => f.write_str("meta l4proto ipv6-icmp"),
             Self::DestinationIn(set) => write!(f, "ip daddr . meta l4proto . th dport @{set}"),
             Self::Destination6In(set) => write!(f, "ip6 daddr . meta l4proto . th dport @{set}"),
+            Self::PortIn(set) => write!(f, "meta l4proto . th dport @{set}"),
             Self::InputIn(set) => write!(f, "iifname @{set}"),
             Self::DestinationIsLocal => f.write_str("fib daddr type local"),
             Self::Input(name) => write!(f, "iifname \"{name}\""),

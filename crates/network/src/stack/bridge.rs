@@ -143,13 +143,39 @@ impl Shared {
             .unwrap_or(DEFAULT_MTU)
     }
 
-    /// Makes the bridge where `missing` and gives it what it lacks. Gives its index.
+    /// Makes the bridge where `missing` and gives it what it lacks. Gives its index. A bridge that was made here and
+    /// cannot be completed goes again. `standing`: the addresses that interfaces have.
     pub(super) fn ensure_bridge(
         &self,
         config: &BridgeConfig,
         info: &NetworkInfo,
         missing: bool,
         adopted: bool,
+        standing: &[route::Address],
+    ) -> Result<u32, Error> {
+        let mut made = false;
+        let answer = self.complete_bridge(config, info, missing, adopted, standing, &mut made);
+        if answer.is_err() && made {
+            let mut batch = Batch::new();
+            let rtnl = lock(&self.rtnl);
+            // The caller sees the first error.
+            if let Ok(Some(link)) = route::link_by_name(&rtnl, &info.interface) {
+                route::delete_link(&mut batch, link.index);
+                let _ = rtnl.execute(&mut batch);
+            }
+        }
+        answer
+    }
+
+    /// Does the work of `ensure_bridge`; `made` tells whether the bridge was not there before.
+    fn complete_bridge(
+        &self,
+        config: &BridgeConfig,
+        info: &NetworkInfo,
+        missing: bool,
+        adopted: bool,
+        standing: &[route::Address],
+        made: &mut bool,
     ) -> Result<u32, Error> {
         let name = info.interface.as_str();
         let failed = || Error::kernel("set up bridge", name);
@@ -159,8 +185,12 @@ impl Shared {
             route::add_bridge(&mut batch, name, info.mtu, random_mac().map_err(failed())?);
             let alias = self.network_alias(&info.id);
             route::set_alias(&mut batch, name, &alias, self.has_ipv6(info.mtu));
-            rtnl.execute(&mut batch)
-                .map_err(|error| failed()(error.into()))?;
+            let answer = rtnl.execute(&mut batch);
+            // The first message of the batch makes it.
+            *made = answer
+                .as_ref()
+                .map_or_else(|error| error.index > 0, |()| true);
+            answer.map_err(|error| failed()(error.into()))?;
         }
         let link = route::link_by_name(&rtnl, name)
             .map_err(failed())?
@@ -168,11 +198,6 @@ impl Shared {
         if !adopted {
             self.tame_ipv6(name, info.ipv6.is_some())?;
         }
-        // A new bridge has no address.
-        let standing = match missing {
-            true => Vec::new(),
-            false => route::addresses(&rtnl).map_err(failed())?,
-        };
         let mut batch = Batch::new();
         for (address, prefix_len) in own_addresses(config, info) {
             let stands = standing.iter().any(|found| {

@@ -82,7 +82,7 @@ impl Stack {
                 break endpoint_id;
             }
         };
-        let Some(network) = state.networks.get_mut(&id) else {
+        let Some(network) = state.networks.get_mut(&id).filter(|one| !one.leaving) else {
             return Err(Error::NetworkNotFound(id));
         };
         let (address4, address6, address_reused) = network.take_addresses(*ipv4, *ipv6)?;
@@ -149,6 +149,9 @@ impl Stack {
         self.shared.unpublish(endpoint, ports)?;
         self.shared.silence(endpoint)?;
         let mut state = lock(&self.shared.state);
+        state
+            .waiting
+            .retain(|waiting| waiting.endpoint.id != endpoint.id);
         if let Some(network) = state.networks.get_mut(&endpoint.network)
             && network.endpoints.remove(&endpoint.id).is_some()
         {

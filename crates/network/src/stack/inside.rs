@@ -198,8 +198,9 @@ pub(super) fn missing_routes(netns: &Netns) -> io::Result<DefaultRoutes> {
 }
 
 impl Stack {
-    /// Lets a container's default routes lead to these endpoints' gateways and nowhere else, after a live connect or
-    /// disconnect. What is so already is left alone.
+    /// Lets a container's default routes lead to these endpoints' gateways, after a live connect or disconnect. Only
+    /// what leads to the gateway of an endpoint is touched: a default route of the container's own (a VPN's) stays, and
+    /// where none of ours stands beside it, none is put in its way.
     pub fn set_default_routes(
         &self,
         netns: &Netns,
@@ -209,6 +210,7 @@ impl Stack {
         let failed = || Error::kernel("set", "default routes");
         let socket = netns.socket().map_err(failed())?;
         let standing = route::routes(&socket).map_err(failed())?;
+        let links = route::links(&socket).map_err(failed())?;
         let mut batch = Batch::new();
         for (is_ipv6, endpoint) in [(false, ipv4), (true, ipv6)] {
             let wanted = match endpoint {
@@ -219,7 +221,8 @@ impl Stack {
                     way(endpoint, link, is_ipv6, routed)
                 }
             };
-            let mut stands = false;
+            let ours = self.shared.ways(&links, is_ipv6);
+            let (mut stands, mut left, mut foreign) = (false, false, false);
             for route in standing.iter().filter(|route| {
                 // What a router announced is not ours to take.
                 route.is_default() && route.destination.is_ipv6() == is_ipv6 && !route.advertised
@@ -230,11 +233,14 @@ impl Stack {
                 });
                 if found == wanted && !stands {
                     stands = true;
-                } else {
+                } else if found.is_some_and(|found| ours.contains(&found)) {
                     route::delete_default_route(&mut batch, route);
+                    left = true;
+                } else {
+                    foreign = true;
                 }
             }
-            if let Some(way) = wanted.filter(|_| !stands) {
+            if let Some(way) = wanted.filter(|_| !stands && (left || !foreign)) {
                 way.add(&mut batch, is_ipv6);
             }
         }
@@ -273,6 +279,24 @@ impl Stack {
 }
 
 impl Shared {
+    /// Gives the ways out that endpoints have by these interfaces of one container. An interface is known by its
+    /// hardware address, since the container may have renamed it; ipvlan's is the parent's, so there the name tells.
+    fn ways(&self, links: &[route::Link], ipv6: bool) -> Vec<Way> {
+        let state = lock(&self.state);
+        let mut ways = Vec::new();
+        for network in state.networks.values() {
+            let routed = macvlan::is_routed(&network.config);
+            for endpoint in network.endpoints.values() {
+                let own = links.iter().filter(|link| match link.kind.as_deref() {
+                    Some("ipvlan") => link.name == endpoint.container_interface,
+                    _ => link.address == Some(endpoint.mac.0),
+                });
+                ways.extend(own.filter_map(|link| way(endpoint, link.index, ipv6, routed)));
+            }
+        }
+        ways
+    }
+
     pub(super) fn is_routed(&self, network: &str) -> bool {
         lock(&self.state)
             .networks

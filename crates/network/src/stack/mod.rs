@@ -7,6 +7,7 @@
 
 mod announce;
 mod bridge;
+mod down;
 mod endpoint;
 mod inside;
 mod macvlan;
@@ -71,6 +72,10 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct State {
     networks: BTreeMap<String, Network>,
+    /// Networks of the records that could not be brought up, by their id.
+    down: BTreeMap<String, NetworkConfig>,
+    /// Endpoints of living containers whose networks are not up.
+    waiting: Vec<down::Waiting>,
     ports: ports::Table,
     /// Published ports by endpoint.
     published: HashMap<String, Vec<Publication>>,
@@ -93,6 +98,8 @@ pub(crate) struct Network {
     connected: HashSet<String>,
     /// How many published ports are to be reached by the host's loopback.
     loopback_ports: usize,
+    /// It is being removed: it has no rules any more and takes no endpoints.
+    leaving: bool,
 }
 
 impl Network {
@@ -157,20 +164,27 @@ impl Stack {
             lock(&shared.state).options = options;
         }
         let reserved: Vec<IpNet> = networks.iter().flat_map(subnets::named).collect();
+        let alone = lock(&shared.making);
+        // Looked up once, as long as all that is wanted stands.
+        let mut seen = None;
         if let Some(bridge) = &shared.config.bridge {
-            shared.add_network(&bridge.clone().into(), &reserved)?;
+            shared.add_network_alone(&bridge.clone().into(), &reserved, &mut seen)?;
         }
         let mut lost = Vec::new();
         for network in networks {
             // One network that cannot be brought up must not keep the others down.
-            if let Err(error) = shared.add_network(network, &reserved) {
+            if let Err(error) = shared.add_network_alone(network, &reserved, &mut seen) {
                 lost.push(format!(
                     "bring up network {}: {}",
                     network.name(),
                     error.whole()
                 ));
+                lock(&shared.state)
+                    .down
+                    .insert(network.id().to_owned(), network.clone());
             }
         }
+        drop(alone);
         let mut stack = Self {
             shared,
             watch: None,
@@ -216,7 +230,13 @@ impl Shared {
 
     fn desired(&self) -> firewall::Ruleset {
         let state = lock(&self.state);
-        let bridges: Vec<Bridge> = state.networks.values().filter_map(network::rules).collect();
+        let mut bridges: Vec<Bridge> = state
+            .networks
+            .values()
+            .filter(|network| !network.leaving)
+            .filter_map(network::rules)
+            .collect();
+        bridges.extend(state.down_rules());
         let publications: Vec<Publication> = state.published.values().flatten().copied().collect();
         firewall::desired(&self.table, &bridges, &publications, &state.options)
     }
@@ -227,8 +247,14 @@ impl Shared {
         state
             .networks
             .values()
-            .filter(|network| network.bridge().is_some())
+            .filter(|network| network.bridge().is_some() && !network.leaving)
             .map(|network| (network.info.interface.clone(), network.info.ipv6.is_some()))
+            .chain(
+                state
+                    .down_interfaces()
+                    .into_iter()
+                    .map(|(name, ipv6, _)| (name, ipv6)),
+            )
             .collect()
     }
 }

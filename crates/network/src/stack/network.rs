@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use gantry_sys::nft::{Family, Transaction};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::bridge::Choice;
 use super::macvlan::Parent;
@@ -17,25 +17,40 @@ use crate::{BridgeConfig, Error, MacvlanConfig, NetworkConfig, NetworkInfo, Repo
 pub(super) fn rules(network: &Network) -> Option<Bridge> {
     let config = network.bridge()?;
     let info = &network.info;
-    let ipv4 = info.ipv4.map(|ipv4| Subnet {
-        net: IpNet::V4(ipv4.subnet),
+    Some(bridge_rules(
+        config,
+        &info.interface,
+        info.ipv4.map(|ipv4| ipv4.subnet),
+        info.ipv6.map(|ipv6| ipv6.subnet),
+    ))
+}
+
+/// The same of a bridge with these subnets.
+pub(super) fn bridge_rules(
+    config: &BridgeConfig,
+    interface: &str,
+    ipv4: Option<Ipv4Net>,
+    ipv6: Option<Ipv6Net>,
+) -> Bridge {
+    let ipv4 = ipv4.map(|net| Subnet {
+        net: IpNet::V4(net),
         mode: config.gateway_mode_ipv4,
         masquerade: config.ip_masquerade,
         host: config.host_ipv4.map(Into::into),
     });
-    let ipv6 = info.ipv6.map(|ipv6| Subnet {
-        net: IpNet::V6(ipv6.subnet),
+    let ipv6 = ipv6.map(|net| Subnet {
+        net: IpNet::V6(net),
         mode: config.gateway_mode_ipv6,
         masquerade: config.ip_masquerade,
         host: config.host_ipv6.map(Into::into),
     });
-    Some(Bridge {
-        interface: info.interface.clone(),
+    Bridge {
+        interface: interface.to_owned(),
         subnets: ipv4.into_iter().chain(ipv6).collect(),
         icc: config.icc,
         internal: config.internal,
         trusted: config.trusted_host_interfaces.clone(),
-    })
+    }
 }
 
 /// What a network is going to be, found out without making anything.
@@ -63,16 +78,22 @@ impl Stack {
     /// Says whether a network could be made: all that `create_network` checks, without making anything.
     pub fn check_network(&self, config: &NetworkConfig) -> Result<(), Error> {
         let landscape = self.shared.landscape()?;
-        self.shared.plan(config, &landscape, &[]).map(drop)
+        let kept = self.shared.kept_for_down(config)?;
+        self.shared.plan(config, &landscape, &kept).map(drop)
     }
 
     /// Makes a user-defined network. Keep the answer's subnets and gateways in the record.
     pub fn create_network(&self, config: &NetworkConfig) -> Result<NetworkInfo, Error> {
-        let info = self.shared.add_network(config, &[])?;
+        let kept = self.shared.kept_for_down(config)?;
+        let info = self.shared.add_network(config, &kept)?;
         let applied = self.shared.add_bridge_rules(config.id());
         if let Err(error) = applied {
-            // The caller sees the first error.
-            let _ = self.remove_network(config.id());
+            // The caller sees the first error. Where the rules can be removed as little, nobody is to hold the name for
+            // good: the comparisons see to what is left.
+            if self.remove_network(config.id()).is_err() {
+                let _ = self.shared.delete_own_link(&info.interface);
+                lock(&self.shared.state).networks.remove(config.id());
+            }
             return Err(error);
         }
         Ok(info)
@@ -81,30 +102,54 @@ impl Stack {
     /// Removes a user-defined network without endpoints; one that is gone is no error.
     pub fn remove_network(&self, id: &str) -> Result<(), Error> {
         let _alone = lock(&self.shared.making);
-        let removed = {
-            let mut state = lock(&self.shared.state);
-            match state.networks.get(id) {
-                None => return Ok(()),
-                Some(network) if !network.endpoints.is_empty() => {
-                    return Err(Error::Conflict(format!(
-                        "network {id} has active endpoints"
-                    )));
-                }
-                Some(_) => state.networks.remove(id),
-            }
-        };
-        let Some(network) = removed else {
-            return Ok(());
-        };
-        self.shared.remove_bridge_rules(&network)?;
-        let shared = lock(&self.shared.state)
-            .networks
-            .values()
-            .any(|other| other.info.interface == network.info.interface);
-        if network.adopted || shared {
+        if self.shared.remove_down(id)? {
             return Ok(());
         }
-        self.shared.delete_own_link(&network.info.interface)
+        let (addition, interface, kept) = {
+            let mut state = lock(&self.shared.state);
+            let options = state.options;
+            let Some(network) = state.networks.get_mut(id) else {
+                return Ok(());
+            };
+            if !network.endpoints.is_empty() {
+                return Err(Error::Conflict(format!(
+                    "network {id} has active endpoints"
+                )));
+            }
+            // From here on it has no rules and takes no endpoints, but id, name and subnets stay taken.
+            network.leaving = true;
+            let addition = rules(network).map(|bridge| firewall::addition(&bridge, &options));
+            let interface = network.info.interface.clone();
+            let adopted = network.adopted;
+            let shared = state
+                .networks
+                .values()
+                .any(|other| other.config.id() != id && other.info.interface == interface);
+            (addition, interface, adopted || shared)
+        };
+        let removed =
+            self.shared
+                .remove_bridge_rules(addition.as_ref())
+                .and_then(|()| match kept {
+                    true => Ok(()),
+                    false => self.shared.delete_own_link(&interface),
+                });
+        {
+            let mut state = lock(&self.shared.state);
+            match &removed {
+                Ok(()) => drop(state.networks.remove(id)),
+                Err(_) => {
+                    if let Some(network) = state.networks.get_mut(id) {
+                        network.leaving = false;
+                    }
+                }
+            }
+        }
+        if removed.is_err() {
+            // It stays, to be used or removed again, so its rules stand. The caller sees the first error.
+            let _ = self.shared.apply_firewall(&mut Report::default());
+        }
+        removed
     }
 }
 
@@ -156,15 +201,34 @@ impl Shared {
         reserved: &[IpNet],
     ) -> Result<NetworkInfo, Error> {
         let _alone = lock(&self.making);
-        let landscape = self.landscape()?;
-        let network = match self.plan(config, &landscape, reserved)? {
-            Plan::Bridge(config, choice, addressing) => {
-                self.make_bridge(config, &choice, addressing, &landscape)?
-            }
-            Plan::Macvlan(config, parent, addressing) => {
-                self.make_macvlan(config, &parent, addressing, &landscape)?
-            }
+        self.add_network_alone(config, reserved, &mut None)
+    }
+
+    /// The same with `making` held. `seen` is what the kernel had before: looked up where it is not known, and forgotten
+    /// where an interface is made.
+    pub(super) fn add_network_alone(
+        &self,
+        config: &NetworkConfig,
+        reserved: &[IpNet],
+        seen: &mut Option<Landscape>,
+    ) -> Result<NetworkInfo, Error> {
+        let landscape = match seen.take() {
+            Some(landscape) => landscape,
+            None => self.landscape()?,
         };
+        let (network, stood) = match self.plan(config, &landscape, reserved)? {
+            Plan::Bridge(config, choice, addressing) => (
+                self.make_bridge(config, &choice, addressing, &landscape)?,
+                choice.standing().is_some(),
+            ),
+            Plan::Macvlan(config, parent, addressing) => (
+                self.make_macvlan(config, &parent, addressing, &landscape)?,
+                matches!(parent, Parent::Standing(_)),
+            ),
+        };
+        if stood {
+            *seen = Some(landscape);
+        }
         let info = network.info.clone();
         lock(&self.state)
             .networks
@@ -234,7 +298,7 @@ impl Shared {
             }
         }
         let missing = choice.standing().is_none();
-        let index = self.ensure_bridge(&config, &info, missing, adopted)?;
+        let index = self.ensure_bridge(&config, &info, missing, adopted, &landscape.addresses)?;
         Ok(entry(
             info,
             NetworkConfig::Bridge(config),
@@ -242,12 +306,6 @@ impl Shared {
             adopted,
             addressing,
         ))
-    }
-
-    /// Gives what a network adds to the table, and the marks that its bridge needs in other tables.
-    fn addition(&self, network: &Network) -> Option<Addition> {
-        let options = lock(&self.state).options;
-        rules(network).map(|bridge| firewall::addition(&bridge, &options))
     }
 
     /// Adds the chains of one more bridge: a single transaction, however large the table is. Where the kernel differs
@@ -296,8 +354,8 @@ impl Shared {
         }
     }
 
-    fn remove_bridge_rules(&self, network: &Network) -> Result<(), Error> {
-        let Some(addition) = self.addition(network).filter(|_| self.config.firewall) else {
+    fn remove_bridge_rules(&self, addition: Option<&Addition>) -> Result<(), Error> {
+        let Some(addition) = addition.filter(|_| self.config.firewall) else {
             return Ok(());
         };
         let mut transaction = Transaction::new();
@@ -341,5 +399,6 @@ fn entry(
         endpoints: HashMap::new(),
         connected: HashSet::new(),
         loopback_ports: 0,
+        leaving: false,
     }
 }

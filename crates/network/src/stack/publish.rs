@@ -8,10 +8,12 @@ use gantry_api::port::{Protocol, Reservation, ReserveError};
 use gantry_sys::netlink::{Batch, conntrack, route};
 use gantry_sys::nft::{Family, Transaction};
 
-use super::{Network, Shared, Stack, State, lock};
+use super::{Shared, Stack, State, lock};
 use crate::firewall::{self, Publication, Sorted, Way};
 use crate::ports::{self, FALLBACK_RANGE};
-use crate::{Endpoint, Error, GatewayMode, PortMapping, PortRange, PublishedPort, Report};
+use crate::{
+    Endpoint, Error, GatewayMode, NetworkConfig, PortMapping, PortRange, PublishedPort, Report,
+};
 
 /// How many ports of a range are tried before it counts as taken by others.
 const ATTEMPTS_MAX: usize = 4096;
@@ -137,6 +139,14 @@ impl Stack {
 }
 
 impl State {
+    /// Takes the host ports that an endpoint has already.
+    pub(super) fn take_ports(&mut self, endpoint: &Endpoint, ports: &[PublishedPort]) {
+        for port in ports.iter().filter(|port| port.host_port != 0) {
+            self.ports
+                .take(&endpoint.id, port.protocol, port.host_port, &[port.ip]);
+        }
+    }
+
     /// Notes an endpoint's published ports. Says whether its network now has the first or no longer has any port that
     /// is reached by the host's loopback.
     pub(super) fn set_published(
@@ -180,11 +190,12 @@ impl Shared {
         endpoint: &Endpoint,
         ports: &[PublishedPort],
     ) -> Vec<Publication> {
-        let Some(config) = state
-            .networks
-            .get(&endpoint.network)
-            .and_then(Network::bridge)
-        else {
+        let standing = state.networks.get(&endpoint.network);
+        let config = match standing.map(|network| &network.config) {
+            None => state.down.get(&endpoint.network),
+            known => known,
+        };
+        let Some(NetworkConfig::Bridge(config)) = config else {
             return Vec::new();
         };
         let carried = config.obey_host_firewall || self.config.obey_host_firewall;
@@ -430,10 +441,19 @@ impl Shared {
             if ports.is_empty() && known.is_none() {
                 return Ok(());
             }
+            for waiting in &mut state.waiting {
+                if waiting.endpoint.id == endpoint.id {
+                    waiting.ports.clear();
+                }
+            }
             let gone = known.unwrap_or_else(|| self.publications(&state, endpoint, ports));
             (gone, state.set_published(endpoint, Vec::new()))
         };
-        let ports: Vec<PublishedPort> = gone.iter().map(|publication| publication.port).collect();
+        let ports: Vec<PublishedPort> = match gone.is_empty() {
+            // Of a network that nothing is known of the ports are given back all the same.
+            true => ports.to_vec(),
+            false => gone.iter().map(|publication| publication.port).collect(),
+        };
         if self.config.firewall {
             if turned {
                 self.apply_loopback_routing(Some(&endpoint.network))?;

@@ -39,9 +39,11 @@ impl Stack {
         let shared = &self.shared;
         let mut report = Report::default();
         shared.adopt(live, &mut report);
-        shared.mend_interfaces(&mut report)?;
-        shared.reconcile_reservations(live, &mut report)?;
+        let mended = shared.mend_interfaces(&mut report);
+        let reserved = shared.reconcile_reservations(live, &mut report);
+        // Whatever failed before, the rules stand.
         shared.apply_firewall(&mut report)?;
+        mended.and(reserved)?;
         for (endpoint, ports) in live {
             if !ports.is_empty() {
                 shared.allow_hairpin(&endpoint.host_interface)?;
@@ -53,12 +55,13 @@ impl Stack {
 
 impl Shared {
     /// Takes over the endpoints and ports of containers that run since before the daemon started.
-    fn adopt(&self, live: &[(Endpoint, Vec<PublishedPort>)], report: &mut Report) {
+    pub(super) fn adopt(&self, live: &[(Endpoint, Vec<PublishedPort>)], report: &mut Report) {
         let mut state = lock(&self.state);
         for (endpoint, ports) in live {
             let Some(network) = state.networks.get_mut(&endpoint.network) else {
+                self.wait_for_network(&mut state, endpoint, ports);
                 report.warnings.push(format!(
-                    "container {} is on network {}, which does not exist",
+                    "container {} is on network {}, which is not up",
                     endpoint.container_id, endpoint.network
                 ));
                 continue;
@@ -79,11 +82,7 @@ impl Shared {
             if ports.is_empty() {
                 continue;
             }
-            for port in ports.iter().filter(|port| port.host_port != 0) {
-                state
-                    .ports
-                    .take(&endpoint.id, port.protocol, port.host_port, &[port.ip]);
-            }
+            state.take_ports(endpoint, ports);
             let publications = self.publications(&state, endpoint, ports);
             state.set_published(endpoint, publications);
         }
@@ -91,15 +90,24 @@ impl Shared {
 
     /// Makes again what somebody deleted, and deletes what nobody owns.
     pub(super) fn mend_interfaces(&self, report: &mut Report) -> Result<(), Error> {
+        self.retry_down(report);
         let _alone = lock(&self.making);
-        self.restore_bridges(report)?;
-        self.sweep_interfaces(report)?;
-        self.restore_interfaces(report)
+        // One that fails must not keep the others from being mended.
+        let bridges = self.restore_bridges(report);
+        let swept = self.sweep_interfaces(report);
+        let restored = self.restore_interfaces(report);
+        bridges.and(swept).and(restored)
     }
 
-    /// Makes again the bridges that somebody deleted.
+    /// Makes again the bridges that somebody deleted, as many as it can. Gives the first error; the others are warnings.
     fn restore_bridges(&self, report: &mut Report) -> Result<(), Error> {
-        let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
+        let (links, addresses) = {
+            let rtnl = lock(&self.rtnl);
+            (
+                route::links(&rtnl).map_err(Error::kernel("list", "interfaces"))?,
+                route::addresses(&rtnl).map_err(Error::kernel("list", "addresses"))?,
+            )
+        };
         let bridges: Vec<_> = {
             let state = lock(&self.state);
             state
@@ -111,17 +119,34 @@ impl Shared {
                 })
                 .collect()
         };
+        let mut answer = Ok(());
         for (config, info, adopted) in bridges {
             let missing = !links.iter().any(|link| link.name == info.interface);
+            let index = match self.ensure_bridge(
+                &config,
+                &info,
+                missing,
+                adopted && !missing,
+                &addresses,
+            ) {
+                Ok(index) => index,
+                Err(error) if answer.is_ok() => {
+                    answer = Err(error);
+                    continue;
+                }
+                Err(error) => {
+                    report.warnings.push(error.whole());
+                    continue;
+                }
+            };
             if missing {
                 report.repaired(Some(&config.id), None, format!("bridge {}", info.interface));
             }
-            let index = self.ensure_bridge(&config, &info, missing, adopted && !missing)?;
             if let Some(network) = lock(&self.state).networks.get_mut(&config.id) {
                 network.index = index;
             }
         }
-        Ok(())
+        answer
     }
 
     /// Makes again the interfaces of living containers that somebody deleted.
@@ -180,10 +205,15 @@ impl Shared {
     fn sweep_interfaces(&self, report: &mut Report) -> Result<(), Error> {
         let prefix = self.alias_prefix();
         let links = route::links(&lock(&self.rtnl)).map_err(Error::kernel("list", "interfaces"))?;
-        let (owned, ports) = {
+        let (owned, ports, kept) = {
             let state = lock(&self.state);
-            let mut owned = HashSet::new();
             let mut ports = HashMap::new();
+            let waiting = state.waiting.iter();
+            let mut owned: HashSet<String> = waiting
+                .map(|waiting| waiting.endpoint.host_interface.clone())
+                .collect();
+            let kept: HashSet<String> =
+                state.down.keys().map(|id| self.network_alias(id)).collect();
             for network in state.networks.values() {
                 owned.insert(network.info.interface.clone());
                 owned.extend(macvlan::far_end(network));
@@ -199,7 +229,7 @@ impl Shared {
                     ports.insert(endpoint.host_interface.clone(), port);
                 }
             }
-            (owned, ports)
+            (owned, ports, kept)
         };
         let mut batch = Batch::new();
         let mut published = Vec::new();
@@ -227,7 +257,7 @@ impl Shared {
             let marked = link
                 .alias
                 .as_deref()
-                .is_some_and(|alias| alias.starts_with(&prefix));
+                .is_some_and(|alias| alias.starts_with(&prefix) && !kept.contains(alias));
             if marked && !owned.contains(&link.name) {
                 route::delete_link(&mut batch, link.index);
                 report.removed.push(format!("interface {}", link.name));
@@ -258,7 +288,9 @@ impl Shared {
             state
                 .networks
                 .values()
-                .flat_map(|network| network.endpoints.keys().cloned())
+                .flat_map(|network| network.endpoints.keys())
+                .chain(state.waiting.iter().map(|waiting| &waiting.endpoint.id))
+                .cloned()
                 .collect()
         };
         for owner in owners.iter().filter(|owner| !known.contains(*owner)) {
@@ -362,10 +394,13 @@ impl Shared {
         let endpoints: Vec<String> = {
             let mut state = lock(&self.state);
             state.published.clear();
+            state.down.clear();
+            let waiting = std::mem::take(&mut state.waiting);
             let networks = std::mem::take(&mut state.networks);
             networks
                 .into_values()
                 .flat_map(|network| network.endpoints.into_keys())
+                .chain(waiting.into_iter().map(|waiting| waiting.endpoint.id))
                 .collect()
         };
         {

@@ -11,6 +11,10 @@ use crate::{
     AddressPool, BridgeConfig, Error, GatewayMode, MacvlanConfig, NetworkConfig, SubnetInfo,
 };
 
+/// Docker's words for a subnet that another network has.
+pub(super) const OVERLAPS: &str =
+    "invalid pool request: Pool overlaps with other one on this address space";
+
 /// What the kernel has at the moment.
 pub(super) struct Landscape {
     pub links: Vec<route::Link>,
@@ -307,10 +311,7 @@ impl Shared {
         if let Some(subnet) = wish.subnet {
             let subnet = subnet.trunc();
             if own.iter().any(|&other| ipam::overlap(other, subnet)) {
-                return Err(Error::Conflict(
-                    "invalid pool request: Pool overlaps with other one on this address space"
-                        .to_owned(),
-                ));
+                return Err(Error::Conflict(OVERLAPS.to_owned()));
             }
             return Ok(subnet);
         }

@@ -175,11 +175,17 @@ impl Shared {
                 })
                 .collect()
         };
-        let guarded: Vec<String> = wanted
+        let mut guarded: Vec<String> = wanted
             .iter()
             .filter(|(_, _, needed)| *needed)
             .map(|(_, interface, _)| interface.clone())
             .collect();
+        // The switch of a bridge that is down is left as it is.
+        let down = lock(&self.state).down_interfaces();
+        guarded.extend(
+            down.into_iter()
+                .filter_map(|(interface, _, needed)| needed.then_some(interface)),
+        );
         {
             // Whoever outlives this daemon must know before the switch is on.
             let mut known = lock(&self.guarded);

@@ -24,6 +24,10 @@ use crate::{Repair, Report};
 const SETTLE: Duration = Duration::from_millis(50);
 /// Comparisons for changes of others come no closer than this.
 const CHANGES_APART: Duration = Duration::from_secs(1);
+/// After a repair that failed it is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long a network that is down is left alone between attempts.
+const DOWN_AGAIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Watch {
     stop: Arc<OwnedFd>,
@@ -39,7 +43,7 @@ impl Watch {
             links: subscribed(Family::Route, route::LINK_GROUP)?,
             stop: Arc::clone(&stop),
             seen: Seen::default(),
-            due: None,
+            due: (!lock(&shared.state).down.is_empty()).then(|| Instant::now() + DOWN_AGAIN),
             compared: None,
             told: HashSet::new(),
         };
@@ -177,17 +181,38 @@ impl Watcher {
         self.due = None;
         self.compared = Some(Instant::now());
         let seen = std::mem::take(&mut self.seen);
-        if lock(&self.shared.state).networks.is_empty() {
+        let (none, down) = {
+            let state = lock(&self.shared.state);
+            (state.networks.is_empty(), !state.down.is_empty())
+        };
+        if none && !down {
             // It was our own teardown.
             return;
         }
         let mut report = Report::default();
-        let mut answer = Ok(());
-        if seen.links {
-            answer = self.shared.mend_interfaces(&mut report);
-        }
         let mut rules = Report::default();
-        answer = answer.and_then(|()| self.shared.apply_firewall(&mut rules));
+        // The rules first: nothing else that fails may keep them away.
+        let mut failed = Vec::new();
+        let guarded = self
+            .shared
+            .apply_firewall(&mut rules)
+            .map_err(|error| failed.push(error));
+        if seen.links || down {
+            failed.extend(self.shared.mend_interfaces(&mut report).err());
+            if guarded.is_ok() {
+                // A bridge that was made again lacks its switch.
+                failed.extend(self.shared.apply_loopback_routing(None).err());
+            }
+        }
+        if !lock(&self.shared.state).down.is_empty() {
+            self.look_by(Instant::now() + DOWN_AGAIN);
+        }
+        if !failed.is_empty() {
+            self.seen.table |= seen.table;
+            self.seen.rules |= seen.rules;
+            self.seen.links |= seen.links;
+            self.look_by(Instant::now() + AGAIN);
+        }
         if !rules.is_clean() && (seen.table || seen.rules) {
             let mut done = rules.restored;
             done.extend(
@@ -215,13 +240,13 @@ impl Watcher {
             ));
             (self.shared.config.on_repair)(repair);
         }
-        if let Err(error) = answer {
-            (self.shared.config.warn)(&format!(
+        let failed = failed.iter().map(|error| {
+            format!(
                 "what the networks need was removed by somebody and cannot be restored: {}",
                 error.whole()
-            ));
-        }
-        for warning in report.warnings {
+            )
+        });
+        for warning in failed.chain(report.warnings) {
             if self.told.insert(warning.clone()) {
                 (self.shared.config.warn)(&warning);
             }

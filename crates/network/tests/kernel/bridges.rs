@@ -5,12 +5,105 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use gantry_network::{
-    BridgeConfig, DefaultRoutes, EndpointRequest, Error, Netns, NetworkConfig, PortReserver,
-    Protocol, Stack, loopback_up,
+    BridgeConfig, DefaultRoutes, EndpointRequest, Error, Ipv6Config, Netns, NetworkConfig,
+    PortReserver, Protocol, Stack, loopback_up,
 };
 use gantry_sys::netlink::{Batch, Family, Socket, route};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::world::*;
+
+#[test]
+fn a_bridge_that_cannot_be_completed_is_not_left_behind() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaad1");
+    // The kernel gives no interface a multicast address.
+    let config = BridgeConfig {
+        ipv6: Some(Ipv6Config {
+            subnet: "ff00::/64".parse().ok(),
+            ..Ipv6Config::default()
+        }),
+        ..user_defined('c')
+    };
+    for _ in 0..2 {
+        let refused = stack.create_network(&config.clone().into()).unwrap_err();
+        assert!(refused.to_string().contains("br-cccccccccccc"), "{refused}");
+        assert!(!links().contains(&"br-cccccccccccc".to_owned()));
+    }
+    assert!(stack.reconcile().unwrap().is_clean());
+    stack.create_network(&user_defined('c').into()).unwrap();
+}
+
+/// Runs on a thread that the kernel lets change no network.
+fn powerless<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::NET_ADMIN);
+            set_capabilities(None, sets).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+fn a_network_that_cannot_be_removed_stays_whole() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaad3");
+    let info = stack.create_network(&user_defined('c').into()).unwrap();
+    let stands = || {
+        let rules = nft(&["list", "ruleset"]).contains("forward-to-br-cccccccccccc");
+        (links().contains(&info.interface), rules)
+    };
+    let refused = powerless(|| stack.remove_network(&info.id)).unwrap_err();
+    assert!(
+        refused.to_string().contains("remove rules from table"),
+        "{refused}"
+    );
+    assert_eq!(stands(), (true, true));
+    assert_eq!(stack.network(&info.id).unwrap(), info);
+    let web = start_on(&stack, Some(&info.id), "web", &[]);
+    stack.release(&web.endpoint, &web.ports).unwrap();
+    // Tried again it goes, once.
+    stack.remove_network(&info.id).unwrap();
+    assert_eq!(stands(), (false, false));
+    assert!(matches!(
+        stack.network(&info.id),
+        Err(Error::NetworkNotFound(_))
+    ));
+    stack.remove_network(&info.id).unwrap();
+    stack.create_network(&user_defined('c').into()).unwrap();
+    assert_eq!(stands(), (true, true));
+}
+
+#[test]
+fn networks_made_at_once_have_subnets_of_their_own() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaad2");
+    let subnets: Vec<_> = std::thread::scope(|scope| {
+        let makers: Vec<_> = "0123456789"
+            .chars()
+            .map(|digit| {
+                let stack = &stack;
+                scope.spawn(move || stack.create_network(&user_defined(digit).into()).unwrap())
+            })
+            .collect();
+        makers
+            .into_iter()
+            .map(|maker| maker.join().unwrap().ipv4.unwrap().subnet)
+            .collect()
+    });
+    for (position, one) in subnets.iter().enumerate() {
+        for other in &subnets[position + 1..] {
+            assert!(
+                !one.contains(other) && !other.contains(one),
+                "{one} {other}"
+            );
+        }
+    }
+    assert!(stack.reconcile().unwrap().is_clean());
+}
 
 #[test]
 fn a_container_has_its_interfaces_and_reaches_the_world() {

@@ -68,7 +68,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario {
             name: "default-published",
             about: "A container on the default bridge with `-p 8080:80`. The table differs from that of a new engine by \
-                    one element. On [::]:8080 netd answers, since the network has no IPv6.",
+                    one element in each family. On [::]:8080 netd answers, since the network has no IPv6.",
             network: None,
             mappings: published(),
             engine: |_| {},
@@ -162,8 +162,8 @@ fn scenarios() -> Vec<Scenario> {
         },
         scenario(
             "obey-host-firewall",
-            "`-o com.gantry.bridge.obey_host_firewall=true` with `-p 8080:80`: no element. netd carries the port, and the \
-             host's own input rules see its connections.",
+            "`-o com.gantry.bridge.obey_host_firewall=true` with `-p 8080:80`: no element in the maps. netd carries the port, and \
+             the host's own input rules see its connections.",
             |network| network.obey_host_firewall = true,
             published(),
         ),

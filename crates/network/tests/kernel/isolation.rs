@@ -118,6 +118,48 @@ fn an_unprotected_network_is_reached_on_every_port() {
 }
 
 #[test]
+fn an_unprotected_network_is_apart_from_other_bridges() {
+    let host = Host::new();
+    let stack = host.open("0123456789abd");
+    let web = web(
+        &stack,
+        BridgeConfig {
+            gateway_mode_ipv4: GatewayMode::NatUnprotected,
+            icc: false,
+            ..user_defined('a')
+        },
+    );
+    let hidden = |from: &Container| enter(&from.netns, || ask(web.ipv4(), 81));
+    let stranger = start(&stack, "stranger", &[]);
+    assert_eq!(hidden(&stranger), None, "by the other bridge");
+    assert_eq!(
+        enter(&stranger.netns, || ask(HOST, 8080)).map(|text| text[..3].to_owned()),
+        some("web"),
+        "what is published is published for all"
+    );
+    // A neighbour without icc, by way of the host.
+    let mate = start_on(&stack, Some(&web.endpoint.network), "mate", &[]);
+    let gateway = mate.endpoint.gateway.unwrap().to_string();
+    enter(&mate.netns, || {
+        ip(&[
+            "route",
+            "add",
+            &web.ipv4().to_string(),
+            "via",
+            &gateway,
+            "onlink",
+            "dev",
+            "eth0",
+        ])
+    });
+    assert_eq!(hidden(&mate), None, "by the host");
+    assert_eq!(
+        enter(&host.outside, || ask(web.ipv4(), 81)),
+        some("hidden 10.9.0.2")
+    );
+}
+
+#[test]
 fn behind_a_trusted_interface_published_ports_are_reached_directly() {
     let host = Host::new();
     let stack = host.open("0123456789ab4");
@@ -179,6 +221,84 @@ fn an_internal_network_has_no_way_out_and_none_in() {
         ip(&["route", "add", "default", "via", &gateway])
     });
     assert_eq!(enter(&web.netns, || ask(OUTSIDE, 7000)), None);
+}
+
+#[test]
+fn an_internal_network_reaches_no_other_network_by_netd() {
+    let host = Host::new();
+    let stack = host.open("0123456789abe");
+    let obeying = BridgeConfig {
+        obey_host_firewall: true,
+        ..user_defined('c')
+    };
+    let obeying = stack.create_network(&obeying.into()).unwrap().id;
+    let plain = start(&stack, "plain", &published());
+    serve_tcp(&plain.netns, 80, "plain");
+    let mappings = [
+        mapping(None, 8081, 80, Protocol::Tcp),
+        mapping(Some("10.9.0.1"), 8082, 80, Protocol::Tcp),
+    ];
+    let obedient = start_on(&stack, Some(&obeying), "obedient", &mappings);
+    serve_tcp(&obedient.netns, 80, "obedient");
+    let dual = |internal: bool, digit: char| {
+        let config = BridgeConfig {
+            internal,
+            ipv6: Some(Ipv6Config::default()),
+            ..user_defined(digit)
+        };
+        let info = stack.create_network(&config.into()).unwrap();
+        let asker = start_on(&stack, Some(&info.id), "asker", &[]);
+        (info, asker)
+    };
+    // What the host itself offers is no other network's.
+    let own = std::net::TcpListener::bind(("::", 9000)).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in own.incoming().flatten() {
+            let _ = std::io::Write::write_all(&mut stream, b"host");
+        }
+    });
+    for (internal, digit) in [(false, 'd'), (true, 'a')] {
+        let (info, asker) = dual(internal, digit);
+        let four: IpAddr = info.ipv4.unwrap().gateway.unwrap().into();
+        let six: IpAddr = info.ipv6.unwrap().gateway.unwrap().into();
+        let reached = |address: IpAddr, port| enter(&asker.netns, || ask(address, port)).is_some();
+        let expected = !internal;
+        for (address, port) in [
+            (four, 8080),
+            (six, 8080),
+            (four, 8081),
+            (six, 8081),
+            (HOST.into(), 8082),
+        ] {
+            // The host's other addresses are beyond an internal network's routes, so it is given one.
+            if internal && address == IpAddr::from(HOST) {
+                let gateway = four.to_string();
+                enter(&asker.netns, || {
+                    ip(&["route", "add", "default", "via", &gateway])
+                });
+            }
+            assert_eq!(
+                reached(address, port),
+                expected,
+                "{address} {port} internal {internal}"
+            );
+        }
+        assert!(reached(four, 9000) && reached(six, 9000), "the host itself");
+    }
+    // Ports that are free again are the host's.
+    stack.release(&obedient.endpoint, &obedient.ports).unwrap();
+    stack.release(&plain.endpoint, &plain.ports).unwrap();
+    let report = stack.reconcile().unwrap();
+    // The released interfaces wait for their namespaces' end; of the rules none is wrong.
+    let only_interfaces = report
+        .removed
+        .iter()
+        .all(|what| what.starts_with("interface "));
+    assert!(report.restored.is_empty() && only_interfaces, "{report:?}");
+    for set in ["carried", "carried-at", "carried6", "carried6-at"] {
+        let set = nft(&["list", "set", "inet", "gantry-0123456789ab", set]);
+        assert!(!set.contains("elements"), "{set}");
+    }
 }
 
 #[test]

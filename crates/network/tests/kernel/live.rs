@@ -129,6 +129,48 @@ fn a_running_container_joins_and_leaves_networks() {
 }
 
 #[test]
+fn default_routes_of_a_containers_own_stay() {
+    let host = Host::new();
+    let stack = host.open("0123456789ab3");
+    let second = BridgeConfig {
+        subnet: "10.82.0.0/24".parse().ok(),
+        ..user_defined('c')
+    };
+    let second = stack.create_network(&second.into()).unwrap().id;
+    let container = start(&stack, "container", &[]);
+    enter(&container.netns, || {
+        ip(&["link", "add", "wg0", "type", "veth", "peer", "name", "wg1"]);
+        ip(&["link", "set", "wg1", "up"]);
+        ip(&["link", "set", "wg0", "up"]);
+        ip(&["route", "replace", "default", "dev", "wg0"]);
+    });
+    let own = ["default dev wg0 scope link"];
+    assert_eq!(default_routes(&container.netns), own);
+    let eth1 = allocate(&stack, &second, "container", "eth1");
+    stack.connect(&eth1, &container.netns, NO_ROUTES).unwrap();
+    for gateway in [Some(&container.endpoint), Some(&eth1), None] {
+        stack
+            .set_default_routes(&container.netns, gateway, None)
+            .unwrap();
+        assert_eq!(default_routes(&container.netns), own);
+    }
+    // Beside one of its own with another metric ours moves, also if its interface was renamed.
+    enter(&container.netns, || {
+        ip(&["route", "del", "default"]);
+        ip(&["route", "add", "default", "dev", "wg0", "metric", "100"]);
+        ip(&["route", "add", "default", "via", "172.17.0.1"]);
+        ip(&["link", "set", "eth0", "name", "lan"]);
+    });
+    stack
+        .set_default_routes(&container.netns, Some(&eth1), None)
+        .unwrap();
+    assert_eq!(
+        default_routes(&container.netns),
+        ["default via 10.82.0.1 dev eth1", own[0]]
+    );
+}
+
+#[test]
 fn settings_and_further_addresses_of_an_interface_are_as_asked_for() {
     let host = Host::new();
     let stack = host.open("0123456789ab2");

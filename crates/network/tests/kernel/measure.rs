@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use gantry_network::{BridgeConfig, DefaultRoutes, EndpointRequest, Netns, Protocol};
+use gantry_network::{BridgeConfig, DefaultRoutes, EndpointRequest, Netns, Protocol, Stack};
+use ipnet::Ipv4Net;
 
 use crate::world::*;
 
@@ -61,6 +62,29 @@ fn measure_connect() {
                 times[times.len() / 2]
             );
         }
+    }
+}
+
+/// Prints what a start beside many networks costs; run with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn measure_start() {
+    let host = Host::new();
+    let mut configs = Vec::new();
+    for total in [50, 100, 200, 400] {
+        let stack = Stack::open(host.config("aaaaaaaaaaab6"), &configs, &[]).unwrap();
+        for number in configs.len()..total {
+            let id = format!("{number:012x}{:052x}", 0);
+            let mut config = BridgeConfig::new(id, "n".to_owned(), format!("br-{number}"));
+            let [.., high, low] = number.to_be_bytes();
+            config.subnet = Ipv4Net::new([10, 50 + high, low, 0].into(), 24).ok();
+            stack.create_network(&config.clone().into()).unwrap();
+            configs.push(config.into());
+        }
+        drop(stack);
+        let start = Instant::now();
+        Stack::open(host.config("aaaaaaaaaaab6"), &configs, &[]).unwrap();
+        println!("start beside {total}: {} ms", start.elapsed().as_millis());
     }
 }
 

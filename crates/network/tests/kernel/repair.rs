@@ -147,6 +147,71 @@ fn a_restarted_daemon_finds_everything_as_it_was() {
     ));
 }
 
+#[test]
+fn a_restarted_daemon_mends_what_lacks_among_many_networks() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaac8");
+    let mut configs = Vec::new();
+    for digit in "012345678".chars() {
+        let config = BridgeConfig {
+            ipv6: (digit > '5').then(Ipv6Config::default),
+            ..user_defined(digit)
+        };
+        let info = stack.create_network(&config.clone().into()).unwrap();
+        // As the records have them.
+        configs.push(BridgeConfig {
+            subnet: info.ipv4.map(|ipv4| ipv4.subnet),
+            ipv6: info.ipv6.map(|ipv6| Ipv6Config {
+                subnet: Some(ipv6.subnet),
+                ..Ipv6Config::default()
+            }),
+            ..config
+        });
+    }
+    drop(stack);
+    let bridges = || {
+        let text = ip(&["-o", "address", "show"]);
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(|line| line.contains("br-") && !line.contains("scope link"))
+            .map(|line| line.split_once(": ").unwrap().1.to_owned())
+            .map(|line| line.split(" valid_lft").next().unwrap().to_owned())
+            .map(|line| line.replace(" tentative", ""))
+            .collect();
+        lines.sort();
+        lines
+    };
+    let before = bridges();
+    assert_eq!(before.len(), 12, "{before:?}");
+    // Two are gone, others lack an address; one network is new, without a subnet of its own.
+    for digit in ["1", "7"] {
+        ip(&["link", "del", &format!("br-{}", digit.repeat(12))]);
+    }
+    for digit in ["3", "8"] {
+        ip(&[
+            "address",
+            "flush",
+            "dev",
+            &format!("br-{}", digit.repeat(12)),
+        ]);
+    }
+    configs.push(user_defined('9'));
+    let networks: Vec<_> = configs.into_iter().map(Into::into).collect();
+    let stack = Stack::open(host.config("aaaaaaaaaaac8"), &networks, &[]).unwrap();
+    assert_eq!(*host.warnings.lock().unwrap(), Vec::<String>::new());
+    let mut after = bridges();
+    after.retain(|line| !line.starts_with("br-999999999999"));
+    let words = |lines: &[String]| -> Vec<Vec<String>> {
+        let words = lines.iter().map(|line| {
+            let words = line.split_whitespace().take(4);
+            words.map(str::to_owned).collect()
+        });
+        words.collect()
+    };
+    assert_eq!(words(&after), words(&before));
+    assert!(stack.reconcile().unwrap().is_clean());
+}
+
 /// Opens a stack that watches.
 fn watching(host: &Host, engine_id: &str) -> Stack {
     let config = StackConfig {
@@ -213,6 +278,169 @@ fn a_deleted_bridge_comes_back_with_its_containers() {
     );
     assert!(enter(&mate.netns, || ask(web.ipv4(), 80)).is_some());
     assert!(host.was_told("a bridge was removed by somebody"));
+    assert!(stack.reconcile().unwrap().is_clean());
+}
+
+#[test]
+fn a_repair_that_fails_keeps_no_other_from_being_made() {
+    let host = Host::new();
+    let stack = watching(&host, "aaaaaaaaaaac5");
+    let first = BridgeConfig {
+        ipv6: Some(Ipv6Config::default()),
+        ..user_defined('a')
+    };
+    let first = stack.create_network(&first.into()).unwrap();
+    let second = stack.create_network(&user_defined('c').into()).unwrap();
+    let mapping = [mapping(None, 8080, 80, Protocol::Tcp)];
+    let web = start_on(&stack, Some(&second.id), "web", &mapping);
+    serve_tcp(&web.netns, 80, "web");
+    // With this MTU there is no IPv6, which the network is to have.
+    ip(&["link", "set", &first.interface, "mtu", "1000"]);
+    ip(&["address", "flush", "dev", &first.interface]);
+    ip(&["link", "del", &second.interface]);
+    nft(&["flush", "ruleset"]);
+    eventually("the second network is back", || {
+        enter(&host.outside, || ask(HOST, 8080)).as_deref() == Some("web 10.9.0.2")
+    });
+    eventually("the operator is told", || {
+        host.was_told("cannot be restored")
+    });
+    assert!(
+        ask(Ipv4Addr::LOCALHOST, 8080).is_some(),
+        "by the loopback as well"
+    );
+    let addresses = || ip(&["-4", "address", "show", "dev", &first.interface]);
+    assert_eq!(addresses(), "");
+    // It is tried again without anything else happening.
+    ip(&["link", "set", &first.interface, "mtu", "1500"]);
+    let start = Instant::now();
+    eventually("the first network is back", || !addresses().is_empty());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(stack.reconcile().unwrap().is_clean());
+}
+
+#[test]
+fn a_network_that_does_not_come_up_costs_its_containers_nothing() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaac6");
+    let config = BridgeConfig {
+        subnet: "10.81.0.0/24".parse().ok(),
+        ..user_defined('c')
+    };
+    let info = stack.create_network(&config.clone().into()).unwrap();
+    let mappings = [mapping(None, 8080, 80, Protocol::Tcp)];
+    let web = start_on(&stack, Some(&info.id), "web", &mappings);
+    let mate = start_on(&stack, Some(&info.id), "mate", &[]);
+    serve_tcp(&web.netns, 80, "web");
+    drop(stack);
+    // The bridge is lost, and its name is in the way.
+    ip(&["link", "del", &info.interface]);
+    ip(&[
+        "link",
+        "add",
+        &info.interface,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "other",
+    ]);
+    let live = [
+        (web.endpoint.clone(), web.ports.clone()),
+        (mate.endpoint.clone(), Vec::new()),
+    ];
+    let engine = StackConfig {
+        watch: true,
+        ..host.config("aaaaaaaaaaac6")
+    };
+    let stack = Stack::open(engine, &[config.clone().into()], &live).unwrap();
+    assert!(host.was_told("bring up network net-c"));
+    for _ in 0..2 {
+        for container in [&web, &mate] {
+            assert!(links().contains(&container.endpoint.host_interface));
+        }
+        assert_eq!(host.reserver.owners().unwrap(), [web.endpoint.id.as_str()]);
+        stack.reconcile().unwrap();
+    }
+    let next = start(&stack, "next", &[]);
+    assert!(matches!(
+        stack.reserve_ports(&next.endpoint, &mappings),
+        Err(Error::PortAllocated { port: 8080, .. })
+    ));
+    let overlapping = BridgeConfig {
+        subnet: "10.81.0.0/25".parse().ok(),
+        ..user_defined('d')
+    };
+    assert!(stack.create_network(&overlapping.into()).is_err());
+    assert!(stack.remove_network(&info.id).is_err(), "it is in use");
+    // What was in the way goes; the rest happens by itself.
+    ip(&["link", "del", &info.interface]);
+    eventually("the network is back", || {
+        enter(&host.outside, || ask(HOST, 8080)).as_deref() == Some("web 10.9.0.2")
+    });
+    eventually("by the loopback as well", || {
+        ask(Ipv4Addr::LOCALHOST, 8080).is_some()
+    });
+    assert!(enter(&mate.netns, || ask(web.ipv4(), 80)).is_some());
+    assert!(stack.reconcile().unwrap().is_clean());
+    let address = EndpointRequest {
+        container_id: "late".to_owned(),
+        network: Some(info.id.clone()),
+        ipv4: mate.endpoint.ipv4,
+        ..EndpointRequest::default()
+    };
+    assert!(matches!(
+        stack.allocate(&address),
+        Err(Error::AddressInUse { .. })
+    ));
+    for container in [&web, &mate] {
+        stack
+            .release(&container.endpoint, &container.ports)
+            .unwrap();
+    }
+    stack.remove_network(&info.id).unwrap();
+    assert!(!links().contains(&info.interface));
+}
+
+#[test]
+fn a_network_that_is_down_can_be_left_and_removed() {
+    let host = Host::new();
+    let stack = host.open("aaaaaaaaaaac7");
+    let config = BridgeConfig {
+        subnet: "10.81.0.0/24".parse().ok(),
+        ..user_defined('c')
+    };
+    let info = stack.create_network(&config.clone().into()).unwrap();
+    let mappings = [mapping(None, 8080, 80, Protocol::Tcp)];
+    let web = start_on(&stack, Some(&info.id), "web", &mappings);
+    drop(stack);
+    // The default network wants the subnet now.
+    let mut engine = host.config("aaaaaaaaaaac7");
+    if let Some(bridge) = &mut engine.bridge {
+        bridge.subnet = "10.81.0.0/16".parse().ok();
+    }
+    let live = [(web.endpoint.clone(), web.ports.clone())];
+    let stack = Stack::open(engine, &[config.into()], &live).unwrap();
+    assert!(host.was_told("bring up network net-c"));
+    assert!(links().contains(&info.interface) && links().contains(&web.endpoint.host_interface));
+    let rules = nft(&["list", "ruleset"]);
+    assert!(
+        rules.contains("forward-to-br-cccccccccccc") && rules.contains("tcp . 8080"),
+        "its rules stay: {rules}"
+    );
+    stack.disconnect(&web.endpoint, &web.netns).unwrap();
+    stack.release(&web.endpoint, &web.ports).unwrap();
+    assert!(!links().contains(&web.endpoint.host_interface));
+    assert_eq!(host.reserver.owners().unwrap(), Vec::<String>::new());
+    let next = start(&stack, "next", &mappings);
+    assert_eq!(next.ports.len(), web.ports.len(), "its port is free again");
+    stack.remove_network(&info.id).unwrap();
+    assert!(!links().contains(&info.interface));
+    assert!(!nft(&["list", "ruleset"]).contains("br-cccccccccccc"));
     assert!(stack.reconcile().unwrap().is_clean());
 }
 

@@ -1,0 +1,147 @@
+//! Networks of the records that could not be brought up: kept as they are and tried again, while their containers run.
+//!
+//! Nothing of a container that lives is swept, given to others or opened because its network has trouble: interfaces,
+//! addresses, host ports and rules stay until the network is up or the endpoint is released.
+
+use ipnet::IpNet;
+
+use super::{Shared, State, lock, network, subnets};
+use crate::firewall::{self, Bridge};
+use crate::{BridgeConfig, Endpoint, Error, NetworkConfig, PublishedPort, Report, ipam};
+
+/// An endpoint of a living container whose network is not up.
+pub(super) struct Waiting {
+    pub endpoint: Endpoint,
+    pub ports: Vec<PublishedPort>,
+}
+
+impl State {
+    /// Gives the bridges of networks that are down; none whose interface another network has.
+    fn down_bridges(&self) -> impl Iterator<Item = &BridgeConfig> {
+        self.down.values().filter_map(|config| match config {
+            NetworkConfig::Bridge(config) => {
+                let used = |network: &super::Network| network.info.interface == config.interface;
+                (!self.networks.values().any(used)).then_some(config)
+            }
+            NetworkConfig::Macvlan(_) => None,
+        })
+    }
+
+    /// Gives what the firewall knows of networks that are down.
+    pub(super) fn down_rules(&self) -> Vec<Bridge> {
+        self.down_bridges()
+            .map(|config| {
+                let ipv6 = config.ipv6.and_then(|ipv6| ipv6.subnet);
+                let ipv4 = config.subnet.filter(|_| config.ipv4);
+                network::bridge_rules(config, &config.interface, ipv4, ipv6)
+            })
+            .collect()
+    }
+
+    /// Gives the names of bridges that are down, with whether they have IPv6 and whether a port of theirs is to be
+    /// reached by the loopback.
+    pub(super) fn down_interfaces(&self) -> Vec<(String, bool, bool)> {
+        self.down_bridges()
+            .map(|config| {
+                let loopback = self.waiting.iter().any(|waiting| {
+                    let published = self.published.get(&waiting.endpoint.id);
+                    waiting.endpoint.network == config.id
+                        && published.is_some_and(|all| all.iter().any(firewall::needs_loopback))
+                });
+                (config.interface.clone(), config.ipv6.is_some(), loopback)
+            })
+            .collect()
+    }
+}
+
+impl Shared {
+    /// Notes a living container's endpoint whose network is not up. Its ports stay its own.
+    pub(super) fn wait_for_network(
+        &self,
+        state: &mut State,
+        endpoint: &Endpoint,
+        ports: &[PublishedPort],
+    ) {
+        let known = |waiting: &Waiting| waiting.endpoint.id == endpoint.id;
+        if state.waiting.iter().any(known) {
+            return;
+        }
+        state.take_ports(endpoint, ports);
+        let publications = self.publications(state, endpoint, ports);
+        state.set_published(endpoint, publications);
+        state.waiting.push(Waiting {
+            endpoint: endpoint.clone(),
+            ports: ports.to_vec(),
+        });
+    }
+
+    /// Tries the networks again that are down, and gives their containers back to those that come up.
+    pub(super) fn retry_down(&self, report: &mut Report) {
+        let down: Vec<NetworkConfig> = lock(&self.state).down.values().cloned().collect();
+        for config in down {
+            let alone = lock(&self.making);
+            let removed = !lock(&self.state).down.contains_key(config.id());
+            // The operator was told the reason at the first attempt.
+            if removed || self.add_network_alone(&config, &[], &mut None).is_err() {
+                continue;
+            }
+            let live = {
+                let mut state = lock(&self.state);
+                state.down.remove(config.id());
+                let (back, waiting) = std::mem::take(&mut state.waiting)
+                    .into_iter()
+                    .partition::<Vec<_>, _>(|one| one.endpoint.network == config.id());
+                state.waiting = waiting;
+                for one in &back {
+                    // Counted anew, with the network.
+                    state.published.remove(&one.endpoint.id);
+                }
+                back
+            };
+            let live: Vec<_> = live
+                .into_iter()
+                .map(|one| (one.endpoint, one.ports))
+                .collect();
+            self.adopt(&live, report);
+            drop(alone);
+            if let Err(error) = self.apply_firewall(report) {
+                report.warnings.push(error.whole());
+            }
+            report.restored.push(format!("network {}", config.name()));
+        }
+    }
+
+    /// Gives the subnets of networks that are down, and refuses what asks for one of them.
+    pub(super) fn kept_for_down(&self, config: &NetworkConfig) -> Result<Vec<IpNet>, Error> {
+        let state = lock(&self.state);
+        let kept: Vec<IpNet> = state.down.values().flat_map(subnets::named).collect();
+        if subnets::named(config).any(|wanted| kept.iter().any(|&net| ipam::overlap(net, wanted))) {
+            return Err(Error::Conflict(subnets::OVERLAPS.to_owned()));
+        }
+        Ok(kept)
+    }
+
+    /// Removes a network that is down, with `making` held. Says whether it was one.
+    pub(super) fn remove_down(&self, id: &str) -> Result<bool, Error> {
+        {
+            let state = lock(&self.state);
+            if !state.down.contains_key(id) {
+                return Ok(false);
+            }
+            if state.waiting.iter().any(|one| one.endpoint.network == id) {
+                return Err(Error::Conflict(format!(
+                    "network {id} has active endpoints"
+                )));
+            }
+        }
+        let alias = self.network_alias(id);
+        for link in self.landscape()?.links {
+            if link.alias.as_deref() == Some(alias.as_str()) {
+                self.delete_own_link(&link.name)?;
+            }
+        }
+        lock(&self.state).down.remove(id);
+        self.apply_firewall(&mut Report::default())?;
+        Ok(true)
+    }
+}
