@@ -72,10 +72,14 @@ fn a_network_of_both_families(s: &Session) {
         "network create --ipv6 --subnet {net}.0/24 --subnet {six}::/64 --gateway {six}::9 @n"
     ))
     .ok();
-    let network = shown(s, "@n");
+    let mut network = shown(s, "@n");
     assert_eq!(network["EnableIPv6"], true);
+    // docker sends them in any order.
+    let mut config = network["IPAM"]["Config"].take();
+    let configs = config.as_array_mut().expect("a list");
+    configs.sort_by_key(|config| config["Subnet"].to_string());
     assert_eq!(
-        network["IPAM"]["Config"],
+        config,
         json!([
             {"Subnet": format!("{net}.0/24")},
             {"Subnet": format!("{six}::/64"), "Gateway": format!("{six}::9")}
