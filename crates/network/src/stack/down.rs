@@ -85,24 +85,24 @@ impl Shared {
             if removed || self.add_network_alone(&config, &[], &mut None).is_err() {
                 continue;
             }
-            let live = {
+            {
+                // In one step: an endpoint that is released meanwhile must not come back.
                 let mut state = lock(&self.state);
                 state.down.remove(config.id());
                 let (back, waiting) = std::mem::take(&mut state.waiting)
                     .into_iter()
                     .partition::<Vec<_>, _>(|one| one.endpoint.network == config.id());
                 state.waiting = waiting;
-                for one in &back {
+                let live: Vec<_> = back
+                    .into_iter()
+                    .map(|one| (one.endpoint, one.ports))
+                    .collect();
+                for (endpoint, _) in &live {
                     // Counted anew, with the network.
-                    state.published.remove(&one.endpoint.id);
+                    state.published.remove(&endpoint.id);
                 }
-                back
-            };
-            let live: Vec<_> = live
-                .into_iter()
-                .map(|one| (one.endpoint, one.ports))
-                .collect();
-            self.adopt(&live, report);
+                self.adopt(&mut state, &live, report);
+            }
             drop(alone);
             if let Err(error) = self.apply_firewall(report) {
                 report.warnings.push(error.whole());

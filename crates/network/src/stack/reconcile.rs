@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use gantry_sys::netlink::{Batch, route};
 use gantry_sys::nft::{self, Family, Transaction};
 
-use super::{Shared, Stack, inside, lock, macvlan, publish};
+use super::{Shared, Stack, State, inside, lock, macvlan, publish};
 use crate::firewall::{Publication, Way, diff, foreign};
 use crate::{Endpoint, Error, Netns, PublishedPort, Report};
 
@@ -38,7 +38,7 @@ impl Stack {
     ) -> Result<Report, Error> {
         let shared = &self.shared;
         let mut report = Report::default();
-        shared.adopt(live, &mut report);
+        shared.adopt(&mut lock(&shared.state), live, &mut report);
         let mended = shared.mend_interfaces(&mut report);
         let reserved = shared.reconcile_reservations(live, &mut report);
         // Whatever failed before, the rules stand.
@@ -55,11 +55,15 @@ impl Stack {
 
 impl Shared {
     /// Takes over the endpoints and ports of containers that run since before the daemon started.
-    pub(super) fn adopt(&self, live: &[(Endpoint, Vec<PublishedPort>)], report: &mut Report) {
-        let mut state = lock(&self.state);
+    pub(super) fn adopt(
+        &self,
+        state: &mut State,
+        live: &[(Endpoint, Vec<PublishedPort>)],
+        report: &mut Report,
+    ) {
         for (endpoint, ports) in live {
             let Some(network) = state.networks.get_mut(&endpoint.network) else {
-                self.wait_for_network(&mut state, endpoint, ports);
+                self.wait_for_network(state, endpoint, ports);
                 report.warnings.push(format!(
                     "container {} is on network {}, which is not up",
                     endpoint.container_id, endpoint.network
@@ -83,7 +87,7 @@ impl Shared {
                 continue;
             }
             state.take_ports(endpoint, ports);
-            let publications = self.publications(&state, endpoint, ports);
+            let publications = self.publications(state, endpoint, ports);
             state.set_published(endpoint, publications);
         }
     }
