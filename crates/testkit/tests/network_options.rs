@@ -229,6 +229,50 @@ fn published_ports_obey_the_machines_firewall_where_it_is_asked_for() {
 }
 
 #[test]
+fn hundreds_of_networks_and_thousands_of_ports_come_back_in_one_piece() {
+    let Some(engine) = engine(&[]) else { return };
+    for number in 0..150 {
+        created(
+            &engine,
+            "/networks/create",
+            &json!({"Name": format!("n{number}")}),
+        );
+    }
+    let body = json!({
+        "Image": "localhost/test/busybox:1",
+        "Cmd": ["sleep", "1000000"],
+        "ExposedPorts": (20000..26000).map(|port| (format!("{port}/tcp"), json!({}))).collect::<serde_json::Map<_, _>>(),
+        "HostConfig": {
+            "NetworkMode": "n149",
+            "PortBindings": (20000..26000)
+                .map(|port| (format!("{port}/tcp"), json!([{"HostPort": port.to_string()}])))
+                .collect::<serde_json::Map<_, _>>(),
+        },
+    });
+    created(&engine, "/containers/create?name=many", &body);
+    let started = engine.api("POST", "/containers/many/start", None);
+    assert_eq!(started.status, 204, "{}", started.text());
+    serve(&engine, "web", "n0", 8080);
+    let outside = engine.outside.pid();
+    let elements = || {
+        let list = on_host(&engine, "nft list ruleset");
+        list.matches(" : ").count()
+    };
+    let before = elements();
+    assert!(before >= 6000, "{before}");
+    // All at once: by the daemon that runs, and by the one after it.
+    on_host(&engine, "nft flush ruleset");
+    eventually_within(REPAIR, "the rules are there again", || {
+        (elements() == before).then_some(())
+    });
+    engine.end_daemon(Signal::KILL);
+    on_host(&engine, "nft flush ruleset");
+    engine.start_daemon(&[]);
+    assert_eq!(elements(), before);
+    assert!(answers(outside, engine.address, 8080));
+}
+
+#[test]
 fn what_somebody_takes_apart_is_mended_and_told() {
     let Some(engine) = engine(&[]) else { return };
     let body = json!({"Name": "mine", "Options": {"com.docker.network.bridge.name": "br-mine"}});

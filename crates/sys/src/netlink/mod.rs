@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::net::sockopt::set_socket_send_buffer_size_force;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink as rustix_netlink,
 };
@@ -344,6 +345,9 @@ impl From<OwnedFd> for Socket {
     }
 }
 
+/// What the kernel counts beside the bytes of a message themselves.
+const SEND_BUFFER_SLACK: usize = 64 << 10;
+
 impl Socket {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open(family: Family) -> io::Result<Self> {
@@ -492,8 +496,17 @@ impl Socket {
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let sent =
-            rustix::io::retry_on_intr(|| rustix::net::send(&self.fd, bytes, SendFlags::empty()))?;
+        let send =
+            || rustix::io::retry_on_intr(|| rustix::net::send(&self.fd, bytes, SendFlags::empty()));
+        let sent = match send() {
+            // A batch goes as one message, which the socket's buffer must hold: 208 KiB unless told otherwise, that is some
+            // eighty networks or a few thousand ports. Room for it needs CAP_NET_ADMIN, as the batch itself does.
+            Err(rustix::io::Errno::MSGSIZE) => {
+                set_socket_send_buffer_size_force(&self.fd, bytes.len() + SEND_BUFFER_SLACK)?;
+                send()?
+            }
+            sent => sent?,
+        };
         if sent == bytes.len() {
             Ok(())
         } else {
