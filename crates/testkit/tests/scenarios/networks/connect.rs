@@ -19,6 +19,7 @@ gantry_testkit::scenarios![
     sysctls_of_an_interface,
     a_port_follows_the_gateway,
     disconnect_by_force_and_from_the_default_bridge,
+    a_removed_network_is_taken_out_of_a_stopped_container,
     a_name_is_taken_once_in_a_network,
     another_container_shares_all_networks,
     modes_that_take_no_other_network,
@@ -299,6 +300,17 @@ fn disconnect_by_force_and_from_the_default_bridge(s: &Session) {
     s.d("network connect bridge @c").ok();
     assert_eq!(interfaces(s, "@c").len(), 1);
     s.d("exec @c ip route").ok().shows("default via ");
+}
+
+fn a_removed_network_is_taken_out_of_a_stopped_container(s: &Session) {
+    s.d("network create @a").ok();
+    s.d("network create @b").ok();
+    s.d("create --name @c --network @a @bb sleep 1000").ok();
+    s.d("network connect @b @c").ok();
+    s.d("network rm @b").ok();
+    s.d("network disconnect @b @c").prints("");
+    s.d("start @c").ok();
+    assert_eq!(interfaces(s, "@c").len(), 1);
 }
 
 fn a_name_is_taken_once_in_a_network(s: &Session) {
