@@ -20,20 +20,15 @@ pub(crate) struct Netd {
     client: std::sync::Mutex<Option<Arc<Client>>>,
     /// Told when netd is first needed.
     opened: Notify,
-    /// Locked while sockets are fetched, so that a port that is given back is held by nobody.
-    kept: std::sync::Mutex<Kept>,
+    /// Sockets of host ports that are held beside netd, by owner: who connects while netd is dead waits in their queues.
+    /// Locked while they are fetched, so that a port that is given back is held by nobody.
+    kept: std::sync::Mutex<HashMap<String, Vec<KeptPort>>>,
+    /// Owners whose sockets are not fetched yet. Apart, because a start must not wait for what is fetched for others.
+    waiting: std::sync::Mutex<Vec<String>>,
     /// Told when a port was reserved.
     reserved: Notify,
     /// It was ended for good. Held while it is looked after, so that nobody starts it again in between.
     ended: std::sync::Mutex<bool>,
-}
-
-/// Sockets of host ports that are held beside netd: who connects while netd is dead waits in their queues.
-#[derive(Default)]
-struct Kept {
-    by_owner: HashMap<String, Vec<KeptPort>>,
-    /// Owners whose sockets are not fetched yet.
-    waiting: Vec<String>,
 }
 
 impl Netd {
@@ -44,6 +39,7 @@ impl Netd {
             client: std::sync::Mutex::new(None),
             opened: Notify::new(),
             kept: std::sync::Mutex::default(),
+            waiting: std::sync::Mutex::default(),
             reserved: Notify::new(),
             ended: std::sync::Mutex::new(false),
         })
@@ -95,14 +91,14 @@ impl Netd {
     fn share_ports(&self) -> std::io::Result<()> {
         let client = self.client().map_err(std::io::Error::other)?;
         let mut kept = self.kept.lock().expect("no holder panics");
-        for (owner, ports) in &kept.by_owner {
+        for (owner, ports) in &*kept {
             client.adopt_ports(owner, ports)?;
         }
-        kept.waiting.clear();
-        kept.by_owner.clear();
+        self.waiting.lock().expect("no holder panics").clear();
+        kept.clear();
         for port in client.ports(None)? {
             let owner = port.owner().to_owned();
-            kept.by_owner.entry(owner).or_default().push(port);
+            kept.entry(owner).or_default().push(port);
         }
         Ok(())
     }
@@ -111,10 +107,19 @@ impl Netd {
     fn keep_new_ports(&self) -> std::io::Result<()> {
         let client = self.client().map_err(std::io::Error::other)?;
         let mut kept = self.kept.lock().expect("no holder panics");
-        while let Some(owner) = kept.waiting.last().cloned() {
+        loop {
+            let next = self
+                .waiting
+                .lock()
+                .expect("no holder panics")
+                .last()
+                .cloned();
+            let Some(owner) = next else { break };
             let ports = client.ports(Some(&owner))?;
-            kept.waiting.pop();
-            kept.by_owner.insert(owner, ports);
+            let mut waiting = self.waiting.lock().expect("no holder panics");
+            waiting.retain(|waiting| *waiting != owner);
+            drop(waiting);
+            kept.insert(owner, ports);
         }
         Ok(())
     }
@@ -123,8 +128,9 @@ impl Netd {
 impl PortReserver for Netd {
     fn reserve(&self, owner: &str, reservations: &[Reservation]) -> Result<(), ReserveError> {
         self.client()?.reserve(owner, reservations)?;
-        let mut kept = self.kept.lock().expect("no holder panics");
-        kept.waiting.push(owner.to_owned());
+        let mut waiting = self.waiting.lock().expect("no holder panics");
+        waiting.push(owner.to_owned());
+        drop(waiting);
         self.reserved.notify_one();
         Ok(())
     }
@@ -132,8 +138,9 @@ impl PortReserver for Netd {
     fn release(&self, owner: &str) -> Result<(), ReserveError> {
         {
             let mut kept = self.kept.lock().expect("no holder panics");
-            kept.by_owner.remove(owner);
-            kept.waiting.retain(|waiting| waiting != owner);
+            kept.remove(owner);
+            let mut waiting = self.waiting.lock().expect("no holder panics");
+            waiting.retain(|waiting| waiting != owner);
         }
         self.client()?.release(owner)
     }
