@@ -1,16 +1,17 @@
 //! The loop: requests of the daemon, connections and datagrams to be carried, all on one thread.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
 use gantry_api::port::Reservation;
+use gantry_sys::datagrams::{Inbox, LeftBehind, Outbox};
 use gantry_sys::epoll::{Epoll, EventFlags};
 use gantry_sys::netlink::Socket;
 use gantry_sys::nft;
@@ -71,6 +72,26 @@ struct Holding {
     lacking: Vec<Reservation>,
 }
 
+/// The file of the questions that are being answered.
+const QUESTIONS: &str = "questions";
+
+/// Opens the file of the questions that are being answered, where the next netd finds them. Where there is no room for
+/// a file they lie in memory and end with this netd.
+fn inbox(directory: &Path) -> io::Result<Inbox> {
+    let kept = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(directory.join(QUESTIONS))
+        .and_then(|file| Inbox::open(&file));
+    kept.or_else(|_| {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let memory = rustix::fs::memfd_create(c"questions", flags)?;
+        Inbox::open(&File::from(memory))
+    })
+}
+
 /// The whole of netd.
 pub struct Server {
     epoll: Epoll,
@@ -84,6 +105,11 @@ pub struct Server {
     forwards_total: u64,
     forwards_refused: u64,
     names: Names,
+    /// Questions that came by datagrams and are being answered.
+    questions: Inbox,
+    answers: Outbox,
+    /// Questions that an earlier netd had taken, until their container's sockets are here.
+    left_behind: Option<LeftBehind>,
     guard: Guard,
     /// Asks whether the table stands; opened with the first guard.
     nfnl: Option<Socket>,
@@ -97,6 +123,10 @@ impl Server {
     /// Takes the listening socket and reserves again what the files in `directory` name.
     pub fn new(listener: UnixListener, directory: PathBuf) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        let mut questions = inbox(&directory)?;
+        let left_behind = questions.left_behind();
+        // They are tried once more and not again: one that netd should die of must not kill the next for ever.
+        questions.done();
         let mut server = Self {
             epoll: Epoll::new()?,
             slab: Slab::default(),
@@ -108,6 +138,9 @@ impl Server {
             forwards_total: 0,
             forwards_refused: 0,
             names: Names::load(&directory)?,
+            questions,
+            answers: Outbox::default(),
+            left_behind,
             guard: Guard::load(&directory),
             nfnl: None,
             spare: File::open("/dev/null").ok(),
@@ -221,6 +254,8 @@ impl Server {
             }
             self.name_deadlines(now);
         }
+        // Nobody comes after this one; without the file it had no place to be kept in.
+        let _ = fs::remove_file(self.directory.join(QUESTIONS));
         Ok(())
     }
 

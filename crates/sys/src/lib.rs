@@ -3,6 +3,7 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod datagrams;
 pub mod epoll;
 pub mod fs;
 pub mod mount;

@@ -205,12 +205,12 @@ pub fn set_abort_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// A socket address in the kernel's form.
 #[derive(Clone, Copy)]
-union RawAddress {
+pub(crate) union RawAddress {
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
 }
 
-fn raw_address(address: SocketAddr) -> (RawAddress, libc::socklen_t) {
+pub(crate) fn raw_address(address: SocketAddr) -> (RawAddress, libc::socklen_t) {
     match address {
         SocketAddr::V4(address) => {
             let v4 = libc::sockaddr_in {
@@ -244,7 +244,7 @@ fn raw_address(address: SocketAddr) -> (RawAddress, libc::socklen_t) {
     }
 }
 
-fn socket_address(raw: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(crate) fn socket_address(raw: &libc::sockaddr_storage) -> Option<SocketAddr> {
     let address: *const libc::sockaddr_storage = raw;
     match libc::c_int::from(raw.ss_family) {
         libc::AF_INET => {
@@ -335,26 +335,6 @@ pub fn receive_datagram(
     fd: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
-    receive(fd, buffer, libc::MSG_DONTWAIT)
-}
-
-/// Reads the next datagram and leaves it where it is, until [`discard_datagram`].
-pub fn peek_datagram(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-    let (length, sender, _) = receive(fd, buffer, libc::MSG_DONTWAIT | libc::MSG_PEEK)?;
-    Ok((length, sender))
-}
-
-/// Takes the next datagram out of the queue unread.
-pub fn discard_datagram(fd: BorrowedFd<'_>) -> io::Result<()> {
-    rustix::net::recv(fd, &mut [0u8; 0], rustix::net::RecvFlags::DONTWAIT)?;
-    Ok(())
-}
-
-fn receive(
-    fd: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    flags: libc::c_int,
-) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
     // SAFETY: all-zero bytes are valid for both.
     let (mut name, mut header): (libc::sockaddr_storage, libc::msghdr) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
@@ -370,7 +350,7 @@ fn receive(
     header.msg_control = control.0.as_mut_ptr().cast();
     header.msg_controllen = control.0.len();
     // SAFETY: all that the header points at lives until the call returns, with the sizes given.
-    let length = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) };
+    let length = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     let sender =
         socket_address(&name).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;

@@ -1,9 +1,11 @@
 //! Questions of containers: taken, answered, passed on to other servers and brought back.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
+use gantry_sys::datagrams::{BATCH_MAX, LeftBehind};
 use gantry_sys::epoll::EventFlags;
 use gantry_sys::net;
 
@@ -18,36 +20,79 @@ use crate::slab::Key;
 /// Questions that are passed on are kept until they are answered, thousands of them: none has a reason to be larger (EDNS
 /// suggests 1232 bytes for a whole answer).
 const FORWARDED_BYTES_MAX: usize = 4096;
-/// How many questions of one socket are taken before others get their turn.
-const QUESTIONS_MAX: usize = 64;
+/// How many connections of one socket, or batches of questions, are taken before others get their turn.
+const CONNECTIONS_MAX: usize = 64;
+const BATCHES_MAX: usize = 2;
 
 impl Server {
-    /// Takes questions by datagrams. One leaves the queue after its answer: a netd that is killed in between leaves it to
-    /// the next.
+    /// Takes questions by datagrams. A batch is marked as done after its answers are sent: a netd that is killed in
+    /// between leaves it to the next.
     pub(super) fn take_questions(&mut self, key: Key, socket: &OwnedFd, container: &Rc<str>) {
-        let socket = socket.as_fd();
-        for _ in 0..QUESTIONS_MAX {
-            let (length, address) = match net::peek_datagram(socket, &mut self.buffer) {
-                Ok(question) => question,
+        for _ in 0..BATCHES_MAX {
+            let count = match self.questions.receive(socket.as_fd(), container) {
+                Ok(count) => count,
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => continue,
                 Err(_) => return,
             };
-            let client = Client::Udp {
-                socket: key,
-                address,
-            };
-            if self.look_up(container, client, length) {
-                // A full queue loses the datagram, as queues do.
-                let _ = net::send_datagram(socket, &self.names.answer, address, None);
+            for index in 0..count {
+                let Some(question) = self.questions.get(index) else {
+                    continue;
+                };
+                let (length, sender, is_cut) =
+                    (question.bytes.len(), question.sender, question.is_cut);
+                self.buffer[..length].copy_from_slice(question.bytes);
+                self.take_question(key, container, sender, length, is_cut);
             }
-            if net::discard_datagram(socket).is_err() {
+            self.answers.send(socket);
+            self.questions.done();
+            if count < BATCH_MAX {
                 return;
             }
         }
     }
 
+    /// Looks up the question in the buffer and puts its answer to those that are to be sent.
+    fn take_question(
+        &mut self,
+        key: Key,
+        container: &Rc<str>,
+        sender: SocketAddr,
+        length: usize,
+        is_cut: bool,
+    ) {
+        if is_cut {
+            self.names.refused += 1;
+            let answer = &mut self.names.answer;
+            message::refuse(&self.buffer[..length], Rcode::Refused, answer);
+            self.answers.push(answer, sender);
+            return;
+        }
+        let client = Client::Udp {
+            socket: key,
+            address: sender,
+        };
+        if self.look_up(container, client, length) {
+            self.answers.push(&self.names.answer, sender);
+        }
+    }
+
+    /// Answers what an earlier netd had taken from a container and not answered.
+    pub(super) fn take_left_behind(&mut self, key: Key, container: &Rc<str>) {
+        let theirs = |left: &mut LeftBehind| *left.owner == **container;
+        let Some(left) = self.left_behind.take_if(theirs) else {
+            return;
+        };
+        for (sender, question) in left.datagrams {
+            self.buffer[..question.len()].copy_from_slice(&question);
+            self.take_question(key, container, sender, question.len(), false);
+        }
+        if let Some(Thing::NameUdp(socket, _)) = self.slab.get_mut(key) {
+            self.answers.send(&*socket);
+        }
+    }
+
     pub(super) fn accept_questions(&mut self, listener: &OwnedFd, container: &Rc<str>) {
-        for _ in 0..QUESTIONS_MAX {
+        for _ in 0..CONNECTIONS_MAX {
             let fd = match net::accept(listener.as_fd()) {
                 Ok(fd) => fd,
                 Err(error) => match error.raw_os_error() {

@@ -119,9 +119,11 @@ impl Server {
         }
         self.close_names(container);
         let open = self.open_names(container, fds)?;
+        let udp = open.udp;
         if let Some(known) = self.names.resolvers.get_mut(container) {
             known.open = Some(open);
         }
+        self.take_left_behind(udp, container);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -140,6 +140,11 @@ impl Container {
 
     pub fn netns(&self) -> OwnedFd {
         self.netns.try_clone().unwrap()
+    }
+
+    /// The socket that its questions come in by.
+    pub fn questions(&self) -> BorrowedFd<'_> {
+        self.kept.udp.as_fd()
     }
 
     /// Gives netd the sockets again, as a daemon does with those of a shim.

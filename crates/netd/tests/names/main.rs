@@ -5,6 +5,7 @@ mod hostile;
 mod upstream;
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
@@ -17,7 +18,9 @@ use fixture::{
     resolver, send, servers,
 };
 use gantry_netd::protocol::Resolver;
+use gantry_sys::datagrams::Inbox;
 use gantry_sys::unix;
+use rustix::process::Signal;
 
 #[test]
 fn names_are_answered_over_both_transports() {
@@ -217,6 +220,44 @@ fn a_killed_netd_is_back_with_all_names_and_loses_no_question() {
 }
 
 /// A thread looks after netd as the engine does, while it is killed again and again under questions without pause.
+#[test]
+fn what_a_killed_netd_had_taken_is_answered_by_the_next() {
+    let host = Host::new();
+    let web = endpoint("e1", &["web"], &["10.0.0.2"]);
+    host.client.put_names(web).unwrap();
+    let container = Container::new(&host, &resolver("c1", servers(&[])));
+    let other = Container::new(&host, &resolver("c2", servers(&[])));
+    container.ask("web", A).is(NOERROR, &["10.0.0.2"]);
+    // Stopped, so that the test takes the question in its place, just as it does itself.
+    let netd = rustix::process::Pid::from_raw(host.client.status().unwrap().pid as i32).unwrap();
+    rustix::process::kill_process(netd, Signal::STOP).unwrap();
+    let asking = container.udp();
+    asking.send(&query(9, "web", A, &[])).unwrap();
+    let file = host.exec_root.path().join("netd/questions");
+    let file = File::options().read(true).write(true).open(file).unwrap();
+    let mut taken = Inbox::open(&file).unwrap();
+    assert_eq!(taken.receive(container.questions(), "c1").unwrap(), 1);
+    rustix::process::kill_process(netd, Signal::KILL).unwrap();
+    while host
+        .client
+        .status()
+        .is_ok_and(|status| status.pid == netd.as_raw_pid() as u32)
+    {
+        thread::sleep(Duration::from_millis(5));
+    }
+    // Somebody else comes first: the question is kept for its own container.
+    other.hand_over(&host);
+    other.ask("web", A).is(NOERROR, &["10.0.0.2"]);
+    container.hand_over(&host);
+    let answer = Answer::receive(&asking);
+    assert_eq!(answer.id, 9);
+    answer.is(NOERROR, &["10.0.0.2"]);
+    container.ask("web", A).is(NOERROR, &["10.0.0.2"]);
+    asking.set_nonblocking(true).unwrap();
+    let again = asking.recv(&mut [0; 512]).unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::WouldBlock, "it is answered once");
+}
+
 #[test]
 fn no_question_fails_or_waits_long_while_netd_is_killed() {
     const KILLS: u32 = 100;
