@@ -86,6 +86,19 @@ fn refused(error: Error) -> Error {
     .caused_by(StartExit(128))
 }
 
+/// Gives the error of ports that an endpoint cannot have Docker's form.
+pub(super) fn not_connected(
+    record: &Record,
+    endpoint: &Endpoint,
+    error: gantry_network::Error,
+) -> Error {
+    let text = format!(
+        "driver failed programming external connectivity on endpoint {} ({}): {error}",
+        record.name, endpoint.id
+    );
+    Error::new(error.kind(), text).caused_by(error)
+}
+
 fn forbidden(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Forbidden, text)
 }
@@ -323,13 +336,7 @@ impl Engine {
         mappings: &[PortMapping],
     ) -> Result<Vec<PublishedPort>> {
         let taken = self.inner.network.reserve_ports(endpoint, mappings);
-        taken.map_err(|error| {
-            let text = format!(
-                "driver failed programming external connectivity on endpoint {} ({}): {error}",
-                record.name, endpoint.id
-            );
-            Error::new(error.kind(), text).caused_by(error)
-        })
+        taken.map_err(|error| not_connected(record, endpoint, error))
     }
 
     /// Puts ports that were taken for an endpoint into the record.

@@ -17,6 +17,7 @@ mod reap;
 mod reconcile;
 mod subnets;
 mod sysctl;
+mod transfer;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

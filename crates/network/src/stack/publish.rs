@@ -45,7 +45,7 @@ pub(super) fn reservations(endpoint: &Endpoint, ports: &[PublishedPort]) -> Vec<
         .collect()
 }
 
-fn refused(endpoint: &Endpoint, ports: &[PublishedPort], error: ReserveError) -> Error {
+pub(super) fn refused(endpoint: &Endpoint, ports: &[PublishedPort], error: ReserveError) -> Error {
     let container = |address: IpAddr, port: u16, protocol: Protocol| {
         let found = ports
             .iter()
@@ -177,9 +177,9 @@ impl State {
 }
 
 /// The host's addresses that a mapping is published on, and whether the container's own are let through instead.
-struct Places {
-    bound: Vec<IpAddr>,
-    routed: Vec<IpAddr>,
+pub(super) struct Places {
+    pub bound: Vec<IpAddr>,
+    pub routed: Vec<IpAddr>,
 }
 
 impl Shared {
@@ -228,7 +228,11 @@ impl Shared {
     }
 
     /// Says where a mapping of an endpoint is published.
-    fn places(&self, endpoint: &Endpoint, mapping: &PortMapping) -> Result<Places, Error> {
+    pub(super) fn places(
+        &self,
+        endpoint: &Endpoint,
+        mapping: &PortMapping,
+    ) -> Result<Places, Error> {
         let state = lock(&self.state);
         let network = state
             .networks
@@ -271,11 +275,9 @@ impl Shared {
         mappings: &[PortMapping],
         held: &mut Vec<PublishedPort>,
     ) -> Result<(), Error> {
-        let single =
-            |mapping: &PortMapping| mapping.host_port.filter(|range| range.first == range.last);
         // Ports asked for by number go first and together; then those that are free to be elsewhere.
         for mapping in mappings {
-            let Some(range) = single(mapping) else {
+            let Some(number) = mapping.single_port() else {
                 continue;
             };
             let Places {
@@ -287,21 +289,18 @@ impl Shared {
                 continue;
             }
             let mut state = lock(&self.state);
-            if let Some(address) = state
-                .ports
-                .conflict(mapping.protocol, range.first, &addresses)
-            {
+            if let Some(address) = state.ports.conflict(mapping.protocol, number, &addresses) {
                 return Err(Error::PortAllocated {
                     address,
-                    port: range.first,
+                    port: number,
                     protocol: mapping.protocol,
                 });
             }
             state
                 .ports
-                .take(&endpoint.id, mapping.protocol, range.first, &addresses);
+                .take(&endpoint.id, mapping.protocol, number, &addresses);
             drop(state);
-            held.extend(ports::published(mapping, &addresses, range.first));
+            held.extend(ports::published(mapping, &addresses, number));
         }
         let reservations = reservations(endpoint, held);
         if !reservations.is_empty() {
@@ -311,7 +310,7 @@ impl Shared {
                 .map_err(|error| refused(endpoint, held, error))?;
         }
         for mapping in mappings {
-            if single(mapping).is_none() {
+            if mapping.single_port().is_none() {
                 let places = self.places(endpoint, mapping)?;
                 held.extend(ports::published(mapping, &places.routed, 0));
                 if !places.bound.is_empty() {
@@ -323,7 +322,7 @@ impl Shared {
     }
 
     /// Reserves the first port of a range that nobody has.
-    fn reserve_one_of(
+    pub(super) fn reserve_one_of(
         &self,
         endpoint: &Endpoint,
         mapping: &PortMapping,
@@ -489,7 +488,7 @@ impl Shared {
     }
 
     /// Deletes the tracked UDP flows that go by the ports' old way: to whoever had the port, or to the host itself.
-    fn forget_connections(
+    pub(super) fn forget_connections(
         &self,
         endpoint: &Endpoint,
         ports: &[PublishedPort],

@@ -301,8 +301,19 @@ impl Shared {
             reserver.release(owner).map_err(Error::Reserver)?;
             report.removed.push(format!("host ports of {owner}"));
         }
-        for (endpoint, ports) in live.iter().filter(|(_, ports)| !ports.is_empty()) {
+        // Ports that were about to pass to another endpoint: a reserver that died then may have given them to either.
+        let mut is_moved = false;
+        for (endpoint, _) in live.iter().filter(|(_, ports)| ports.is_empty()) {
             if owners.contains(&endpoint.id) {
+                reserver.release(&endpoint.id).map_err(Error::Reserver)?;
+                report
+                    .removed
+                    .push(format!("host ports of {}", endpoint.id));
+                is_moved = true;
+            }
+        }
+        for (endpoint, ports) in live.iter().filter(|(_, ports)| !ports.is_empty()) {
+            if owners.contains(&endpoint.id) && !is_moved {
                 continue;
             }
             let reservations = publish::reservations(endpoint, ports);
