@@ -46,7 +46,9 @@ impl Gateways {
     }
 }
 
-/// Chooses the gateways: of the endpoints that have one, that with the highest priority, then by the network's name.
+/// Chooses the gateways: the endpoint with a gateway of both families for both, else one for each family. Of several that
+/// with the highest priority, then the first by the network's name. So a network of one family is passed over where there
+/// is one of both, whatever its priority, as Docker does.
 pub(crate) fn gateways<'a>(
     endpoints: &[Endpoint],
     rank: impl Fn(&Endpoint) -> (i64, &'a str),
@@ -60,9 +62,14 @@ pub(crate) fn gateways<'a>(
             })
             .map(|(index, _)| index)
     };
+    let (ipv4, ipv6) = (
+        |one: &Endpoint| one.gateway.is_some(),
+        |one: &Endpoint| one.gateway_v6.is_some(),
+    );
+    let both = best(&|one| ipv4(one) && ipv6(one));
     Gateways {
-        ipv4: best(&|one| one.gateway.is_some()),
-        ipv6: best(&|one| one.gateway_v6.is_some()),
+        ipv4: both.or_else(|| best(&ipv4)),
+        ipv6: both.or_else(|| best(&ipv6)),
     }
 }
 
@@ -423,6 +430,37 @@ mod tests {
         assert_eq!(chosen(1).ipv4, Some(0));
         assert_eq!(chosen(-1).ipv4, Some(1));
         assert_eq!(gateways(&[], |_| (0, "")), Gateways::default());
+    }
+
+    #[test]
+    fn one_of_both_families_is_the_gateway_of_both() {
+        let six = |network: &str, ipv4: Option<&str>| Endpoint {
+            gateway_v6: Some("fd00::1".parse().unwrap()),
+            ..endpoint(network, ipv4)
+        };
+        let four = || endpoint("a", Some("10.0.0.1"));
+        let chosen = |endpoints: &[Endpoint], priorities: [i64; 3]| {
+            let chosen = gateways(endpoints, |one| match one.network.as_str() {
+                "a" => (priorities[0], "a"),
+                "b" => (priorities[1], "b"),
+                _ => (priorities[2], "c"),
+            });
+            (chosen.ipv4, chosen.ipv6)
+        };
+        let (b, c) = (|| six("b", Some("10.0.1.1")), || six("c", Some("10.0.2.1")));
+        assert_eq!(chosen(&[four(), b()], [0; 3]), (Some(1), Some(1)));
+        assert_eq!(chosen(&[four(), b()], [5, -1, 0]), (Some(1), Some(1)));
+        assert_eq!(chosen(&[four(), b(), c()], [0; 3]), (Some(1), Some(1)));
+        assert_eq!(chosen(&[four(), b(), c()], [2, 0, 1]), (Some(2), Some(2)));
+        // Without one of both each family has its own.
+        assert_eq!(
+            chosen(&[four(), six("b", None)], [0; 3]),
+            (Some(0), Some(1))
+        );
+        assert_eq!(
+            chosen(&[six("a", None), b()], [9, 0, 0]),
+            (Some(1), Some(1))
+        );
     }
 
     #[test]

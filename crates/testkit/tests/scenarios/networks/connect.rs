@@ -15,6 +15,7 @@ gantry_testkit::scenarios![
     a_container_has_fixed_addresses_of_both_families,
     an_address_in_use_is_told,
     the_gateway_is_chosen_by_priority_and_name,
+    a_network_of_both_families_is_the_gateway_of_both,
     link_local_addresses_are_added,
     sysctls_of_an_interface,
     a_port_follows_the_gateway,
@@ -253,6 +254,53 @@ fn the_gateway_is_chosen_by_priority_and_name(s: &Session) {
     s.d("network disconnect @a @c").ok();
     s.d(&format!("exec @c sh -c '{default}'"))
         .prints(&format!("{b}.1\n"));
+}
+
+fn a_network_of_both_families_is_the_gateway_of_both(s: &Session) {
+    let (a, b, c) = (s.subnet(), s.subnet(), s.subnet());
+    s.d(&format!("network create --subnet {a}.0/24 @a")).ok();
+    for (name, net) in [("@b", &b), ("@c", &c)] {
+        s.d(&format!("network create --ipv6 --subnet {net}.0/24 {name}"))
+            .ok();
+    }
+    s.d("network create --ipv6 --internal @inner").ok();
+    s.d("network create --ipv6 --ipv4=false @six").ok();
+    // By IPv4 through the network whose gateway is told, by IPv6 through the interface that is told.
+    let show =
+        "ip route | grep default | cut -d\" \" -f3; ip -6 route | grep default | grep -o eth.";
+    let check = |networks: &str, gateway: &str, interface: &str| {
+        s.d(&format!("run --rm {networks} @bb sh -c '{show}'"))
+            .prints(&format!("{gateway}.1\n{interface}\n"));
+    };
+    check("--network @a --network @b", &b, "eth0");
+    check("--network name=@a,gw-priority=1 --network @b", &b, "eth1");
+    check("--network @a --network name=@b,gw-priority=-1", &b, "eth1");
+    check("--network @a --network @b --network @c", &b, "eth1");
+    check(
+        "--network name=@a,gw-priority=2 --network @b --network name=@c,gw-priority=1",
+        &c,
+        "eth2",
+    );
+    check(
+        "--network name=@inner,gw-priority=5 --network @b",
+        &b,
+        "eth1",
+    );
+    check("--network name=@six,gw-priority=1 --network @b", &b, "eth0");
+    check("--network @six --network @a", &a, "eth1");
+    // A published port goes by it.
+    let port = s.port();
+    s.d(&format!(
+        "run -d --name @d --network name=@a,gw-priority=1 --network @b -p {port}:80 @web"
+    ))
+    .ok();
+    let asks = || s.get_from_outside(port, "/group").starts_with("root:");
+    gantry_testkit::wait::eventually("the port answers", asks);
+    s.d("network disconnect @a @d").ok();
+    assert!(asks());
+    s.d("network connect @a @d").ok();
+    s.d("network disconnect @b @d").ok();
+    assert!(asks());
 }
 
 fn link_local_addresses_are_added(s: &Session) {
