@@ -249,10 +249,8 @@ impl Shared {
         for address in ports::addresses(mapping, config.host_binding, self.ipv6) {
             let mode = match address {
                 IpAddr::V4(_) => config.gateway_mode_ipv4,
-                IpAddr::V6(_) if endpoint.ipv6.is_some() => config.gateway_mode_ipv6,
-                // Carried to the IPv4 address, which a routed network is to be reached by directly.
-                IpAddr::V6(_) if config.gateway_mode_ipv4 == GatewayMode::Routed => continue,
-                IpAddr::V6(_) => GatewayMode::Nat,
+                // Also where it is carried to the IPv4 address: the family of the host's address decides, as with Docker.
+                IpAddr::V6(_) => config.gateway_mode_ipv6,
             };
             if target(endpoint, address).is_none() {
                 continue;
