@@ -5,6 +5,7 @@
 
 use ipnet::IpNet;
 
+use super::sysctl::Protocol;
 use super::{Shared, State, lock, network, subnets};
 use crate::firewall::{self, Bridge};
 use crate::{BridgeConfig, Endpoint, Error, NetworkConfig, PublishedPort, Report, ipam};
@@ -104,7 +105,9 @@ impl Shared {
                 self.adopt(&mut state, &live, report);
             }
             drop(alone);
-            if let Err(error) = self.apply_firewall(report) {
+            let applied = self.apply_firewall(report);
+            let applied = applied.and_then(|()| self.enable_forwarding(Protocol::V6));
+            if let Err(error) = applied {
                 report.warnings.push(error.whole());
             }
             report.restored.push(format!("network {}", config.name()));

@@ -157,8 +157,7 @@ impl Stack {
         });
         {
             let options = firewall::Options {
-                guard_ipv4: shared.enable_forwarding(Protocol::V4)?,
-                // IPv6 is forwarded once a network has it.
+                guard_ipv4: shared.guards_forwarding(Protocol::V4),
                 guard_ipv6: shared.guards_forwarding(Protocol::V6),
                 direct_routing: shared.config.allow_direct_routing,
             };
@@ -191,6 +190,10 @@ impl Stack {
             watch: None,
         };
         let report = stack.reconcile_with(live)?;
+        // IPv6 is forwarded once a network has it.
+        for protocol in [Protocol::V4, Protocol::V6] {
+            stack.shared.enable_forwarding(protocol)?;
+        }
         for warning in lost.iter().chain(&report.warnings) {
             (stack.shared.config.warn)(warning);
         }

@@ -87,6 +87,7 @@ impl Stack {
         let kept = self.shared.kept_for_down(config)?;
         let info = self.shared.add_network(config, &kept)?;
         let applied = self.shared.add_bridge_rules(config.id());
+        let applied = applied.and_then(|()| self.shared.enable_forwarding(Protocol::V6));
         if let Err(error) = applied {
             // The caller sees the first error. Where the rules can be removed as little, nobody is to hold the name for
             // good: the comparisons see to what is left.
@@ -285,18 +286,6 @@ impl Shared {
             ip_masquerade: config.ip_masquerade,
             host_binding: config.host_binding,
         };
-        if info.ipv6.is_some() && !info.internal {
-            let guarded = self.enable_forwarding(Protocol::V6)?;
-            let changed = {
-                let mut state = lock(&self.state);
-                let before = state.options.guard_ipv6;
-                state.options.guard_ipv6 |= guarded;
-                before != state.options.guard_ipv6
-            };
-            if changed {
-                self.apply_firewall(&mut Report::default())?;
-            }
-        }
         let missing = choice.standing().is_none();
         let index = self.ensure_bridge(&config, &info, missing, adopted, &landscape.addresses)?;
         Ok(entry(

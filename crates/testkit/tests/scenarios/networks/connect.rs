@@ -258,36 +258,36 @@ fn the_gateway_is_chosen_by_priority_and_name(s: &Session) {
 
 fn a_network_of_both_families_is_the_gateway_of_both(s: &Session) {
     let (a, b, c) = (s.subnet(), s.subnet(), s.subnet());
+    let (b6, c6, only6) = (s.subnet_v6(), s.subnet_v6(), s.subnet_v6());
     s.d(&format!("network create --subnet {a}.0/24 @a")).ok();
-    for (name, net) in [("@b", &b), ("@c", &c)] {
-        s.d(&format!("network create --ipv6 --subnet {net}.0/24 {name}"))
-            .ok();
+    for (name, four, six) in [("@b", &b, &b6), ("@c", &c, &c6)] {
+        s.d(&format!(
+            "network create --ipv6 --subnet {four}.0/24 --subnet {six}::/64 {name}"
+        ))
+        .ok();
     }
     s.d("network create --ipv6 --internal @inner").ok();
-    s.d("network create --ipv6 --ipv4=false @six").ok();
-    // By IPv4 through the network whose gateway is told, by IPv6 through the interface that is told.
-    let show =
-        "ip route | grep default | cut -d\" \" -f3; ip -6 route | grep default | grep -o eth.";
-    let check = |networks: &str, gateway: &str, interface: &str| {
+    s.d(&format!(
+        "network create --ipv6 --ipv4=false --subnet {only6}::/64 @six"
+    ))
+    .ok();
+    let show = "(ip route; ip -6 route) | grep default | cut -d\" \" -f3";
+    let check = |networks: &str, four: &str, six: &str| {
         s.d(&format!("run --rm {networks} @bb sh -c '{show}'"))
-            .prints(&format!("{gateway}.1\n{interface}\n"));
+            .prints(&format!("{four}.1\n{six}::1\n"));
     };
-    check("--network @a --network @b", &b, "eth0");
-    check("--network name=@a,gw-priority=1 --network @b", &b, "eth1");
-    check("--network @a --network name=@b,gw-priority=-1", &b, "eth1");
-    check("--network @a --network @b --network @c", &b, "eth1");
+    check("--network @a --network @b", &b, &b6);
+    check("--network name=@a,gw-priority=1 --network @b", &b, &b6);
+    check("--network @a --network name=@b,gw-priority=-1", &b, &b6);
+    check("--network @a --network @b --network @c", &b, &b6);
     check(
         "--network name=@a,gw-priority=2 --network @b --network name=@c,gw-priority=1",
         &c,
-        "eth2",
+        &c6,
     );
-    check(
-        "--network name=@inner,gw-priority=5 --network @b",
-        &b,
-        "eth1",
-    );
-    check("--network name=@six,gw-priority=1 --network @b", &b, "eth0");
-    check("--network @six --network @a", &a, "eth1");
+    check("--network name=@inner,gw-priority=5 --network @b", &b, &b6);
+    check("--network name=@six,gw-priority=1 --network @b", &b, &b6);
+    check("--network @six --network @a", &a, &only6);
     // A published port goes by it.
     let port = s.port();
     s.d(&format!(

@@ -107,7 +107,7 @@ fn ports_of_a_routed_network_are_shown_without_a_number(s: &Session) {
     let port = s.port();
     let check = |network: &str, four: &str, six: &str| {
         s.d(&format!(
-            "run -d --name @c --network {network} -p {port}:80 @web"
+            "run -d --name @c --network {network} -p {port}:80 @bb sleep 1000"
         ))
         .ok();
         s.d("port @c")
@@ -139,12 +139,12 @@ fn ports_of_a_routed_network_are_shown_without_a_number(s: &Session) {
     check("@six", &number, "");
     // An address is as good as none, and one of the other family is bound.
     s.d(&format!(
-        "run -d --name @c --network @both -p 127.0.0.1:{port}:80 @web"
+        "run -d --name @c --network @both -p 127.0.0.1:{port}:80 @bb sleep 1000"
     ))
     .ok();
     s.d("port @c").prints("80/tcp -> 0.0.0.0:\n");
     s.d(&format!(
-        "run -d --name @d --network @four -p [::1]:{port}:80 @web"
+        "run -d --name @d --network @four -p [::1]:{port}:80 @bb sleep 1000"
     ))
     .ok();
     s.d("port @d").prints(&format!("80/tcp -> [::1]:{port}\n"));
