@@ -71,6 +71,9 @@ impl Table {
 
     /// Notes that `owner` has a port on these addresses.
     pub fn take(&mut self, owner: &str, protocol: Protocol, port: u16, addresses: &[IpAddr]) {
+        if addresses.is_empty() {
+            return;
+        }
         let entry = self.taken.entry((protocol, port)).or_default();
         for &address in addresses {
             let new = (address, owner.to_owned());

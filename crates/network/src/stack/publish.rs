@@ -182,6 +182,16 @@ pub(super) struct Places {
     pub routed: Vec<IpAddr>,
 }
 
+impl Places {
+    /// Gives the published ports of a mapping whose number on the host is `number`, IPv4 first.
+    pub(super) fn published(&self, mapping: &PortMapping, number: u16) -> Vec<PublishedPort> {
+        let mut all = ports::published(mapping, &self.routed, 0);
+        all.extend(ports::published(mapping, &self.bound, number));
+        all.sort_by_key(|port| port.ip.is_ipv6());
+        all
+    }
+}
+
 impl Shared {
     /// Says how ports are led to an endpoint.
     pub(super) fn publications(
@@ -278,16 +288,10 @@ impl Shared {
             let Some(number) = mapping.single_port() else {
                 continue;
             };
-            let Places {
-                bound: addresses,
-                routed,
-            } = self.places(endpoint, mapping)?;
-            held.extend(ports::published(mapping, &routed, 0));
-            if addresses.is_empty() {
-                continue;
-            }
+            let places = self.places(endpoint, mapping)?;
+            let addresses = &places.bound;
             let mut state = lock(&self.state);
-            if let Some(address) = state.ports.conflict(mapping.protocol, number, &addresses) {
+            if let Some(address) = state.ports.conflict(mapping.protocol, number, addresses) {
                 return Err(Error::PortAllocated {
                     address,
                     port: number,
@@ -296,9 +300,9 @@ impl Shared {
             }
             state
                 .ports
-                .take(&endpoint.id, mapping.protocol, number, &addresses);
+                .take(&endpoint.id, mapping.protocol, number, addresses);
             drop(state);
-            held.extend(ports::published(mapping, &addresses, number));
+            held.extend(places.published(mapping, number));
         }
         let reservations = reservations(endpoint, held);
         if !reservations.is_empty() {
@@ -310,23 +314,23 @@ impl Shared {
         for mapping in mappings {
             if mapping.single_port().is_none() {
                 let places = self.places(endpoint, mapping)?;
-                held.extend(ports::published(mapping, &places.routed, 0));
-                if !places.bound.is_empty() {
-                    self.reserve_one_of(endpoint, mapping, &places.bound, held)?;
-                }
+                let number = self.reserve_one_of(endpoint, mapping, &places.bound)?;
+                held.extend(places.published(mapping, number));
             }
         }
         Ok(())
     }
 
-    /// Reserves the first port of a range that nobody has.
+    /// Reserves the first port of a range that nobody has on these addresses; without addresses it is 0.
     pub(super) fn reserve_one_of(
         &self,
         endpoint: &Endpoint,
         mapping: &PortMapping,
         addresses: &[IpAddr],
-        held: &mut Vec<PublishedPort>,
-    ) -> Result<(), Error> {
+    ) -> Result<u16, Error> {
+        if addresses.is_empty() {
+            return Ok(0);
+        }
         let dynamic = mapping.host_port.is_none();
         let range = mapping.host_port.unwrap_or_else(local_port_range);
         if range.first == 0 || range.first > range.last {
@@ -354,10 +358,7 @@ impl Shared {
             let published = ports::published(mapping, addresses, port);
             let reservations = reservations(endpoint, &published);
             match self.config.reserver.reserve(&endpoint.id, &reservations) {
-                Ok(()) => {
-                    held.extend(published);
-                    return Ok(());
-                }
+                Ok(()) => return Ok(port),
                 Err(error) => {
                     self.free_ports(endpoint, &published);
                     if !matches!(error, ReserveError::InUse { .. }) {

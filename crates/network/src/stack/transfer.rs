@@ -4,7 +4,7 @@
 use gantry_api::port::ReserveError;
 use gantry_sys::nft::{Family, Transaction};
 
-use super::publish::{Places, refused, reservations};
+use super::publish::{refused, reservations};
 use super::{Shared, Stack, lock};
 use crate::firewall::{Publication, Sorted};
 use crate::{Endpoint, Error, PortMapping, PublishedPort, Report, ports};
@@ -123,21 +123,24 @@ impl Shared {
             let Some(port) = mapping.single_port() else {
                 continue;
             };
-            let Places { bound, routed } = self.places(to, mapping)?;
-            taken.extend(ports::published(mapping, &routed, 0));
+            let places = self.places(to, mapping)?;
             let protocol = mapping.protocol;
             let mut state = lock(&self.state);
             let spared = Some(from.id.as_str());
-            if let Some(address) = state.ports.conflict_besides(spared, protocol, port, &bound) {
+            if let Some(address) =
+                state
+                    .ports
+                    .conflict_besides(spared, protocol, port, &places.bound)
+            {
                 return Err(Error::PortAllocated {
                     address,
                     port,
                     protocol,
                 });
             }
-            state.ports.take(&to.id, protocol, port, &bound);
+            state.ports.take(&to.id, protocol, port, &places.bound);
             drop(state);
-            taken.extend(ports::published(mapping, &bound, port));
+            taken.extend(places.published(mapping, port));
         }
         let wanted = reservations(to, taken);
         let reserver = &self.config.reserver;
@@ -154,11 +157,9 @@ impl Shared {
         taken: &mut Vec<PublishedPort>,
     ) -> Result<(), Error> {
         for mapping in mappings.iter().filter(|one| one.single_port().is_none()) {
-            let Places { bound, routed } = self.places(to, mapping)?;
-            taken.extend(ports::published(mapping, &routed, 0));
-            if !bound.is_empty() {
-                self.reserve_one_of(to, mapping, &bound, taken)?;
-            }
+            let places = self.places(to, mapping)?;
+            let number = self.reserve_one_of(to, mapping, &places.bound)?;
+            taken.extend(places.published(mapping, number));
         }
         Ok(())
     }
