@@ -2,7 +2,7 @@
 //!
 //! The order of a container's interfaces is Docker's: the default bridge, then the network of its mode, then by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -270,22 +270,13 @@ impl Engine {
     }
 
     /// Returns the addresses of a network that other containers have asked for.
-    fn wished_addresses(&self, container_id: &str, network: &NetworkRecord) -> BTreeSet<IpAddr> {
+    fn wished_addresses(&self, container_id: &str, network: &NetworkRecord) -> HashSet<IpAddr> {
         if !network.is_user_defined() || network.ipam.configs.is_empty() {
             // None can be asked for there.
-            return BTreeSet::new();
+            return HashSet::new();
         }
-        let mut wished = BTreeSet::new();
-        for other in self.inner.containers.all() {
-            let record = other.record();
-            if let Some(settings) = record.networks.get(&network.name)
-                && record.id != container_id
-            {
-                wished.extend(settings.ipv4().map(IpAddr::V4));
-                wished.extend(settings.ipv6().map(IpAddr::V6));
-            }
-        }
-        wished
+        let wishes = &self.inner.containers.wishes;
+        wishes.of_others(&network.name, container_id)
     }
 
     /// Connects a namespace to all networks of its container.
