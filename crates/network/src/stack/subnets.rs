@@ -276,11 +276,13 @@ impl Shared {
         let gateway = match wish.gateway {
             Some(gateway) => Some(gateway),
             None if wish.isolated => None,
-            None => Some(
-                landscape
-                    .address_of(standing, |address| subnet.contains(&address))
-                    .map_or_else(|| ipam::first_address(subnet), |found| found.address),
-            ),
+            None => {
+                let own = landscape.address_of(standing, |address| subnet.contains(&address));
+                // The default network's range is a part of what its bridge has.
+                let range = wish.range.filter(|_| !default);
+                own.map(|found| found.address)
+                    .or_else(|| ipam::default_gateway(subnet, range))
+            }
         };
         Ok(Given {
             subnet,

@@ -16,6 +16,7 @@ gantry_testkit::scenarios![
     an_address_in_use_is_told,
     the_gateway_is_chosen_by_priority_and_name,
     a_network_of_both_families_is_the_gateway_of_both,
+    the_gateway_has_the_first_address_of_the_range,
     link_local_addresses_are_added,
     sysctls_of_an_interface,
     a_port_follows_the_gateway,
@@ -301,6 +302,40 @@ fn a_network_of_both_families_is_the_gateway_of_both(s: &Session) {
     s.d("network connect @a @d").ok();
     s.d("network disconnect @b @d").ok();
     assert!(asks());
+}
+
+fn the_gateway_has_the_first_address_of_the_range(s: &Session) {
+    let net = s.subnet();
+    let show = "ip -o -4 addr show eth0 | grep -o \"inet [^ ]*\"; ip route | grep default | cut -d\" \" -f3";
+    for (options, address, gateway) in [
+        (
+            format!("--subnet {net}.0/24 --ip-range {net}.16/28"),
+            "17/24",
+            "16",
+        ),
+        (
+            format!("--subnet {net}.0/24 --ip-range {net}.0/28"),
+            "2/24",
+            "1",
+        ),
+        (
+            format!("--subnet {net}.0/24 --ip-range {net}.16/28 --gateway {net}.1"),
+            "16/24",
+            "1",
+        ),
+        (
+            format!("--subnet {net}.0/24 --gateway {net}.254"),
+            "1/24",
+            "254",
+        ),
+        (format!("--subnet {net}.0/30"), "2/30", "1"),
+        (format!("--subnet {net}.0/31"), "1/31", "0"),
+    ] {
+        s.d(&format!("network create {options} @n")).ok();
+        s.d(&format!("run --rm --network @n @bb sh -c '{show}'"))
+            .prints(&format!("inet {net}.{address}\n{net}.{gateway}\n"));
+        s.d("network rm @n").ok();
+    }
 }
 
 fn link_local_addresses_are_added(s: &Session) {
