@@ -205,15 +205,15 @@ impl Shared {
         self.add_network_alone(config, reserved, &mut None)
     }
 
-    /// The same with `making` held. `seen` is what the kernel had before: looked up where it is not known, and forgotten
-    /// where an interface is made.
+    /// The same with `making` held. `seen` is what the kernel has: looked up where it is not known, and forgotten where
+    /// that changes in a way that is not known either.
     pub(super) fn add_network_alone(
         &self,
         config: &NetworkConfig,
         reserved: &[IpNet],
         seen: &mut Option<Landscape>,
     ) -> Result<NetworkInfo, Error> {
-        let landscape = match seen.take() {
+        let mut landscape = match seen.take() {
             Some(landscape) => landscape,
             None => self.landscape()?,
         };
@@ -227,8 +227,14 @@ impl Shared {
                 matches!(parent, Parent::Standing(_)),
             ),
         };
-        if stood {
-            *seen = Some(landscape);
+        match network.bridge() {
+            _ if stood => *seen = Some(landscape),
+            Some(config) => {
+                landscape.add_bridge(&network, config, self.network_alias(&config.id));
+                *seen = Some(landscape);
+            }
+            // A parent may bring others along.
+            None => {}
         }
         let info = network.info.clone();
         lock(&self.state)

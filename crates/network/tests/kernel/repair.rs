@@ -409,6 +409,42 @@ fn a_network_that_does_not_come_up_costs_its_containers_nothing() {
 }
 
 #[test]
+fn a_container_that_starts_lets_its_network_be_tried_again() {
+    let host = Host::new();
+    let engine_id = "aaaaaaaaaaab8";
+    let config = BridgeConfig {
+        subnet: "10.78.0.0/24".parse().ok(),
+        ..user_defined('c')
+    };
+    // Somebody has the name, and gives it up later.
+    ip(&["link", "add", &config.interface, "type", "veth"]);
+    let networks = [config.clone().into()];
+    let stack = Stack::open(host.config(engine_id), &networks, &[]).unwrap();
+    assert!(host.was_told("bring up network"));
+    let request = EndpointRequest {
+        container_id: "web".to_owned(),
+        network: Some(config.id.clone()),
+        container_interface: Some("eth0".to_owned()),
+        ..EndpointRequest::default()
+    };
+    let refused = stack.allocate(&request).unwrap_err();
+    assert!(refused.to_string().contains("is not a bridge"), "{refused}");
+    ip(&["link", "del", &config.interface]);
+    let web = start_on(
+        &stack,
+        Some(&config.id),
+        "web",
+        &[mapping(None, 8080, 80, Protocol::Tcp)],
+    );
+    serve_tcp(&web.netns, 80, "web");
+    assert_eq!(
+        enter(&host.outside, || ask(HOST, 8080)).as_deref(),
+        Some("web 10.9.0.2")
+    );
+    assert!(stack.reconcile().unwrap().is_clean());
+}
+
+#[test]
 fn a_network_that_is_down_can_be_left_and_removed() {
     let host = Host::new();
     let stack = host.open("aaaaaaaaaaac7");
@@ -637,7 +673,7 @@ fn forwarding_that_is_switched_off_is_switched_on_again() {
 }
 
 #[test]
-fn where_the_guard_cannot_stand_nothing_is_forwarded() {
+fn where_the_guard_cannot_stand_nothing_is_forwarded_and_nothing_is_left() {
     let host = Host::new();
     let rules = Socket::open(Family::Netfilter).unwrap();
     // Nobody else can write into a table that has an owner.
@@ -650,8 +686,16 @@ fn where_the_guard_cannot_stand_nothing_is_forwarded() {
     for switch in ["ip_forward", "../ipv6/conf/all/forwarding"] {
         assert_eq!(sysctl(switch), "0");
     }
-    assert!(Stack::open(host.config("aaaaaaaaaaae1"), &[], &[]).is_err());
+    let before = links();
+    let network = BridgeConfig {
+        subnet: "10.78.0.0/24".parse().ok(),
+        ..user_defined('c')
+    };
+    let networks = [network.into()];
+    assert!(Stack::open(host.config("aaaaaaaaaaae1"), &networks, &[]).is_err());
     assert_eq!(sysctl("ip_forward"), "0");
+    // Nor is anything left of what was made on the way.
+    assert_eq!(links(), before);
     // The same of IPv6, which comes with the first network that has it.
     let stack = host.open("aaaaaaaaaaaf1");
     assert_eq!(sysctl("ip_forward"), "1");
