@@ -13,7 +13,7 @@ use gantry_network::{
 
 use super::config::{Config, HostConfig};
 use super::record::Record;
-use super::start::StartExit;
+use super::start_failure::{StartExit, network_error};
 use super::{Container, Owner, ports};
 use crate::network::{EndpointSettings, NetworkRecord, faults, joined};
 use crate::{Engine, Error, Result};
@@ -287,7 +287,7 @@ impl Engine {
         netns: &Netns,
     ) -> Result<()> {
         if endpoints.is_empty() {
-            return gantry_network::loopback_up(netns).map_err(super::start::network_error);
+            return gantry_network::loopback_up(netns).map_err(network_error);
         }
         for (index, endpoint) in endpoints.iter().enumerate() {
             let routes = DefaultRoutes {
@@ -295,7 +295,7 @@ impl Engine {
                 ipv6: gateways.ipv6 == Some(index),
             };
             let connected = self.inner.network.connect(endpoint, netns, routes);
-            connected.map_err(super::start::network_error)?;
+            connected.map_err(network_error)?;
         }
         Ok(())
     }
