@@ -86,7 +86,7 @@ pub struct Ipv6Config {
     /// `None` takes the next free one of the address pools.
     #[serde(default)]
     pub subnet: Option<Ipv6Net>,
-    /// `None` takes the subnet's first address.
+    /// `None` takes the first address of `ip_range`, or else of the subnet.
     #[serde(default)]
     pub gateway: Option<Ipv6Addr>,
     /// Restricts the addresses given to containers.
@@ -113,7 +113,7 @@ pub struct BridgeConfig {
     /// `None` takes the next free one of the address pools.
     #[serde(default)]
     pub subnet: Option<Ipv4Net>,
-    /// `None` takes the subnet's first address.
+    /// `None` takes the first address of `ip_range`, or else of the subnet.
     #[serde(default)]
     pub gateway: Option<Ipv4Addr>,
     /// Restricts the addresses given to containers (`--fixed-cidr`, `--ip-range`).
