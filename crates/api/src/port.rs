@@ -102,6 +102,14 @@ pub enum ReserveError {
 pub trait PortReserver: Send + Sync {
     /// Reserves all of `reservations` for `owner` or none. What the same owner holds already is left as it is.
     fn reserve(&self, owner: &str, reservations: &[Reservation]) -> Result<(), ReserveError>;
+    /// Gives `to` all of `reservations` or none, and takes back what `from` holds. A port that `from` has is never free in
+    /// between. An error leaves both as they were.
+    fn transfer(
+        &self,
+        from: &str,
+        to: &str,
+        reservations: &[Reservation],
+    ) -> Result<(), ReserveError>;
     /// Gives back everything that `owner` holds; nothing held is no error.
     fn release(&self, owner: &str) -> Result<(), ReserveError>;
     /// Lists the owners that hold something.

@@ -43,6 +43,7 @@ pub const NAMES: &[&str] = &[
     "connect.record",
     "connect.network",
     "connect.names",
+    "connect.ports",
     "disconnect.network",
     "disconnect.record",
 ];

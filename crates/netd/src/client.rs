@@ -288,6 +288,37 @@ fn unexpected(reply: &Reply) -> io::Error {
     }
 }
 
+/// Reads the answer to a wish for ports.
+fn granted(reply: Reply) -> Result<(), ReserveError> {
+    match reply {
+        Reply::Ok => Ok(()),
+        Reply::Refused {
+            protocol,
+            address,
+            port,
+            errno,
+        } => Err(match errno {
+            libc::EADDRINUSE => ReserveError::InUse {
+                address,
+                port,
+                protocol,
+            },
+            libc::EADDRNOTAVAIL => ReserveError::NoSuchAddress {
+                address,
+                port,
+                protocol,
+            },
+            errno => ReserveError::Refused {
+                address,
+                port,
+                protocol,
+                source: io::Error::from_raw_os_error(errno),
+            },
+        }),
+        other => Err(ReserveError::Unavailable(unexpected(&other))),
+    }
+}
+
 /// Starts netd; `None` means that one lives already or is being started.
 fn spawn(options: &SpawnOptions) -> io::Result<Option<Child>> {
     let directory = state_dir(&options.exec_root);
@@ -336,33 +367,25 @@ impl PortReserver for Client {
             owner: owner.to_owned(),
             reservations: reservations.to_vec(),
         };
-        match self.call(&request).map_err(ReserveError::Unavailable)? {
-            Reply::Ok => Ok(()),
-            Reply::Refused {
-                protocol,
-                address,
-                port,
-                errno,
-            } => Err(match errno {
-                libc::EADDRINUSE => ReserveError::InUse {
-                    address,
-                    port,
-                    protocol,
-                },
-                libc::EADDRNOTAVAIL => ReserveError::NoSuchAddress {
-                    address,
-                    port,
-                    protocol,
-                },
-                errno => ReserveError::Refused {
-                    address,
-                    port,
-                    protocol,
-                    source: io::Error::from_raw_os_error(errno),
-                },
-            }),
-            other => Err(ReserveError::Unavailable(unexpected(&other))),
-        }
+        self.call(&request)
+            .map_err(ReserveError::Unavailable)
+            .and_then(granted)
+    }
+
+    fn transfer(
+        &self,
+        from: &str,
+        to: &str,
+        reservations: &[Reservation],
+    ) -> Result<(), ReserveError> {
+        let request = Request::Transfer {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            reservations: reservations.to_vec(),
+        };
+        self.call(&request)
+            .map_err(ReserveError::Unavailable)
+            .and_then(granted)
     }
 
     fn release(&self, owner: &str) -> Result<(), ReserveError> {

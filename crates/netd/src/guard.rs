@@ -154,7 +154,7 @@ fn drop_loopback(offset: u32) -> Vec<Expression> {
 /// Opens the socket that hears of changes, and the one to ask by.
 pub fn open() -> io::Result<(Socket, Socket)> {
     let events = Socket::open(Family::Netfilter)?;
-    events.subscribe(nft::GROUP)?;
+    events.subscribe(&[nft::GROUP])?;
     Ok((events, Socket::open(Family::Netfilter)?))
 }
 

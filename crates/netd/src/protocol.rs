@@ -21,6 +21,7 @@ pub const FEATURES: &[&str] = &[
     "forward-tcp",
     "forward-udp",
     "guard",
+    "transfer",
     PORTS,
     NAMES,
 ];
@@ -59,6 +60,13 @@ pub enum Request {
     /// Adds to what the owner holds: everything or nothing.
     Reserve {
         owner: String,
+        reservations: Vec<Reservation>,
+    },
+    /// Adds to what `to` holds, by the sockets of `from` where they keep these ports, and gives back all else that `from`
+    /// holds: everything or nothing. The ports stay taken all the while.
+    Transfer {
+        from: String,
+        to: String,
         reservations: Vec<Reservation>,
     },
     /// Gives back all that the owner holds.
@@ -119,7 +127,7 @@ pub enum Request {
 pub struct PortSocket {
     pub owner: String,
     pub protocol: Protocol,
-    /// Where to what comes is carried.
+    /// Where to what comes is carried; of no meaning when it is handed over, since the reservations say so.
     pub target: SocketAddr,
     /// Its number in netd; of no meaning when it is handed over.
     #[serde(default)]

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -22,6 +21,7 @@ use crate::names::connection::Connection;
 use crate::names::upstream::Pending;
 use crate::protocol::Reply;
 use crate::slab::{Key, Slab};
+use crate::socket::Targets;
 use crate::tcp::{After, PENDING_BYTES_MAX, Pair};
 use crate::{state, udp};
 
@@ -30,6 +30,7 @@ mod forward;
 mod lookup;
 mod names;
 mod reserve;
+mod transfer;
 
 use daemon::Daemon;
 
@@ -40,12 +41,12 @@ enum Thing {
     Daemon(Daemon),
     Tcp {
         fd: OwnedFd,
-        target: SocketAddr,
+        targets: Targets,
     },
     Udp(udp::Port),
     /// A port that is kept and carries nothing (SCTP).
     Kept {
-        _fd: OwnedFd,
+        fd: OwnedFd,
     },
     Pair(Box<Pair>),
     Flow(udp::Flow),
@@ -267,8 +268,8 @@ impl Server {
                 true
             }
             Thing::Daemon(daemon) => self.serve(key, daemon, flags),
-            Thing::Tcp { fd, target } => {
-                self.accept_client(key, fd, *target);
+            Thing::Tcp { fd, targets } => {
+                self.accept_client(key, fd, *targets);
                 true
             }
             Thing::Udp(port) => {

@@ -6,8 +6,8 @@
 //! both families share one dual-stack socket: ten thousand ports are ten thousand descriptors.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gantry_api::port::{Protocol, Reservation};
 use gantry_sys::net::{self, Transport};
@@ -24,6 +24,70 @@ pub struct Plan {
     pub dual: bool,
     pub target: SocketAddr,
     pub reservations: Vec<Reservation>,
+}
+
+/// Where to a socket carries what reaches it, by the family of who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Targets {
+    ipv4: Option<SocketAddr>,
+    ipv6: Option<SocketAddr>,
+}
+
+impl Targets {
+    /// Takes them from the reservations that the socket stands for, of which the last of a family counts.
+    pub fn new<'a>(reservations: impl IntoIterator<Item = &'a Reservation>) -> Self {
+        let mut targets = Self {
+            ipv4: None,
+            ipv6: None,
+        };
+        for reservation in reservations {
+            match reservation.address {
+                IpAddr::V4(_) => targets.ipv4 = Some(reservation.target),
+                IpAddr::V6(_) => targets.ipv6 = Some(reservation.target),
+            }
+        }
+        targets
+    }
+
+    /// Gives one of them.
+    pub fn any(self) -> Option<SocketAddr> {
+        self.ipv4.or(self.ipv6)
+    }
+
+    /// Gives the target of who asks from an address.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` where nothing is published for this family: a dual-stack socket that came from another owner
+    /// may stand for one alone.
+    pub fn of(self, client: IpAddr) -> io::Result<SocketAddr> {
+        let target = match client.to_canonical() {
+            IpAddr::V4(_) => self.ipv4,
+            IpAddr::V6(_) => self.ipv6,
+        };
+        target.ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
+    }
+
+    /// Gives the target of an accepted connection.
+    ///
+    /// # Errors
+    /// As [`Targets::of`]; and a connection that is gone already.
+    pub fn of_connection(self, client: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+        let peer = rustix::net::getpeername(client)?.ok_or(io::ErrorKind::NotConnected)?;
+        self.of(SocketAddr::try_from(peer)?.ip())
+    }
+}
+
+/// Gives the port that a socket keeps and the host's addresses that it keeps it on: both any-addresses where it serves
+/// both families.
+pub fn kept(socket: BorrowedFd<'_>) -> io::Result<(u16, Vec<IpAddr>)> {
+    let local = SocketAddr::try_from(rustix::net::getsockname(socket)?)?;
+    let mut addresses = vec![local.ip()];
+    if local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        && !rustix::net::sockopt::ipv6_v6only(socket)?
+    {
+        addresses.push(Ipv4Addr::UNSPECIFIED.into());
+    }
+    Ok((local.port(), addresses))
 }
 
 /// Decides which sockets are needed.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use gantry_sys::net::{self, Transport};
 
 use crate::slab::Key;
+use crate::socket::Targets;
 
 /// As long as Docker's proxy and the kernel's tracking of UDP streams keep one, about.
 pub const IDLE: Duration = Duration::from_secs(90);
@@ -22,7 +23,7 @@ pub type Client = (SocketAddr, Option<IpAddr>);
 #[derive(Debug)]
 pub struct Port {
     pub fd: OwnedFd,
-    pub target: SocketAddr,
+    pub targets: Targets,
     pub clients: HashMap<Client, Key>,
 }
 

@@ -458,6 +458,124 @@ fn who_connects_while_netd_is_dead_waits_in_sockets_that_are_held_beside_it() {
 }
 
 #[test]
+fn a_port_passes_to_another_owner_and_nobody_gets_it_in_between() {
+    let host = Host::new();
+    let other = Ipv4Addr::new(172, 17, 0, 3);
+    let to = |mut reservation: Reservation, target: Ipv4Addr| {
+        reservation.target.set_ip(target.into());
+        reservation
+    };
+    let all = [both(Protocol::Tcp, 8080, 80), both(Protocol::Udp, 8080, 80)].concat();
+    let at = |target: Ipv4Addr| all.iter().map(|&one| to(one, target)).collect::<Vec<_>>();
+    let extra = reservation(Protocol::Tcp, "0.0.0.0", 8081, 80);
+    host.client.reserve("a", &all).unwrap();
+    host.client.reserve("a", &[extra]).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let got = thread::scope(|scope| {
+        let thief = scope.spawn(|| {
+            let mut tries = 0u32;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for transport in [net::Transport::Tcp, net::Transport::Udp] {
+                    for address in ["0.0.0.0", "::", "127.0.0.1"] {
+                        if can_bind(address, 8080, transport) {
+                            return Some(tries);
+                        }
+                    }
+                }
+                tries += 1;
+            }
+            None
+        });
+        let mut owners = ["a", "b"];
+        for round in 0..300 {
+            let target = [other, CONTAINER][round % 2];
+            let transferred = host.client.transfer(owners[0], owners[1], &at(target));
+            transferred.unwrap();
+            // A request that was sent twice is as good as one.
+            host.client
+                .transfer(owners[0], owners[1], &at(target))
+                .unwrap();
+            assert_eq!(host.client.owners().unwrap(), [owners[1]]);
+            owners.reverse();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        thief.join().unwrap()
+    });
+    assert_eq!(got, None, "the port was free");
+    // What was not passed on is given back.
+    assert!(can_bind("0.0.0.0", 8081, net::Transport::Tcp));
+    // A killed netd takes the ports for the new owner alone.
+    host.client.transfer("a", "b", &all).unwrap();
+    let pidfd = host.client.pidfd().unwrap();
+    rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+    gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+    assert_eq!(host.client.owners().unwrap(), ["b"]);
+    assert!(!can_bind("0.0.0.0", 8080, net::Transport::Tcp));
+}
+
+#[test]
+fn a_transfer_that_fails_changes_nothing() {
+    let host = Host::new();
+    let had = both(Protocol::Tcp, 8080, 80);
+    host.client.reserve("a", &had).unwrap();
+    let stranger = TcpListener::bind("0.0.0.0:8082").unwrap();
+    let mut wanted = had.to_vec();
+    wanted.push(reservation(Protocol::Tcp, "0.0.0.0", 8081, 80));
+    wanted.push(reservation(Protocol::Tcp, "0.0.0.0", 8082, 80));
+    let refused = host.client.transfer("a", "b", &wanted);
+    assert!(matches!(
+        refused,
+        Err(ReserveError::InUse { port: 8082, .. })
+    ));
+    assert_eq!(host.client.owners().unwrap(), ["a"]);
+    assert!(!can_bind("::", 8080, net::Transport::Tcp));
+    assert!(can_bind("0.0.0.0", 8081, net::Transport::Tcp));
+    drop(stranger);
+    host.client.transfer("a", "b", &wanted).unwrap();
+    assert!(!can_bind("0.0.0.0", 8081, net::Transport::Tcp));
+}
+
+#[test]
+fn a_socket_of_both_families_carries_each_to_its_own_target() {
+    let host = Host::new();
+    let ports = both(Protocol::Tcp, 8080, 80);
+    host.client.reserve("a", &ports).unwrap();
+    let serve = |port: u16, text: &'static str| {
+        let listener = host.enter(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.write_all(text.as_bytes());
+            }
+        });
+    };
+    serve(80, "four");
+    serve(81, "six");
+    let ask = |address: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    assert_eq!(ask("[::1]:8080").unwrap(), "four");
+    let mut apart = ports;
+    apart[1].target.set_port(81);
+    host.client.transfer("a", "b", &apart).unwrap();
+    assert_eq!(ask("127.0.0.1:8080").unwrap(), "four");
+    assert_eq!(ask("[::1]:8080").unwrap(), "six");
+    // Held beside netd over its death, it is the same socket afterwards.
+    let kept = host.client.ports(None).unwrap();
+    let pidfd = host.client.pidfd().unwrap();
+    rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+    gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+    host.client.adopt_ports("b", &kept).unwrap();
+    assert_eq!(ask("127.0.0.1:8080").unwrap(), "four");
+    assert_eq!(ask("[::1]:8080").unwrap(), "six");
+    // Nothing is accepted of a family that is not published.
+    host.client.transfer("b", "c", &apart[1..]).unwrap();
+    assert_eq!(ask("[::1]:8080").unwrap(), "six");
+    assert!(ask("127.0.0.1:8080").is_err());
+}
+
+#[test]
 fn an_unknown_verb_is_answered_and_the_connection_goes_on() {
     let host = Host::new();
     let mut stream = UnixStream::connect(socket_path(host.exec_root.path())).unwrap();

@@ -86,7 +86,7 @@ pub struct Ipv6Config {
     /// `None` takes the next free one of the address pools.
     #[serde(default)]
     pub subnet: Option<Ipv6Net>,
-    /// `None` takes the subnet's first address.
+    /// `None` takes the first address of `ip_range`, or else of the subnet.
     #[serde(default)]
     pub gateway: Option<Ipv6Addr>,
     /// Restricts the addresses given to containers.
@@ -113,7 +113,7 @@ pub struct BridgeConfig {
     /// `None` takes the next free one of the address pools.
     #[serde(default)]
     pub subnet: Option<Ipv4Net>,
-    /// `None` takes the subnet's first address.
+    /// `None` takes the first address of `ip_range`, or else of the subnet.
     #[serde(default)]
     pub gateway: Option<Ipv4Addr>,
     /// Restricts the addresses given to containers (`--fixed-cidr`, `--ip-range`).
@@ -249,19 +249,26 @@ pub enum IpvlanFlag {
     Vepa,
 }
 
+/// Reads a driver's word. An empty one is the first, which is the default.
+fn word<T: Copy>(what: &str, default: &str, text: &str, words: &[(&str, T)]) -> Result<T, String> {
+    let mut known = words.iter();
+    known
+        .find(|(word, _)| text.is_empty() || *word == text)
+        .map(|(_, value)| *value)
+        .ok_or_else(|| format!("requested {what} '{text}' is not valid, {default} driver default"))
+}
+
 impl FromStr for MacvlanMode {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "" | "bridge" => Ok(Self::Bridge),
-            "private" => Ok(Self::Private),
-            "vepa" => Ok(Self::Vepa),
-            "passthru" => Ok(Self::Passthru),
-            _ => Err(format!(
-                "requested macvlan mode '{text}' is not valid, 'bridge' mode is the macvlan driver default"
-            )),
-        }
+        let words = [
+            ("bridge", Self::Bridge),
+            ("private", Self::Private),
+            ("vepa", Self::Vepa),
+            ("passthru", Self::Passthru),
+        ];
+        word("macvlan mode", "'bridge' mode is the macvlan", text, &words)
     }
 }
 
@@ -269,14 +276,8 @@ impl FromStr for IpvlanMode {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "" | "l2" => Ok(Self::L2),
-            "l3" => Ok(Self::L3),
-            "l3s" => Ok(Self::L3s),
-            _ => Err(format!(
-                "requested ipvlan mode '{text}' is not valid, 'l2' mode is the ipvlan driver default"
-            )),
-        }
+        let words = [("l2", Self::L2), ("l3", Self::L3), ("l3s", Self::L3s)];
+        word("ipvlan mode", "'l2' mode is the ipvlan", text, &words)
     }
 }
 
@@ -284,14 +285,12 @@ impl FromStr for IpvlanFlag {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "" | "bridge" => Ok(Self::Bridge),
-            "private" => Ok(Self::Private),
-            "vepa" => Ok(Self::Vepa),
-            _ => Err(format!(
-                "requested ipvlan flag '{text}' is not valid, 'bridge' is the ipvlan driver default"
-            )),
-        }
+        let words = [
+            ("bridge", Self::Bridge),
+            ("private", Self::Private),
+            ("vepa", Self::Vepa),
+        ];
+        word("ipvlan flag", "'bridge' is the ipvlan", text, &words)
     }
 }
 

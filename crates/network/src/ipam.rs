@@ -114,13 +114,26 @@ pub fn overlap(one: IpNet, other: IpNet) -> bool {
     same_family(one, other) && (one.contains(&other.network()) || other.contains(&one.network()))
 }
 
-/// Gives the address that a gateway has when nobody says which: the subnet's first that is no network's.
-pub fn first_address(subnet: IpNet) -> IpAddr {
-    let (first, _) = bounds(subnet);
-    if subnet.prefix_len() + 1 >= subnet.max_prefix_len() {
-        return subnet.network();
+/// Says whether no host can have an address of a subnet: it is the network's own, or all hosts' (IPv4).
+///
+/// An IPv4 subnet of one or two addresses has neither (RFC 3021).
+pub fn is_of_the_subnet(address: IpAddr, subnet: IpNet) -> bool {
+    match subnet {
+        IpNet::V4(net) => {
+            net.prefix_len() < 31 && (address == net.network() || address == net.broadcast())
+        }
+        IpNet::V6(net) => address == net.network(),
     }
-    address(first + 1, subnet.addr())
+}
+
+/// Gives the address that a gateway has when nobody says which: the first that a host can have of the part that is for
+/// containers, or else of the subnet. `None` if there is none.
+pub fn default_gateway(subnet: IpNet, range: Option<IpNet>) -> Option<IpAddr> {
+    let (first, last) = bounds(range.unwrap_or(subnet));
+    let mut candidates = [Some(first), first.checked_add(1)].into_iter().flatten();
+    candidates
+        .find(|&number| number <= last && !is_of_the_subnet(address(number, subnet.addr()), subnet))
+        .map(|number| address(number, subnet.addr()))
 }
 
 /// Why an address was refused.
@@ -154,12 +167,13 @@ impl Pool {
         range: Option<IpNet>,
         reserved: impl IntoIterator<Item = IpAddr>,
     ) -> Self {
-        let (network, broadcast) = bounds(subnet);
         let (mut first, mut last) = bounds(range.unwrap_or(subnet));
-        if subnet.prefix_len() + 1 < subnet.max_prefix_len() {
-            first = first.max(network + 1);
-            // IPv6 has no broadcast address.
-            last = last.min(broadcast - u128::from(subnet.addr().is_ipv4()));
+        let is_of_the_subnet = |number| is_of_the_subnet(address(number, subnet.addr()), subnet);
+        if is_of_the_subnet(first) {
+            first = first.saturating_add(1);
+        }
+        if is_of_the_subnet(last) && last > 0 {
+            last -= 1;
         }
         Self {
             subnet,
@@ -196,9 +210,7 @@ impl Pool {
         if !self.subnet.contains(&wanted) {
             return Err(Refused::Outside);
         }
-        let special = self.subnet.prefix_len() + 1 < self.subnet.max_prefix_len()
-            && (wanted == self.subnet.network()
-                || wanted.is_ipv4() && wanted == self.subnet.broadcast());
+        let special = is_of_the_subnet(wanted, self.subnet);
         let wanted = number(wanted);
         if special || self.reserved.contains(&wanted) || !self.used.insert(wanted) {
             return Err(Refused::Taken);
@@ -366,14 +378,24 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_is_the_first_address() {
-        for (subnet, wanted) in [
-            ("10.0.0.0/24", "10.0.0.1"),
-            ("10.0.0.0/31", "10.0.0.0"),
-            ("fd00::/64", "fd00::1"),
-            ("fd00::/128", "fd00::"),
+    fn a_gateway_is_the_first_address_that_a_host_can_have() {
+        // Asked of Docker 28.5.
+        for (subnet, range, wanted) in [
+            ("10.1.0.0/24", None, Some("10.1.0.1")),
+            ("10.1.0.0/30", None, Some("10.1.0.1")),
+            ("10.1.0.0/31", None, Some("10.1.0.0")),
+            ("10.1.0.0/32", None, Some("10.1.0.0")),
+            ("10.1.0.0/24", Some("10.1.0.16/28"), Some("10.1.0.16")),
+            ("10.1.0.0/24", Some("10.1.0.0/25"), Some("10.1.0.1")),
+            ("10.1.0.0/24", Some("10.1.0.4/32"), Some("10.1.0.4")),
+            ("10.1.0.0/24", Some("10.1.0.0/32"), None),
+            ("fd00::/64", None, Some("fd00::1")),
+            ("fd00::/127", None, Some("fd00::1")),
+            ("fd00::/128", None, None),
+            ("fd00::/64", Some("fd00::/128"), None),
         ] {
-            assert_eq!(first_address(net(subnet)), ip(wanted));
+            let given = default_gateway(net(subnet), range.map(net));
+            assert_eq!(given, wanted.map(ip), "{subnet} {range:?}");
         }
     }
 }

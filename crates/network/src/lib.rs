@@ -22,6 +22,7 @@ pub use config::{
 };
 pub use error::Error;
 pub use gantry_api::port::{PortReserver, Protocol, Reservation, ReserveError};
+pub use ipam::{default_gateway, is_of_the_subnet};
 pub use netns::{Netns, loopback_up};
 pub use stack::Stack;
 pub use types::{

@@ -30,7 +30,7 @@ pub fn addresses(mapping: &PortMapping, host_binding: Option<IpAddr>, ipv6: bool
 }
 
 /// Says whether two host addresses cannot have one port each: they are the same, or one stands for all of the family.
-fn collide(one: IpAddr, other: IpAddr) -> bool {
+pub fn collide(one: IpAddr, other: IpAddr) -> bool {
     one.is_ipv4() == other.is_ipv4()
         && (one == other || one.is_unspecified() || other.is_unspecified())
 }
@@ -46,19 +46,34 @@ pub struct Table {
 impl Table {
     /// Finds who stands in the way of a port on these addresses.
     pub fn conflict(&self, protocol: Protocol, port: u16, addresses: &[IpAddr]) -> Option<IpAddr> {
-        self.taken
-            .get(&(protocol, port))?
+        self.conflict_besides(None, protocol, port, addresses)
+    }
+
+    /// The same, without what `spared` has.
+    pub fn conflict_besides(
+        &self,
+        spared: Option<&str>,
+        protocol: Protocol,
+        port: u16,
+        addresses: &[IpAddr],
+    ) -> Option<IpAddr> {
+        let taken = self.taken.get(&(protocol, port))?;
+        let mut others = taken
             .iter()
-            .find_map(|(taken, _)| {
-                addresses
-                    .iter()
-                    .any(|&address| collide(*taken, address))
-                    .then_some(*taken)
-            })
+            .filter(|(_, owner)| spared != Some(owner.as_str()));
+        others.find_map(|(taken, _)| {
+            addresses
+                .iter()
+                .any(|&address| collide(*taken, address))
+                .then_some(*taken)
+        })
     }
 
     /// Notes that `owner` has a port on these addresses.
     pub fn take(&mut self, owner: &str, protocol: Protocol, port: u16, addresses: &[IpAddr]) {
+        if addresses.is_empty() {
+            return;
+        }
         let entry = self.taken.entry((protocol, port)).or_default();
         for &address in addresses {
             let new = (address, owner.to_owned());

@@ -238,6 +238,14 @@ pub struct PortMapping {
     pub protocol: Protocol,
 }
 
+impl PortMapping {
+    /// Gives the one host port that is asked for, if it is one.
+    pub fn single_port(&self) -> Option<u16> {
+        let range = self.host_port?;
+        (range.first == range.last).then_some(range.first)
+    }
+}
+
 /// A published port, as `NetworkSettings.Ports` shows it; two of them for one mapping without an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PublishedPort {

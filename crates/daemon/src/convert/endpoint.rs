@@ -178,7 +178,11 @@ fn ports(record: &Record, view: &NetworkView) -> wire::PortMap {
             .get_or_insert_default()
             .push(wire::PortBinding {
                 host_ip: published.ip.to_string(),
-                host_port: published.host_port.to_string(),
+                host_port: match published.host_port {
+                    // Reached by the container's own address.
+                    0 => String::new(),
+                    port => port.to_string(),
+                },
             });
     }
     ports

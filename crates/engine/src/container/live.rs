@@ -10,7 +10,7 @@ use std::sync::Arc;
 use gantry_network::resolv;
 use gantry_network::{Endpoint, Netns, PublishedPort};
 
-use super::networking::{CONFIGURATION, NOT_HOST, NOT_WITH_NONE};
+use super::networking::{CONFIGURATION, NOT_HOST, NOT_WITH_NONE, not_connected};
 use super::{Container, Owner, Record, Status, files, open_namespace, ports};
 use crate::failpoint::around;
 use crate::network::{EndpointSettings, NetworkRecord, faults, joined, parse_mac};
@@ -274,6 +274,9 @@ impl Engine {
             }
             return Err(crate::network::error(error));
         }
+        if netns.is_some() {
+            self.let_ports_go_on(container, owner, endpoint);
+        }
         let ports = container.record().acquired.ports_of(endpoint).to_vec();
         self.inner
             .network
@@ -331,6 +334,23 @@ impl Engine {
         routes.and(ports)
     }
 
+    /// Hands the published ports of an endpoint that leaves to the one that is the gateway without it. Where that fails,
+    /// they are given back with the endpoint, and the next attempt tells why.
+    fn let_ports_go_on(&self, container: &Arc<Container>, owner: &mut Owner, leaving: &Endpoint) {
+        let record = container.record();
+        if record.acquired.ports_of(leaving).is_empty() {
+            return;
+        }
+        let mut rest = Record::clone(&record);
+        rest.acquired.endpoints.retain(|one| one.id != leaving.id);
+        if let Some(next) = self.gateways(&rest).for_ports() {
+            let next = &rest.acquired.endpoints[next];
+            if let Err(error) = self.move_ports(container, owner, leaving, next) {
+                tracing::debug!(container = record.id, %error, "move ports to the next gateway");
+            }
+        }
+    }
+
     /// Leads the published ports to `target` and nowhere else. The record says all the while where they are or come to.
     fn settle_ports(
         &self,
@@ -347,6 +367,11 @@ impl Engine {
         }
         let mut endpoints = record.acquired.endpoints.iter();
         let holder = endpoints.find(|one| !held.is_empty() && whose.as_ref() == Some(&one.id));
+        if let (Some(holder), Some(target)) = (holder, target)
+            && self.move_ports(container, owner, holder, target)?
+        {
+            return Ok(());
+        }
         if !held.is_empty() {
             self.note_blocking(container, owner, |record| {
                 record.acquired.ports_endpoint.clone_from(&target_id);
@@ -373,6 +398,62 @@ impl Engine {
             tracing::error!(container = record.id, %error, "publish ports where they were");
         }
         moved
+    }
+
+    /// Moves the published ports from one endpoint to another without letting the host's ports go. All or none; says whether
+    /// that can be done at all.
+    fn move_ports(
+        &self,
+        container: &Arc<Container>,
+        owner: &mut Owner,
+        holder: &Endpoint,
+        target: &Endpoint,
+    ) -> Result<bool> {
+        let record = container.record();
+        let held = &record.acquired.ports;
+        let wishes = ports::plan(&record.config, &record.host)?;
+        let kept = ports::keeping(&wishes, held);
+        // Whoever finds the record when this ends in the middle looks for them where they come to.
+        self.note_blocking(container, owner, |record| {
+            record.acquired.ports_endpoint = Some(target.id.clone());
+        });
+        let network = &self.inner.network;
+        let mut moved = network.transfer_ports(holder, held, target, &kept);
+        if moved.is_err() && kept != wishes {
+            moved = network.transfer_ports(holder, held, target, &wishes);
+        }
+        let back = |record: &mut Record| {
+            record.acquired.ports.clone_from(held);
+            record.acquired.ports_endpoint = Some(holder.id.clone());
+        };
+        let ports = match moved {
+            Ok(Some(ports)) => ports,
+            Ok(None) => {
+                self.note_blocking(container, owner, back);
+                return Ok(false);
+            }
+            Err(error) => {
+                self.note_blocking(container, owner, back);
+                return Err(not_connected(&record, target, error));
+            }
+        };
+        let published = around("connect.ports", || {
+            self.keep_ports(container, owner, target, &ports)?;
+            let published = network.publish_instead(holder, target, &ports);
+            published.map_err(crate::network::error)
+        });
+        let Err(error) = published else {
+            return Ok(true);
+        };
+        let returned = network
+            .return_ports(target, &ports, holder, held)
+            .and_then(|()| network.publish_instead(target, holder, held));
+        if let Err(error) = returned {
+            let error = crate::network::error(error);
+            tracing::error!(container = record.id, %error, "lead ports where they were");
+        }
+        self.note_blocking(container, owner, back);
+        Err(error)
     }
 
     /// Publishes at an endpoint what the container's ports are to be, by the numbers of `held` where the wish leaves them

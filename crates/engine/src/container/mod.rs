@@ -31,6 +31,7 @@ mod save;
 pub(crate) mod seccomp;
 mod sources;
 mod start;
+mod start_failure;
 pub mod state;
 mod stats;
 mod stop;
@@ -38,6 +39,7 @@ mod teardown;
 mod top;
 mod update;
 mod wait;
+mod wishes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
@@ -55,7 +57,7 @@ pub use prune::Pruned;
 pub use record::{MountPoint, Record};
 pub use remove::RemoveOptions;
 pub use start::StartOptions;
-pub(crate) use start::in_dockers_words;
+pub(crate) use start_failure::in_dockers_words;
 pub use state::{State, Status};
 pub use stats::StatsSample;
 pub use stop::StopOptions;
@@ -71,6 +73,8 @@ pub(crate) use merge::overlay as overlay_environment;
 pub(crate) use namespaces::open_namespace;
 pub(crate) use oci::{capabilities as oci_capabilities, name_user, security_options};
 pub(crate) use stats::memory_total;
+
+use wishes::Wishes;
 
 use crate::{Engine, Error, Result};
 
@@ -152,6 +156,8 @@ impl Container {
 #[derive(Default)]
 pub(crate) struct Containers {
     index: RwLock<Index>,
+    /// Changed with each record that is here.
+    pub(crate) wishes: Wishes,
 }
 
 #[derive(Default)]
@@ -179,10 +185,13 @@ impl Containers {
     }
 
     pub(crate) fn insert(&self, container: Arc<Container>) {
+        let record = container.record();
+        self.wishes
+            .replace(&container.id, &BTreeMap::new(), &record.networks);
         let mut index = self.index.write().expect("no holder panics");
         index
             .by_name
-            .insert(container.record().name.clone(), container.id.clone());
+            .insert(record.name.clone(), container.id.clone());
         index.by_id.insert(container.id.clone(), container);
     }
 
@@ -190,6 +199,10 @@ impl Containers {
         let mut index = self.index.write().expect("no holder panics");
         index.by_id.remove(&container.id);
         index.by_name.retain(|_, id| *id != container.id);
+        drop(index);
+        let record = container.record();
+        self.wishes
+            .replace(&container.id, &record.networks, &BTreeMap::new());
     }
 
     /// Takes the name for `id`; the id that holds it already is the error.

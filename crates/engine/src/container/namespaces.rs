@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::record::Record;
-use super::start::StartExit;
+use super::start_failure::StartExit;
 use super::{State, Status};
 use crate::{Engine, Error, Result};
 

@@ -2,7 +2,7 @@
 //!
 //! The order of a container's interfaces is Docker's: the default bridge, then the network of its mode, then by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use gantry_network::{
 
 use super::config::{Config, HostConfig};
 use super::record::Record;
-use super::start::StartExit;
+use super::start_failure::{StartExit, network_error};
 use super::{Container, Owner, ports};
 use crate::network::{EndpointSettings, NetworkRecord, faults, joined};
 use crate::{Engine, Error, Result};
@@ -46,7 +46,9 @@ impl Gateways {
     }
 }
 
-/// Chooses the gateways: of the endpoints that have one, that with the highest priority, then by the network's name.
+/// Chooses the gateways: the endpoint with a gateway of both families for both, else one for each family. Of several that
+/// with the highest priority, then the first by the network's name. So a network of one family is passed over where there
+/// is one of both, whatever its priority, as Docker does.
 pub(crate) fn gateways<'a>(
     endpoints: &[Endpoint],
     rank: impl Fn(&Endpoint) -> (i64, &'a str),
@@ -60,9 +62,14 @@ pub(crate) fn gateways<'a>(
             })
             .map(|(index, _)| index)
     };
+    let (ipv4, ipv6) = (
+        |one: &Endpoint| one.gateway.is_some(),
+        |one: &Endpoint| one.gateway_v6.is_some(),
+    );
+    let both = best(&|one| ipv4(one) && ipv6(one));
     Gateways {
-        ipv4: best(&|one| one.gateway.is_some()),
-        ipv6: best(&|one| one.gateway_v6.is_some()),
+        ipv4: both.or_else(|| best(&ipv4)),
+        ipv6: both.or_else(|| best(&ipv6)),
     }
 }
 
@@ -84,6 +91,19 @@ fn refused(error: Error) -> Error {
         format!("failed to set up container networking: {error}"),
     )
     .caused_by(StartExit(128))
+}
+
+/// Gives the error of ports that an endpoint cannot have Docker's form.
+pub(super) fn not_connected(
+    record: &Record,
+    endpoint: &Endpoint,
+    error: gantry_network::Error,
+) -> Error {
+    let text = format!(
+        "driver failed programming external connectivity on endpoint {} ({}): {error}",
+        record.name, endpoint.id
+    );
+    Error::new(error.kind(), text).caused_by(error)
 }
 
 fn forbidden(text: impl Into<String>) -> Error {
@@ -250,22 +270,13 @@ impl Engine {
     }
 
     /// Returns the addresses of a network that other containers have asked for.
-    fn wished_addresses(&self, container_id: &str, network: &NetworkRecord) -> BTreeSet<IpAddr> {
+    fn wished_addresses(&self, container_id: &str, network: &NetworkRecord) -> HashSet<IpAddr> {
         if !network.is_user_defined() || network.ipam.configs.is_empty() {
             // None can be asked for there.
-            return BTreeSet::new();
+            return HashSet::new();
         }
-        let mut wished = BTreeSet::new();
-        for other in self.inner.containers.all() {
-            let record = other.record();
-            if let Some(settings) = record.networks.get(&network.name)
-                && record.id != container_id
-            {
-                wished.extend(settings.ipv4().map(IpAddr::V4));
-                wished.extend(settings.ipv6().map(IpAddr::V6));
-            }
-        }
-        wished
+        let wishes = &self.inner.containers.wishes;
+        wishes.of_others(&network.name, container_id)
     }
 
     /// Connects a namespace to all networks of its container.
@@ -276,7 +287,7 @@ impl Engine {
         netns: &Netns,
     ) -> Result<()> {
         if endpoints.is_empty() {
-            return gantry_network::loopback_up(netns).map_err(super::start::network_error);
+            return gantry_network::loopback_up(netns).map_err(network_error);
         }
         for (index, endpoint) in endpoints.iter().enumerate() {
             let routes = DefaultRoutes {
@@ -284,7 +295,7 @@ impl Engine {
                 ipv6: gateways.ipv6 == Some(index),
             };
             let connected = self.inner.network.connect(endpoint, netns, routes);
-            connected.map_err(super::start::network_error)?;
+            connected.map_err(network_error)?;
         }
         Ok(())
     }
@@ -323,13 +334,7 @@ impl Engine {
         mappings: &[PortMapping],
     ) -> Result<Vec<PublishedPort>> {
         let taken = self.inner.network.reserve_ports(endpoint, mappings);
-        taken.map_err(|error| {
-            let text = format!(
-                "driver failed programming external connectivity on endpoint {} ({}): {error}",
-                record.name, endpoint.id
-            );
-            Error::new(error.kind(), text).caused_by(error)
-        })
+        taken.map_err(|error| not_connected(record, endpoint, error))
     }
 
     /// Puts ports that were taken for an endpoint into the record.
@@ -416,6 +421,37 @@ mod tests {
         assert_eq!(chosen(1).ipv4, Some(0));
         assert_eq!(chosen(-1).ipv4, Some(1));
         assert_eq!(gateways(&[], |_| (0, "")), Gateways::default());
+    }
+
+    #[test]
+    fn one_of_both_families_is_the_gateway_of_both() {
+        let six = |network: &str, ipv4: Option<&str>| Endpoint {
+            gateway_v6: Some("fd00::1".parse().unwrap()),
+            ..endpoint(network, ipv4)
+        };
+        let four = || endpoint("a", Some("10.0.0.1"));
+        let chosen = |endpoints: &[Endpoint], priorities: [i64; 3]| {
+            let chosen = gateways(endpoints, |one| match one.network.as_str() {
+                "a" => (priorities[0], "a"),
+                "b" => (priorities[1], "b"),
+                _ => (priorities[2], "c"),
+            });
+            (chosen.ipv4, chosen.ipv6)
+        };
+        let (b, c) = (|| six("b", Some("10.0.1.1")), || six("c", Some("10.0.2.1")));
+        assert_eq!(chosen(&[four(), b()], [0; 3]), (Some(1), Some(1)));
+        assert_eq!(chosen(&[four(), b()], [5, -1, 0]), (Some(1), Some(1)));
+        assert_eq!(chosen(&[four(), b(), c()], [0; 3]), (Some(1), Some(1)));
+        assert_eq!(chosen(&[four(), b(), c()], [2, 0, 1]), (Some(2), Some(2)));
+        // Without one of both each family has its own.
+        assert_eq!(
+            chosen(&[four(), six("b", None)], [0; 3]),
+            (Some(0), Some(1))
+        );
+        assert_eq!(
+            chosen(&[six("a", None), b()], [9, 0, 0]),
+            (Some(1), Some(1))
+        );
     }
 
     #[test]

@@ -34,10 +34,6 @@ pub(crate) fn plan(config: &Config, host: &HostConfig) -> Result<Vec<PortMapping
 
 /// Asks for the numbers that are held already where the wish leaves the number open.
 pub(crate) fn keeping(mappings: &[PortMapping], held: &[PublishedPort]) -> Vec<PortMapping> {
-    let single = |mapping: &PortMapping| {
-        let range = mapping.host_port?;
-        (range.first == range.last).then_some(range.first)
-    };
     let fits = |mapping: &PortMapping, port: &PublishedPort| {
         let within = |range: PortRange| (range.first..=range.last).contains(&port.host_port);
         port.container_port == mapping.container_port
@@ -50,12 +46,12 @@ pub(crate) fn keeping(mappings: &[PortMapping], held: &[PublishedPort]) -> Vec<P
         .iter()
         .filter(|port| port.host_port != 0)
         .filter(|port| {
-            let mut numbered = mappings.iter().filter(|one| single(one).is_some());
+            let mut numbered = mappings.iter().filter(|one| one.single_port().is_some());
             !numbered.any(|one| fits(one, port))
         })
         .collect();
     let mut kept = mappings.to_vec();
-    for mapping in kept.iter_mut().filter(|one| single(one).is_none()) {
+    for mapping in kept.iter_mut().filter(|one| one.single_port().is_none()) {
         let Some(found) = open.iter().find(|port| fits(mapping, port)) else {
             continue;
         };

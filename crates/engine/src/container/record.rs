@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use gantry_network::{Endpoint, PublishedPort};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::config::{Config, HostConfig, MountKind};
 use super::state::State;
@@ -45,6 +47,7 @@ pub struct Record {
     /// Number of the writable snapshot; `None` until it is prepared.
     pub snapshot: Option<u64>,
     /// What the current run of the container holds of the machine.
+    #[serde(deserialize_with = "of_any_age")]
     pub acquired: Acquired,
     /// Path of the log file, empty when the driver keeps none.
     pub log_path: String,
@@ -60,8 +63,7 @@ pub struct Record {
 pub struct Acquired {
     /// A shim may live and listen on its socket.
     pub shim: bool,
-    /// In the order of their interfaces. One alone, or `null`, in records of old.
-    #[serde(alias = "endpoint", deserialize_with = "one_or_many")]
+    /// In the order of their interfaces. Records of old have one alone, or `null`, as `endpoint`.
     pub endpoints: Vec<Endpoint>,
     pub ports: Vec<PublishedPort>,
     /// Id of the endpoint that the ports lead to; `None` for the first.
@@ -126,20 +128,20 @@ impl Acquired {
     }
 }
 
-/// Reads a list, or what stood in its place when there could be one at most.
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Found {
-        Many(Vec<Endpoint>),
-        One(Box<Endpoint>),
-        None,
+/// Reads what a run holds, also from when it could have one endpoint at most. Where a record has both words, the list holds:
+/// whoever wrote it knew more than one who wrote the other.
+fn of_any_age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Acquired, D::Error> {
+    let mut fields = serde_json::Map::deserialize(deserializer)?;
+    if let Some(one) = fields.remove("endpoint") {
+        let list = match one {
+            Value::Null => Vec::new(),
+            one => vec![one],
+        };
+        fields
+            .entry("endpoints")
+            .or_insert_with(|| Value::Array(list));
     }
-    Ok(match Found::deserialize(deserializer)? {
-        Found::Many(all) => all,
-        Found::One(one) => vec![*one],
-        Found::None => Vec::new(),
-    })
+    serde_json::from_value(Value::Object(fields)).map_err(D::Error::custom)
 }
 
 impl Record {
@@ -226,6 +228,15 @@ mod tests {
                 .networks
                 .is_empty()
         );
+        // Both words in one record are no reason to lose the container: the list holds.
+        let both = read(&format!(
+            r#"{{"acquired":{{"endpoints":[{endpoint}],"endpoint":null,"shim":true}}}}"#
+        ));
+        assert_eq!(both.acquired.endpoints, running.acquired.endpoints);
+        let both = read(&format!(
+            r#"{{"acquired":{{"endpoint":{endpoint},"endpoints":[]}}}}"#
+        ));
+        assert!(both.acquired.endpoints.is_empty());
         // What is written now is read as it is, also when the user has taken every network away.
         let again = read(&serde_json::to_string(&running).unwrap());
         assert_eq!(again.acquired, running.acquired);

@@ -22,12 +22,6 @@ const AGAIN_MIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 
 impl Container {
-    fn publish(&self, record: Record) -> Arc<Record> {
-        let record = Arc::new(record);
-        *self.record.write().expect("no holder panics") = record.clone();
-        record
-    }
-
     /// Waits until the disk has the record as it is in memory, or the container is removed.
     pub(crate) async fn on_disk(&self) {
         // The sender lives as long as we do.
@@ -36,6 +30,17 @@ impl Container {
 }
 
 impl Engine {
+    /// Shows a record, and what follows from it.
+    fn publish(&self, container: &Container, record: Record) -> Arc<Record> {
+        let record = Arc::new(record);
+        let mut shown = container.record.write().expect("no holder panics");
+        let before = std::mem::replace(&mut *shown, record.clone());
+        drop(shown);
+        let wishes = &self.inner.containers.wishes;
+        wishes.replace(&container.id, &before.networks, &record.networks);
+        record
+    }
+
     /// Changes the record and writes it; the change is seen only when it is on disk. A loss of power may undo it: it is for
     /// what passes with the processes.
     pub(crate) async fn save(
@@ -102,7 +107,7 @@ impl Engine {
         let mut record = (*container.record()).clone();
         change(&mut record);
         self.write_record(&record, durability)?;
-        let record = container.publish(record);
+        let record = self.publish(container, record);
         self.is_on_disk(container);
         Ok(record)
     }
@@ -134,7 +139,7 @@ impl Engine {
         let mut record = (*container.record()).clone();
         change(&mut record);
         let written = self.write_record(&record, Durability::Exchanged);
-        container.publish(record);
+        self.publish(container, record);
         match written {
             Ok(()) => self.is_on_disk(container),
             Err(error) => {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use gantry_api::error::ErrorKind;
 use gantry_network::{NetworkConfig, NetworkInfo};
 
+use super::ipam::Family;
 use super::record::{Ipam, NetworkRecord, PREDEFINED};
 use super::{ipam, options};
 use crate::failpoint::around;
@@ -77,12 +78,14 @@ impl Engine {
         let held = self.inner.networks.hold_name(&create.name)?;
         let mut record = self.network_record(create)?;
         ipam::check(&record.ipam)?;
-        ipam::check_uses(&record.ipam)?;
-        record.config = if record.config_only {
-            None
-        } else {
-            Some(configuration(&record)?)
-        };
+        if !record.config_only {
+            ipam::check_uses(&record.ipam, |family| has_gateway(&record, family))?;
+            let config = configuration(&record)?;
+            if matches!(config, NetworkConfig::Bridge(_)) {
+                ipam::check_bridge(&record.ipam)?;
+            }
+            record.config = Some(config);
+        }
         if let Some(config) = &mut record.config {
             let info = around("network.create", || {
                 self.inner.network.create_network(config)
@@ -275,6 +278,19 @@ impl Engine {
         record.labels.clone_from(&from.labels);
         Ok(())
     }
+}
+
+/// Says whether a network has a gateway of a family where none is named.
+fn has_gateway(record: &NetworkRecord, family: Family) -> bool {
+    let key = match family {
+        Family::V4 => "com.docker.network.bridge.gateway_mode_ipv4",
+        Family::V6 => "com.docker.network.bridge.gateway_mode_ipv6",
+    };
+    record.driver != "bridge"
+        || record
+            .options
+            .get(key)
+            .is_none_or(|mode| mode != "isolated")
 }
 
 /// Works out what the stack is to make.

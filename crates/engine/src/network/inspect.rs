@@ -1,6 +1,6 @@
 //! `inspect`: a network as the API shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -51,19 +51,28 @@ impl Engine {
     /// Not found; more than one (invalid).
     pub async fn network(&self, name: &str) -> Result<Network> {
         let record = self.inner.networks.find(name)?;
-        Ok(self.network_view_of(&record))
+        let members = self.members().take(&record);
+        Ok(self.network_view_of(&record, members))
     }
 
-    pub(super) fn network_view_of(&self, record: &Arc<NetworkRecord>) -> Network {
-        let containers = self
-            .inner
-            .containers
-            .all()
-            .iter()
-            .map(|container| container.record())
-            .filter(|container| container.state.status.has_process())
-            .filter_map(|container| member(&container, record))
-            .collect();
+    /// Finds who is on which network, by one look at all containers.
+    pub(super) fn members(&self) -> Members {
+        let mut members = Members::default();
+        for container in self.inner.containers.all() {
+            let container = container.record();
+            if container.state.status.has_process() {
+                members.add(&container);
+            }
+        }
+        members
+    }
+
+    /// Describes a network with its members.
+    pub(super) fn network_view_of(
+        &self,
+        record: &Arc<NetworkRecord>,
+        containers: Vec<Member>,
+    ) -> Network {
         let mut options = record.options.clone();
         if record.name == "bridge" {
             options.extend(self.default_bridge_options());
@@ -110,33 +119,53 @@ impl Engine {
     }
 }
 
-/// Describes a container's place on the network; `None` if it has none.
-fn member(container: &crate::container::Record, network: &NetworkRecord) -> Option<Member> {
-    let mut member = Member {
-        container_id: container.id.clone(),
-        name: container.name.clone(),
-        ..Member::default()
-    };
-    let endpoint = container
-        .acquired
-        .endpoints
-        .iter()
-        .find(|endpoint| endpoint.network == network.id);
-    if let Some(endpoint) = endpoint {
-        member.endpoint_id = endpoint.id.clone();
-        member.mac = endpoint.mac.to_string();
+/// The members of all networks, in the order of the containers.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    by_network_id: HashMap<String, Vec<Member>>,
+    /// On `host` and `none` there is nothing but the wish.
+    without_endpoint: HashMap<String, Vec<Member>>,
+}
+
+impl Members {
+    fn add(&mut self, container: &crate::container::Record) {
+        let member = || Member {
+            container_id: container.id.clone(),
+            name: container.name.clone(),
+            ..Member::default()
+        };
         let with_length = |address: Option<IpAddr>, length: u8| {
             address
                 .map(|address| format!("{address}/{length}"))
                 .unwrap_or_default()
         };
-        member.ipv4 = with_length(endpoint.ipv4.map(IpAddr::V4), endpoint.prefix_len);
-        member.ipv6 = with_length(endpoint.ipv6.map(IpAddr::V6), endpoint.prefix_len_v6);
-        return Some(member);
+        for endpoint in &container.acquired.endpoints {
+            let member = Member {
+                endpoint_id: endpoint.id.clone(),
+                mac: endpoint.mac.to_string(),
+                ipv4: with_length(endpoint.ipv4.map(IpAddr::V4), endpoint.prefix_len),
+                ipv6: with_length(endpoint.ipv6.map(IpAddr::V6), endpoint.prefix_len_v6),
+                ..member()
+            };
+            let members = self.by_network_id.entry(endpoint.network.clone());
+            members.or_default().push(member);
+        }
+        for name in ["host", "none"] {
+            if container.networks.contains_key(name) {
+                let members = self.without_endpoint.entry(name.to_owned());
+                members.or_default().push(member());
+            }
+        }
     }
-    // On `host` and `none` there is nothing but the wish.
-    let without_endpoints = matches!(network.driver.as_str(), "host" | "null");
-    (without_endpoints && container.networks.contains_key(&network.name)).then_some(member)
+
+    /// Gives those of one network, once.
+    pub(super) fn take(&mut self, network: &NetworkRecord) -> Vec<Member> {
+        let found = match network.driver.as_str() {
+            "host" | "null" => self.without_endpoint.remove(&network.name),
+            _ => self.by_network_id.remove(&network.id),
+        };
+        found.unwrap_or_default()
+    }
 }
 
 impl NetworkRecord {

@@ -26,11 +26,18 @@ impl Engine {
         {
             return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
         }
-        let all = self.inner.networks.all();
-        let all = all.iter().map(|record| self.network_view_of(record));
-        Ok(all
-            .filter(|network| passes(network, filters, dangling))
-            .collect())
+        let (engine, filters) = (self.clone(), filters.clone());
+        // No system call, but as long as there are networks and containers.
+        crate::blocking::run(move || {
+            let mut members = engine.members();
+            let all = engine.inner.networks.all();
+            let all = all
+                .iter()
+                .map(|record| engine.network_view_of(record, members.take(record)));
+            all.filter(|network| passes(network, &filters, dangling))
+                .collect()
+        })
+        .await
     }
 }
 

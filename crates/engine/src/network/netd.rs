@@ -135,6 +135,28 @@ impl PortReserver for Netd {
         Ok(())
     }
 
+    fn transfer(
+        &self,
+        from: &str,
+        to: &str,
+        reservations: &[Reservation],
+    ) -> Result<(), ReserveError> {
+        let client = self.client()?;
+        // Nobody fetches or hands over sockets while it is open whose they are.
+        let mut kept = self.kept.lock().expect("no holder panics");
+        client.transfer(from, to, reservations)?;
+        let mut sockets = kept.remove(from).unwrap_or_default();
+        sockets.retain_mut(|socket| socket.transfer(to, reservations));
+        kept.entry(to.to_owned()).or_default().extend(sockets);
+        let mut waiting = self.waiting.lock().expect("no holder panics");
+        waiting.retain(|waiting| waiting != from);
+        waiting.push(to.to_owned());
+        drop(waiting);
+        drop(kept);
+        self.reserved.notify_one();
+        Ok(())
+    }
+
     fn release(&self, owner: &str) -> Result<(), ReserveError> {
         {
             let mut kept = self.kept.lock().expect("no holder panics");

@@ -49,7 +49,8 @@ impl Options<'_> {
         })?;
         match u32::try_from(number) {
             Ok(0) => Ok(None),
-            Ok(mtu) => Ok(Some(mtu)),
+            Ok(mtu @ 68..=65_535) => Ok(Some(mtu)),
+            Ok(_) => Err(Error::system("invalid argument")),
             Err(_) if number < 0 => Err(Error::invalid(format!("invalid MTU number: {number}"))),
             Err(_) => Err(Error::system("invalid argument")),
         }
@@ -187,7 +188,12 @@ pub(super) fn bridge(record: &NetworkRecord) -> Result<BridgeConfig> {
         Some(name) if name.len() > 15 => {
             return Err(Error::system("numerical result out of range"));
         }
-        Some(name) if name.contains(['/', ' ']) || matches!(name, "." | "..") => {
+        // The kernel takes `%` for a place where it puts a number, and a quotation mark would end a text of the rules.
+        Some(name)
+            if name.contains(['/', ':', '%', '"', '\0'])
+                || name.contains(char::is_whitespace)
+                || matches!(name, "." | "..") =>
+        {
             return Err(Error::system("invalid argument"));
         }
         Some(name) => name.to_owned(),
@@ -353,6 +359,36 @@ mod tests {
                 "com.docker.network.bridge.host_binding_ipv4",
                 "x",
                 "failed to parse com.docker.network.bridge.host_binding_ipv4 value: x (nil ip)",
+            ),
+            (
+                "bridge",
+                "com.docker.network.bridge.name",
+                "sixteen-bytes-xx",
+                "numerical result out of range",
+            ),
+            (
+                "bridge",
+                "com.docker.network.bridge.name",
+                "a:b",
+                "invalid argument",
+            ),
+            (
+                "bridge",
+                "com.docker.network.bridge.name",
+                "a%d",
+                "invalid argument",
+            ),
+            (
+                "bridge",
+                "com.docker.network.driver.mtu",
+                "67",
+                "invalid argument",
+            ),
+            (
+                "bridge",
+                "com.docker.network.driver.mtu",
+                "65536",
+                "invalid argument",
             ),
             (
                 "bridge",

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use gantry_api::port::Reservation;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 use super::{Client, unexpected};
@@ -22,6 +23,21 @@ impl KeptPort {
     /// Who has reserved the port.
     pub fn owner(&self) -> &str {
         &self.socket.owner
+    }
+
+    /// Notes that the port is another owner's now, as [`PortReserver::transfer`] has it. Says whether it is one of
+    /// `reservations`; others were given back and must not be held.
+    ///
+    /// [`PortReserver::transfer`]: gantry_api::port::PortReserver::transfer
+    pub fn transfer(&mut self, owner: &str, reservations: &[Reservation]) -> bool {
+        owner.clone_into(&mut self.socket.owner);
+        let Ok((port, addresses)) = crate::socket::kept(self.fd.as_fd()) else {
+            return false;
+        };
+        reservations.iter().any(|one| {
+            (one.protocol, one.port) == (self.socket.protocol, port)
+                && addresses.contains(&one.address)
+        })
     }
 }
 

@@ -140,6 +140,11 @@ impl Server {
                 owner,
                 reservations,
             } => self.reserve_all(&owner, &reservations),
+            Request::Transfer {
+                from,
+                to,
+                reservations,
+            } => self.transfer(&from, &to, &reservations),
             Request::Release { owner } => self.release(&owner),
             Request::Owners => {
                 let mut owners: Vec<String> = self.owners.keys().cloned().collect();

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use gantry_sys::net;
 
 use super::{Server, Thing};
 use crate::slab::Key;
+use crate::socket::Targets;
 use crate::tcp::Pair;
 use crate::udp;
 
@@ -22,7 +22,7 @@ const DATAGRAMS_MAX: usize = 64;
 const SWEEP: Duration = Duration::from_secs(15);
 
 impl Server {
-    pub(super) fn accept_client(&mut self, port: Key, listener: &OwnedFd, target: SocketAddr) {
+    pub(super) fn accept_client(&mut self, port: Key, listener: &OwnedFd, targets: Targets) {
         for _ in 0..DATAGRAMS_MAX {
             let client = match net::accept(listener.as_fd()) {
                 Ok(client) => client,
@@ -37,15 +37,17 @@ impl Server {
                 }
                 Err(_) => return,
             };
-            if self.forwards >= FORWARDS_MAX || self.start_pair(port, client, target).is_err() {
+            if self.forwards >= FORWARDS_MAX || self.start_pair(port, client, targets).is_err() {
                 self.forwards_refused += 1;
             }
         }
     }
 
-    fn start_pair(&mut self, port: Key, client: OwnedFd, target: SocketAddr) -> io::Result<()> {
+    fn start_pair(&mut self, port: Key, client: OwnedFd, targets: Targets) -> io::Result<()> {
         let kept = client.try_clone()?;
-        let started = Pair::start(port, client, target).and_then(|mut pair| {
+        let target = targets.of_connection(client.as_fd());
+        let pair = target.and_then(|target| Pair::start(port, client, target));
+        let started = pair.and_then(|mut pair| {
             let key = self.slab.reserve();
             match pair.update_interest(&self.epoll, key) {
                 Ok(()) => {
@@ -94,7 +96,9 @@ impl Server {
                 self.forwards_refused += 1;
                 continue;
             }
-            let Ok(mut flow) = udp::Flow::start(key, client, port.target) else {
+            let target = port.targets.of(sender.ip());
+            let flow = target.and_then(|target| udp::Flow::start(key, client, target));
+            let Ok(mut flow) = flow else {
                 self.forwards_refused += 1;
                 continue;
             };

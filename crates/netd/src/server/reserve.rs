@@ -1,8 +1,7 @@
 //! Host ports: reserved for an owner, all or none, and given back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use gantry_api::port::{Protocol, Reservation};
@@ -11,6 +10,7 @@ use gantry_sys::epoll::EventFlags;
 use super::{Server, Thing};
 use crate::protocol::{PortSocket, Reply};
 use crate::slab::Key;
+use crate::socket::Targets;
 use crate::{socket, state, udp};
 
 impl Server {
@@ -25,7 +25,7 @@ impl Server {
             .get(owner)
             .map(|holding| holding.reservations.as_slice())
             .unwrap_or_default();
-        let held: std::collections::HashSet<Reservation> = held.iter().copied().collect();
+        let held: HashSet<Reservation> = held.iter().copied().collect();
         let new: Vec<Reservation> = reservations
             .iter()
             .filter(|reservation| !held.contains(reservation))
@@ -72,7 +72,7 @@ impl Server {
             let opened = socket::open(&plan).and_then(|sockets| {
                 for socket in sockets {
                     let key = self
-                        .keep(plan.protocol, plan.target, socket)
+                        .keep(plan.protocol, Targets::new(&plan.reservations), socket)
                         .map_err(|error| (plan.reservations[0], error))?;
                     keys.push(key);
                 }
@@ -93,6 +93,8 @@ impl Server {
         }
         if !reservations.is_empty() {
             let holding = self.owners.entry(owner.to_owned()).or_default();
+            // What a restarted netd could not have, it has now.
+            holding.lacking.retain(|one| !reservations.contains(one));
             holding.reservations.extend_from_slice(reservations);
             holding.sockets.extend(keys);
         }
@@ -114,7 +116,7 @@ impl Server {
     }
 
     /// Enters a host-port socket into the loop.
-    fn keep(&mut self, protocol: Protocol, target: SocketAddr, fd: OwnedFd) -> io::Result<Key> {
+    fn keep(&mut self, protocol: Protocol, targets: Targets, fd: OwnedFd) -> io::Result<Key> {
         let key = self.slab.reserve();
         if protocol != Protocol::Sctp
             && let Err(error) = self.epoll.add(fd.as_fd(), key.token(0), EventFlags::IN)
@@ -123,13 +125,13 @@ impl Server {
             return Err(error);
         }
         let thing = match protocol {
-            Protocol::Tcp => Thing::Tcp { fd, target },
+            Protocol::Tcp => Thing::Tcp { fd, targets },
             Protocol::Udp => Thing::Udp(udp::Port {
                 fd,
-                target,
+                targets,
                 clients: HashMap::new(),
             }),
-            Protocol::Sctp => Thing::Kept { _fd: fd },
+            Protocol::Sctp => Thing::Kept { fd },
         };
         self.slab.put(key, thing);
         Ok(key)
@@ -141,16 +143,19 @@ impl Server {
         let mut sockets = Vec::new();
         for (owner, holding) in self.owners.iter().filter(|(name, _)| wanted(name)) {
             for &key in &holding.sockets {
-                let (protocol, fd, target) = match self.slab.get_mut(key) {
-                    Some(Thing::Tcp { fd, target }) => (Protocol::Tcp, fd, target),
-                    Some(Thing::Udp(udp::Port { fd, target, .. })) => (Protocol::Udp, fd, target),
+                let (protocol, fd, targets) = match self.slab.get_mut(key) {
+                    Some(Thing::Tcp { fd, targets }) => (Protocol::Tcp, fd, targets),
+                    Some(Thing::Udp(udp::Port { fd, targets, .. })) => (Protocol::Udp, fd, targets),
                     // One that carries nothing is as well made anew.
                     _ => continue,
+                };
+                let Some(target) = targets.any() else {
+                    continue;
                 };
                 sockets.push(PortSocket {
                     owner: owner.clone(),
                     protocol,
-                    target: *target,
+                    target,
                     fd: fd.as_raw_fd(),
                 });
             }
@@ -172,8 +177,8 @@ impl Server {
             let message = format!("{} sockets with {} descriptors", sockets.len(), fds.len());
             return Reply::Error { message };
         }
-        for (socket, fd) in sockets.iter().zip(fds) {
-            if let Err(error) = self.adopt_port(owner, socket, fd) {
+        for (kept, fd) in sockets.iter().zip(fds) {
+            if let Err(error) = self.adopt_port(owner, kept, fd) {
                 let message = format!("adopt a port of `{owner}`: {error}");
                 return Reply::Error { message };
             }
@@ -181,35 +186,42 @@ impl Server {
         Reply::Ok
     }
 
-    fn adopt_port(&mut self, owner: &str, socket: &PortSocket, fd: OwnedFd) -> io::Result<()> {
-        let local = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
+    fn adopt_port(&mut self, owner: &str, kept: &PortSocket, fd: OwnedFd) -> io::Result<()> {
+        let (port, addresses) = socket::kept(fd.as_fd())?;
         let is_of = |reservation: &Reservation| {
-            let any = (
-                reservation.address.is_unspecified(),
-                local.ip().is_unspecified(),
-            );
-            reservation.protocol == socket.protocol
-                && reservation.port == local.port()
-                && reservation.target == socket.target
-                && (any == (true, true) || reservation.address == local.ip())
+            reservation.protocol == kept.protocol
+                && reservation.port == port
+                && addresses.contains(&reservation.address)
         };
-        let lacks = self.owners.get(owner);
-        if !lacks.is_some_and(|holding| holding.lacking.iter().any(is_of)) {
+        let Some(holding) = self.owners.get_mut(owner) else {
+            return Ok(());
+        };
+        let found: Vec<Reservation> = holding.lacking.extract_if(.., |one| is_of(one)).collect();
+        if found.is_empty() {
             return Ok(());
         }
-        let key = self.keep(socket.protocol, socket.target, fd)?;
-        if let Some(holding) = self.owners.get_mut(owner) {
-            let found = holding
-                .lacking
-                .extract_if(.., |reservation| is_of(reservation));
-            holding.reservations.extend(found);
-            holding.sockets.push(key);
+        let kept = self.keep(kept.protocol, Targets::new(&found), fd);
+        let holding = self.owners.entry(owner.to_owned()).or_default();
+        match kept {
+            Ok(key) => {
+                holding.reservations.extend(found);
+                holding.sockets.push(key);
+            }
+            Err(error) => {
+                holding.lacking.extend(found);
+                return Err(error);
+            }
         }
         Ok(())
     }
 
     /// Takes back the newest part of what an owner holds.
-    fn forget(&mut self, owner: &str, sockets_before: usize, reservations: &[Reservation]) {
+    pub(super) fn forget(
+        &mut self,
+        owner: &str,
+        sockets_before: usize,
+        reservations: &[Reservation],
+    ) {
         let Some(holding) = self.owners.get_mut(owner) else {
             return;
         };
@@ -241,26 +253,29 @@ impl Server {
     }
 
     /// Closes ports and what is carried by them.
-    fn close_ports(&mut self, ports: &[Key]) {
-        if ports.is_empty() {
-            return;
-        }
-        if self.forwards > 0 {
-            let ports: std::collections::HashSet<Key> = ports.iter().copied().collect();
-            let carried = self.slab.keys(|thing| match thing {
-                Thing::Pair(pair) => ports.contains(&pair.port),
-                Thing::Flow(flow) => ports.contains(&flow.port),
-                _ => false,
-            });
-            for key in carried {
-                if let Some(Thing::Pair(pair)) = self.slab.get_mut(key) {
-                    pair.abort();
-                }
-                self.close(key);
-            }
-        }
+    pub(super) fn close_ports(&mut self, ports: &[Key]) {
+        self.cut_off(ports);
         for &port in ports {
             self.close(port);
+        }
+    }
+
+    /// Ends what is carried by these ports.
+    pub(super) fn cut_off(&mut self, ports: &[Key]) {
+        if self.forwards == 0 || ports.is_empty() {
+            return;
+        }
+        let ports: HashSet<Key> = ports.iter().copied().collect();
+        let carried = self.slab.keys(|thing| match thing {
+            Thing::Pair(pair) => ports.contains(&pair.port),
+            Thing::Flow(flow) => ports.contains(&flow.port),
+            _ => false,
+        });
+        for key in carried {
+            if let Some(Thing::Pair(pair)) = self.slab.get_mut(key) {
+                pair.abort();
+            }
+            self.close(key);
         }
     }
 }

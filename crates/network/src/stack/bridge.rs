@@ -80,7 +80,7 @@ fn choose(links: &[route::Link], config: &BridgeConfig, alias: &str) -> Result<C
 }
 
 /// Gives the addresses that a bridge has: the gateways of its containers, unless those are somebody else's.
-fn own_addresses(config: &BridgeConfig, info: &NetworkInfo) -> Vec<(IpAddr, u8)> {
+pub(super) fn own_addresses(config: &BridgeConfig, info: &NetworkInfo) -> Vec<(IpAddr, u8)> {
     let mut addresses = Vec::new();
     if let Some(ipv4) = &info.ipv4
         && let Some(gateway) = ipv4.gateway
@@ -97,6 +97,25 @@ fn own_addresses(config: &BridgeConfig, info: &NetworkInfo) -> Vec<(IpAddr, u8)>
         addresses.push((LINK_LOCAL.into(), 64));
     }
     addresses
+}
+
+/// Says what a bridge that stands lacks, for the operator; `None` if nothing. `standing`: the addresses of all interfaces.
+pub(super) fn damage(
+    link: &route::Link,
+    config: &BridgeConfig,
+    info: &NetworkInfo,
+    standing: &[route::Address],
+) -> Option<String> {
+    let name = &info.interface;
+    if !link.up {
+        return Some(format!("bridge {name}, which was down"));
+    }
+    let own = own_addresses(config, info);
+    let lacking = own.into_iter().find(|(address, _)| {
+        let mut standing = standing.iter();
+        !standing.any(|found| found.link == link.index && found.address == *address)
+    });
+    lacking.map(|(address, _)| format!("address {address} of bridge {name}"))
 }
 
 impl Shared {

@@ -3,8 +3,11 @@
 //! Nothing of a container that lives is swept, given to others or opened because its network has trouble: interfaces,
 //! addresses, host ports and rules stay until the network is up or the endpoint is released.
 
+use std::collections::HashSet;
+
 use ipnet::IpNet;
 
+use super::sysctl::Protocol;
 use super::{Shared, State, lock, network, subnets};
 use crate::firewall::{self, Bridge};
 use crate::{BridgeConfig, Endpoint, Error, NetworkConfig, PublishedPort, Report, ipam};
@@ -77,37 +80,63 @@ impl Shared {
 
     /// Tries the networks again that are down, and gives their containers back to those that come up.
     pub(super) fn retry_down(&self, report: &mut Report) {
-        let down: Vec<NetworkConfig> = lock(&self.state).down.values().cloned().collect();
-        for config in down {
-            let alone = lock(&self.making);
-            let removed = !lock(&self.state).down.contains_key(config.id());
+        let down: Vec<String> = lock(&self.state).down.keys().cloned().collect();
+        for id in down {
             // The operator was told the reason at the first attempt.
-            if removed || self.add_network_alone(&config, &[], &mut None).is_err() {
-                continue;
+            let _ = self.retry(&id, report);
+        }
+    }
+
+    /// Tries one network again, if it is down.
+    ///
+    /// # Errors
+    /// Why it stays down.
+    pub(super) fn retry(&self, id: &str, report: &mut Report) -> Result<(), Error> {
+        let alone = lock(&self.making);
+        let Some(config) = lock(&self.state).down.get(id).cloned() else {
+            return Ok(());
+        };
+        self.add_network_alone(&config, &[], &mut None)?;
+        {
+            // In one step: an endpoint that is released meanwhile must not come back.
+            let mut state = lock(&self.state);
+            state.down.remove(id);
+            let (back, waiting) = std::mem::take(&mut state.waiting)
+                .into_iter()
+                .partition::<Vec<_>, _>(|one| one.endpoint.network == id);
+            state.waiting = waiting;
+            let live: Vec<_> = back
+                .into_iter()
+                .map(|one| (one.endpoint, one.ports))
+                .collect();
+            for (endpoint, _) in &live {
+                // Counted anew, with the network.
+                state.published.remove(&endpoint.id);
             }
-            {
-                // In one step: an endpoint that is released meanwhile must not come back.
-                let mut state = lock(&self.state);
-                state.down.remove(config.id());
-                let (back, waiting) = std::mem::take(&mut state.waiting)
-                    .into_iter()
-                    .partition::<Vec<_>, _>(|one| one.endpoint.network == config.id());
-                state.waiting = waiting;
-                let live: Vec<_> = back
-                    .into_iter()
-                    .map(|one| (one.endpoint, one.ports))
-                    .collect();
-                for (endpoint, _) in &live {
-                    // Counted anew, with the network.
-                    state.published.remove(&endpoint.id);
-                }
-                self.adopt(&mut state, &live, report);
+            self.adopt(&mut state, &live, report);
+        }
+        drop(alone);
+        let applied = self.apply_firewall(report);
+        let applied = applied.and_then(|()| self.enable_forwarding(Protocol::V6));
+        if let Err(error) = applied {
+            report.warnings.push(error.whole());
+        }
+        report.restored.push(format!("network {}", config.name()));
+        Ok(())
+    }
+
+    /// Deletes the interfaces of networks that did not stand before.
+    pub(super) fn take_down_all_but(&self, stood: &HashSet<u32>) {
+        let made: Vec<String> = {
+            let state = lock(&self.state);
+            let networks = state.networks.values();
+            let made = networks.filter(|one| !one.adopted && !stood.contains(&one.index));
+            made.map(|network| network.info.interface.clone()).collect()
+        };
+        for interface in made {
+            if let Err(error) = self.delete_own_link(&interface) {
+                (self.config.warn)(&error.whole());
             }
-            drop(alone);
-            if let Err(error) = self.apply_firewall(report) {
-                report.warnings.push(error.whole());
-            }
-            report.restored.push(format!("network {}", config.name()));
         }
     }
 

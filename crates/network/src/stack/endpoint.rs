@@ -21,7 +21,7 @@ use super::{Network, Shared, Stack, announce, inside, lock, macvlan, random, ran
 use crate::ipam::{Pool, Refused};
 use crate::{
     DefaultRoutes, Endpoint, EndpointRequest, Error, MacAddress, Netns, NetworkConfig, NetworkInfo,
-    PublishedPort,
+    PublishedPort, Report,
 };
 
 /// The sizes of the networks of link-local addresses (RFC 3927, RFC 4291).
@@ -63,12 +63,24 @@ impl Stack {
             }
         }
         let random_address = random_mac().map_err(failed())?;
-        let mut state = lock(&self.shared.state);
         let id = match (network, &self.shared.config.bridge) {
             (Some(id), _) => id.clone(),
             (None, Some(bridge)) => bridge.id.clone(),
             (None, None) => return Err(Error::NetworkNotFound("bridge".to_owned())),
         };
+        if lock(&self.shared.state).down.contains_key(&id) {
+            // Whatever stood in its way may be gone since the last attempt.
+            let mut report = Report::default();
+            self.shared.retry(&id, &mut report)?;
+            // The containers that are on it already lack what the bridge had.
+            if let Err(error) = self.shared.mend_interfaces(&mut report) {
+                report.warnings.push(error.whole());
+            }
+            for warning in report.warnings {
+                (self.shared.config.warn)(&warning);
+            }
+        }
+        let mut state = lock(&self.shared.state);
         let endpoint_id = loop {
             let endpoint_id = hexadecimal(&random::<32>().map_err(failed())?);
             // The interface's name is made of the first seven digits and has to be unique.

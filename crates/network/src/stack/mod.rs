@@ -17,6 +17,7 @@ mod reap;
 mod reconcile;
 mod subnets;
 mod sysctl;
+mod transfer;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -156,42 +157,21 @@ impl Stack {
         });
         {
             let options = firewall::Options {
-                guard_ipv4: shared.enable_forwarding(Protocol::V4)?,
-                // IPv6 is forwarded once a network has it.
+                guard_ipv4: shared.guards_forwarding(Protocol::V4),
                 guard_ipv6: shared.guards_forwarding(Protocol::V6),
                 direct_routing: shared.config.allow_direct_routing,
             };
             lock(&shared.state).options = options;
         }
-        let reserved: Vec<IpNet> = networks.iter().flat_map(subnets::named).collect();
-        let alone = lock(&shared.making);
-        // Looked up once, as long as all that is wanted stands.
-        let mut seen = None;
-        if let Some(bridge) = &shared.config.bridge {
-            shared.add_network_alone(&bridge.clone().into(), &reserved, &mut seen)?;
-        }
-        let mut lost = Vec::new();
-        for network in networks {
-            // One network that cannot be brought up must not keep the others down.
-            if let Err(error) = shared.add_network_alone(network, &reserved, &mut seen) {
-                lost.push(format!(
-                    "bring up network {}: {}",
-                    network.name(),
-                    error.whole()
-                ));
-                lock(&shared.state)
-                    .down
-                    .insert(network.id().to_owned(), network.clone());
-            }
-        }
-        drop(alone);
         let mut stack = Self {
             shared,
             watch: None,
         };
-        let report = stack.reconcile_with(live)?;
-        for warning in lost.iter().chain(&report.warnings) {
-            (stack.shared.config.warn)(warning);
+        let before = stack.shared.landscape()?;
+        let stood: HashSet<u32> = before.links.iter().map(|link| link.index).collect();
+        if let Err(error) = stack.bring_up(networks, live, before) {
+            stack.shared.take_down_all_but(&stood);
+            return Err(error);
         }
         if stack.shared.config.watch {
             stack.watch = Some(
@@ -199,6 +179,48 @@ impl Stack {
             );
         }
         Ok(stack)
+    }
+
+    /// Makes of a machine as it is found what `open` gives.
+    fn bring_up(
+        &self,
+        networks: &[NetworkConfig],
+        live: &[(Endpoint, Vec<PublishedPort>)],
+        before: subnets::Landscape,
+    ) -> Result<(), Error> {
+        let shared = &self.shared;
+        let reserved: Vec<IpNet> = networks.iter().flat_map(subnets::named).collect();
+        let mut lost = Vec::new();
+        {
+            let _alone = lock(&shared.making);
+            // Looked up once; what is made is added.
+            let mut seen = Some(before);
+            if let Some(bridge) = &shared.config.bridge {
+                shared.add_network_alone(&bridge.clone().into(), &reserved, &mut seen)?;
+            }
+            for network in networks {
+                // One network that cannot be brought up must not keep the others down.
+                if let Err(error) = shared.add_network_alone(network, &reserved, &mut seen) {
+                    lost.push(format!(
+                        "bring up network {}: {}",
+                        network.name(),
+                        error.whole()
+                    ));
+                    lock(&shared.state)
+                        .down
+                        .insert(network.id().to_owned(), network.clone());
+                }
+            }
+        }
+        let report = self.reconcile_with(live)?;
+        // IPv6 is forwarded once a network has it.
+        for protocol in [Protocol::V4, Protocol::V6] {
+            shared.enable_forwarding(protocol)?;
+        }
+        for warning in lost.iter().chain(&report.warnings) {
+            (shared.config.warn)(warning);
+        }
+        Ok(())
     }
 
     /// Prints the firewall table as it should stand, with the reason of each rule.

@@ -87,6 +87,7 @@ impl Stack {
         let kept = self.shared.kept_for_down(config)?;
         let info = self.shared.add_network(config, &kept)?;
         let applied = self.shared.add_bridge_rules(config.id());
+        let applied = applied.and_then(|()| self.shared.enable_forwarding(Protocol::V6));
         if let Err(error) = applied {
             // The caller sees the first error. Where the rules can be removed as little, nobody is to hold the name for
             // good: the comparisons see to what is left.
@@ -204,15 +205,15 @@ impl Shared {
         self.add_network_alone(config, reserved, &mut None)
     }
 
-    /// The same with `making` held. `seen` is what the kernel had before: looked up where it is not known, and forgotten
-    /// where an interface is made.
+    /// The same with `making` held. `seen` is what the kernel has: looked up where it is not known, and forgotten where
+    /// that changes in a way that is not known either.
     pub(super) fn add_network_alone(
         &self,
         config: &NetworkConfig,
         reserved: &[IpNet],
         seen: &mut Option<Landscape>,
     ) -> Result<NetworkInfo, Error> {
-        let landscape = match seen.take() {
+        let mut landscape = match seen.take() {
             Some(landscape) => landscape,
             None => self.landscape()?,
         };
@@ -226,8 +227,14 @@ impl Shared {
                 matches!(parent, Parent::Standing(_)),
             ),
         };
-        if stood {
-            *seen = Some(landscape);
+        match network.bridge() {
+            _ if stood => *seen = Some(landscape),
+            Some(config) => {
+                landscape.add_bridge(&network, config, self.network_alias(&config.id));
+                *seen = Some(landscape);
+            }
+            // A parent may bring others along.
+            None => {}
         }
         let info = network.info.clone();
         lock(&self.state)
@@ -285,18 +292,6 @@ impl Shared {
             ip_masquerade: config.ip_masquerade,
             host_binding: config.host_binding,
         };
-        if info.ipv6.is_some() && !info.internal {
-            let guarded = self.enable_forwarding(Protocol::V6)?;
-            let changed = {
-                let mut state = lock(&self.state);
-                let before = state.options.guard_ipv6;
-                state.options.guard_ipv6 |= guarded;
-                before != state.options.guard_ipv6
-            };
-            if changed {
-                self.apply_firewall(&mut Report::default())?;
-            }
-        }
         let missing = choice.standing().is_none();
         let index = self.ensure_bridge(&config, &info, missing, adopted, &landscape.addresses)?;
         Ok(entry(

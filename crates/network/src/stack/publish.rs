@@ -45,7 +45,7 @@ pub(super) fn reservations(endpoint: &Endpoint, ports: &[PublishedPort]) -> Vec<
         .collect()
 }
 
-fn refused(endpoint: &Endpoint, ports: &[PublishedPort], error: ReserveError) -> Error {
+pub(super) fn refused(endpoint: &Endpoint, ports: &[PublishedPort], error: ReserveError) -> Error {
     let container = |address: IpAddr, port: u16, protocol: Protocol| {
         let found = ports
             .iter()
@@ -177,9 +177,19 @@ impl State {
 }
 
 /// The host's addresses that a mapping is published on, and whether the container's own are let through instead.
-struct Places {
-    bound: Vec<IpAddr>,
-    routed: Vec<IpAddr>,
+pub(super) struct Places {
+    pub bound: Vec<IpAddr>,
+    pub routed: Vec<IpAddr>,
+}
+
+impl Places {
+    /// Gives the published ports of a mapping whose number on the host is `number`, IPv4 first.
+    pub(super) fn published(&self, mapping: &PortMapping, number: u16) -> Vec<PublishedPort> {
+        let mut all = ports::published(mapping, &self.routed, 0);
+        all.extend(ports::published(mapping, &self.bound, number));
+        all.sort_by_key(|port| port.ip.is_ipv6());
+        all
+    }
 }
 
 impl Shared {
@@ -228,7 +238,11 @@ impl Shared {
     }
 
     /// Says where a mapping of an endpoint is published.
-    fn places(&self, endpoint: &Endpoint, mapping: &PortMapping) -> Result<Places, Error> {
+    pub(super) fn places(
+        &self,
+        endpoint: &Endpoint,
+        mapping: &PortMapping,
+    ) -> Result<Places, Error> {
         let state = lock(&self.state);
         let network = state
             .networks
@@ -245,10 +259,8 @@ impl Shared {
         for address in ports::addresses(mapping, config.host_binding, self.ipv6) {
             let mode = match address {
                 IpAddr::V4(_) => config.gateway_mode_ipv4,
-                IpAddr::V6(_) if endpoint.ipv6.is_some() => config.gateway_mode_ipv6,
-                // Carried to the IPv4 address, which a routed network is to be reached by directly.
-                IpAddr::V6(_) if config.gateway_mode_ipv4 == GatewayMode::Routed => continue,
-                IpAddr::V6(_) => GatewayMode::Nat,
+                // Also where it is carried to the IPv4 address: the family of the host's address decides, as with Docker.
+                IpAddr::V6(_) => config.gateway_mode_ipv6,
             };
             if target(endpoint, address).is_none() {
                 continue;
@@ -271,37 +283,26 @@ impl Shared {
         mappings: &[PortMapping],
         held: &mut Vec<PublishedPort>,
     ) -> Result<(), Error> {
-        let single =
-            |mapping: &PortMapping| mapping.host_port.filter(|range| range.first == range.last);
         // Ports asked for by number go first and together; then those that are free to be elsewhere.
         for mapping in mappings {
-            let Some(range) = single(mapping) else {
+            let Some(number) = mapping.single_port() else {
                 continue;
             };
-            let Places {
-                bound: addresses,
-                routed,
-            } = self.places(endpoint, mapping)?;
-            held.extend(ports::published(mapping, &routed, 0));
-            if addresses.is_empty() {
-                continue;
-            }
+            let places = self.places(endpoint, mapping)?;
+            let addresses = &places.bound;
             let mut state = lock(&self.state);
-            if let Some(address) = state
-                .ports
-                .conflict(mapping.protocol, range.first, &addresses)
-            {
+            if let Some(address) = state.ports.conflict(mapping.protocol, number, addresses) {
                 return Err(Error::PortAllocated {
                     address,
-                    port: range.first,
+                    port: number,
                     protocol: mapping.protocol,
                 });
             }
             state
                 .ports
-                .take(&endpoint.id, mapping.protocol, range.first, &addresses);
+                .take(&endpoint.id, mapping.protocol, number, addresses);
             drop(state);
-            held.extend(ports::published(mapping, &addresses, range.first));
+            held.extend(places.published(mapping, number));
         }
         let reservations = reservations(endpoint, held);
         if !reservations.is_empty() {
@@ -311,25 +312,25 @@ impl Shared {
                 .map_err(|error| refused(endpoint, held, error))?;
         }
         for mapping in mappings {
-            if single(mapping).is_none() {
+            if mapping.single_port().is_none() {
                 let places = self.places(endpoint, mapping)?;
-                held.extend(ports::published(mapping, &places.routed, 0));
-                if !places.bound.is_empty() {
-                    self.reserve_one_of(endpoint, mapping, &places.bound, held)?;
-                }
+                let number = self.reserve_one_of(endpoint, mapping, &places.bound)?;
+                held.extend(places.published(mapping, number));
             }
         }
         Ok(())
     }
 
-    /// Reserves the first port of a range that nobody has.
-    fn reserve_one_of(
+    /// Reserves the first port of a range that nobody has on these addresses; without addresses it is 0.
+    pub(super) fn reserve_one_of(
         &self,
         endpoint: &Endpoint,
         mapping: &PortMapping,
         addresses: &[IpAddr],
-        held: &mut Vec<PublishedPort>,
-    ) -> Result<(), Error> {
+    ) -> Result<u16, Error> {
+        if addresses.is_empty() {
+            return Ok(0);
+        }
         let dynamic = mapping.host_port.is_none();
         let range = mapping.host_port.unwrap_or_else(local_port_range);
         if range.first == 0 || range.first > range.last {
@@ -357,10 +358,7 @@ impl Shared {
             let published = ports::published(mapping, addresses, port);
             let reservations = reservations(endpoint, &published);
             match self.config.reserver.reserve(&endpoint.id, &reservations) {
-                Ok(()) => {
-                    held.extend(published);
-                    return Ok(());
-                }
+                Ok(()) => return Ok(port),
                 Err(error) => {
                     self.free_ports(endpoint, &published);
                     if !matches!(error, ReserveError::InUse { .. }) {
@@ -489,7 +487,7 @@ impl Shared {
     }
 
     /// Deletes the tracked UDP flows that go by the ports' old way: to whoever had the port, or to the host itself.
-    fn forget_connections(
+    pub(super) fn forget_connections(
         &self,
         endpoint: &Endpoint,
         ports: &[PublishedPort],

@@ -10,13 +10,15 @@ use std::sync::atomic::Ordering;
 use gantry_sys::netlink::{Batch, route};
 use gantry_sys::nft::{self, Family, Transaction};
 
-use super::{Shared, Stack, State, inside, lock, macvlan, publish};
+use super::{Shared, Stack, State, bridge, inside, lock, macvlan, publish};
 use crate::firewall::{Publication, Way, diff, foreign};
 use crate::{Endpoint, Error, Netns, PublishedPort, Report};
 
 /// A container's port of a bridge, as it should be.
 struct Port {
     bridge: u32,
+    /// Its interface stands, or did: one that is being made is not mended.
+    connected: bool,
     isolated: bool,
     published: bool,
     network: String,
@@ -125,7 +127,12 @@ impl Shared {
         };
         let mut answer = Ok(());
         for (config, info, adopted) in bridges {
-            let missing = !links.iter().any(|link| link.name == info.interface);
+            let link = links.iter().find(|link| link.name == info.interface);
+            let missing = link.is_none();
+            let text = match link {
+                None => Some(format!("bridge {}", info.interface)),
+                Some(link) => bridge::damage(link, &config, &info, &addresses),
+            };
             let index = match self.ensure_bridge(
                 &config,
                 &info,
@@ -143,8 +150,8 @@ impl Shared {
                     continue;
                 }
             };
-            if missing {
-                report.repaired(Some(&config.id), None, format!("bridge {}", info.interface));
+            if let Some(text) = text {
+                report.repaired(Some(&config.id), None, text);
             }
             if let Some(network) = lock(&self.state).networks.get_mut(&config.id) {
                 network.index = index;
@@ -225,6 +232,7 @@ impl Shared {
                     owned.insert(endpoint.host_interface.clone());
                     let port = Port {
                         bridge: network.index,
+                        connected: network.connected.contains(&endpoint.id),
                         isolated: !network.info.icc,
                         published: state.published.contains_key(&endpoint.id),
                         network: endpoint.network.clone(),
@@ -241,6 +249,14 @@ impl Shared {
             let Some(port) = ports.get(&link.name) else {
                 continue;
             };
+            if port.connected && !link.up {
+                route::set_up(&mut batch, link.index);
+                report.repaired(
+                    Some(&port.network),
+                    Some(&port.container),
+                    format!("interface {}, which was down", link.name),
+                );
+            }
             if link.master == Some(port.bridge) {
                 continue;
             }
@@ -301,8 +317,19 @@ impl Shared {
             reserver.release(owner).map_err(Error::Reserver)?;
             report.removed.push(format!("host ports of {owner}"));
         }
-        for (endpoint, ports) in live.iter().filter(|(_, ports)| !ports.is_empty()) {
+        // Ports that were about to pass to another endpoint: a reserver that died then may have given them to either.
+        let mut is_moved = false;
+        for (endpoint, _) in live.iter().filter(|(_, ports)| ports.is_empty()) {
             if owners.contains(&endpoint.id) {
+                reserver.release(&endpoint.id).map_err(Error::Reserver)?;
+                report
+                    .removed
+                    .push(format!("host ports of {}", endpoint.id));
+                is_moved = true;
+            }
+        }
+        for (endpoint, ports) in live.iter().filter(|(_, ports)| !ports.is_empty()) {
+            if owners.contains(&endpoint.id) && !is_moved {
                 continue;
             }
             let reservations = publish::reservations(endpoint, ports);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use gantry_sys::netlink::route;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::bridge;
 use super::{Shared, lock};
 use crate::ipam::{self, Pool};
 use crate::{
@@ -47,6 +48,33 @@ impl Landscape {
         self.addresses
             .iter()
             .find(|address| Some(address.link) == link && wanted(address.address))
+    }
+
+    /// Adds a bridge that was just made.
+    pub(super) fn add_bridge(
+        &mut self,
+        network: &super::Network,
+        config: &BridgeConfig,
+        alias: String,
+    ) {
+        let info = &network.info;
+        self.links.push(route::Link {
+            index: network.index,
+            name: info.interface.clone(),
+            up: true,
+            mtu: info.mtu,
+            alias: Some(alias),
+            kind: Some("bridge".to_owned()),
+            ..route::Link::default()
+        });
+        for (address, prefix_len) in bridge::own_addresses(config, info) {
+            self.addresses.push(route::Address {
+                link: network.index,
+                address,
+                prefix_len,
+                tentative: false,
+            });
+        }
     }
 
     /// Gives the MTU of the default route's device.
@@ -276,11 +304,13 @@ impl Shared {
         let gateway = match wish.gateway {
             Some(gateway) => Some(gateway),
             None if wish.isolated => None,
-            None => Some(
-                landscape
-                    .address_of(standing, |address| subnet.contains(&address))
-                    .map_or_else(|| ipam::first_address(subnet), |found| found.address),
-            ),
+            None => {
+                let own = landscape.address_of(standing, |address| subnet.contains(&address));
+                // The default network's range is a part of what its bridge has.
+                let range = wish.range.filter(|_| !default);
+                own.map(|found| found.address)
+                    .or_else(|| ipam::default_gateway(subnet, range))
+            }
         };
         Ok(Given {
             subnet,

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use gantry_sys::netlink::{Socket, route};
 
 use super::{Shared, lock};
-use crate::Error;
 use crate::firewall::foreign;
+use crate::{Error, Report};
 
 /// A family whose packets are forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,14 @@ pub(super) enum Protocol {
     V6,
 }
 
+/// How the report of forwarding that was switched on again begins.
+pub(super) const FORWARDING: &str = "forwarding of ";
+
 impl Protocol {
+    pub(super) const fn of(ipv6: bool) -> Self {
+        if ipv6 { Self::V6 } else { Self::V4 }
+    }
+
     const fn switch(self) -> &'static str {
         match self {
             Self::V4 => "/proc/sys/net/ipv4/ip_forward",
@@ -64,24 +71,56 @@ fn ensure(path: &str, value: &str) -> Result<bool, Error> {
 }
 
 impl Shared {
-    /// Switches forwarding on where it is off and wanted. Says whether this engine did so since the boot, now or
-    /// earlier, and therefore has to keep the other interfaces apart.
+    /// Says whether the networks need forwarding of a family, and the daemon may switch it on.
+    pub(super) fn forwards(&self, protocol: Protocol) -> bool {
+        let needed = |network: &super::Network| {
+            network.bridge().is_some() && !network.info.internal && network.info.ipv6.is_some()
+        };
+        self.config.ip_forward
+            && (protocol == Protocol::V4 || lock(&self.state).networks.values().any(needed))
+    }
+
+    /// Switches forwarding on where it is off and needed, and says whether it did.
+    ///
+    /// First the note, then the rules that keep the other interfaces apart, then the switch: whoever is killed in between
+    /// leaves no machine that forwards for strangers. To be called when the state is whole, since the rules are those of
+    /// the state.
     pub(super) fn enable_forwarding(&self, protocol: Protocol) -> Result<bool, Error> {
-        if !self.config.ip_forward {
+        if !self.forwards(protocol) {
             return Ok(false);
         }
         let switch = protocol.switch();
         let standing = fs::read_to_string(switch).map_err(Error::kernel("read", switch))?;
-        if standing.trim() == "0" {
-            if protocol == Protocol::V6 {
-                self.keep_router_advertisements()?;
-            }
-            write(switch, "1")?;
-            let note = self.state_file(protocol.note());
-            fs::write(&note, "switched on by this engine\n")
-                .map_err(Error::kernel("write", note.display().to_string()))?;
+        if standing.trim() != "0" {
+            return Ok(false);
         }
-        Ok(self.guards_forwarding(protocol))
+        let note = self.state_file(protocol.note());
+        fs::write(&note, "switched on by this engine\n")
+            .map_err(Error::kernel("write", note.display().to_string()))?;
+        {
+            let guards = self.guards_forwarding(protocol);
+            let options = &mut lock(&self.state).options;
+            match protocol {
+                Protocol::V4 => options.guard_ipv4 = guards,
+                Protocol::V6 => options.guard_ipv6 = guards,
+            }
+        }
+        self.apply_firewall(&mut Report::default())?;
+        if protocol == Protocol::V6 {
+            self.keep_router_advertisements()?;
+        }
+        write(switch, "1")?;
+        Ok(true)
+    }
+
+    /// Switches forwarding on again that somebody switched off.
+    pub(super) fn mend_forwarding(&self, report: &mut Report) -> Result<(), Error> {
+        for (protocol, name) in [(Protocol::V4, "IPv4"), (Protocol::V6, "IPv6")] {
+            if self.enable_forwarding(protocol)? {
+                report.repaired(None, None, format!("{FORWARDING}{name}"));
+            }
+        }
+        Ok(())
     }
 
     /// Says whether this engine switched forwarding on since the boot and has to keep the other interfaces apart.

@@ -1,5 +1,5 @@
-//! Sees at once what somebody else takes away: `nft flush ruleset` and restarts of firewalls, bridges and interfaces
-//! that are deleted.
+//! Sees at once what somebody else takes away: `nft flush ruleset` and restarts of firewalls; bridges and interfaces that
+//! are deleted, set down, taken off their bridge or lose their addresses; forwarding that is switched off.
 //!
 //! The guard against CVE-2020-8558 goes with the table, so loopback routing is taken back first, then the rules are made
 //! again from the state in memory. Any change of the ruleset by another program leads to a comparison, at most one in a
@@ -7,17 +7,20 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use gantry_sys::netlink::{Family, Socket, route};
+use gantry_sys::netlink::route::{self, Loss};
+use gantry_sys::netlink::{Family, Socket};
 use gantry_sys::nft;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::{Shared, lock};
+use super::sysctl::{FORWARDING, Protocol};
+use super::{Shared, bridge, lock};
 use crate::{Repair, Report};
 
 /// A restarting firewall deletes and makes its tables in several steps; ours come back after them.
@@ -39,10 +42,11 @@ impl Watch {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let watcher = Watcher {
             shared: Arc::clone(shared),
-            rules: subscribed(Family::Netfilter, nft::GROUP)?,
-            links: subscribed(Family::Route, route::LINK_GROUP)?,
+            rules: subscribed(Family::Netfilter, &[nft::GROUP])?,
+            links: subscribed(Family::Route, &route::LOSS_GROUPS)?,
             stop: Arc::clone(&stop),
             seen: Seen::default(),
+            touched: Touched::default(),
             due: (!lock(&shared.state).down.is_empty()).then(|| Instant::now() + DOWN_AGAIN),
             compared: None,
             told: HashSet::new(),
@@ -58,9 +62,9 @@ impl Watch {
     }
 }
 
-fn subscribed(family: Family, group: u32) -> io::Result<Socket> {
+fn subscribed(family: Family, groups: &[u32]) -> io::Result<Socket> {
     let socket = Socket::open(family)?;
-    socket.subscribe(group)?;
+    socket.subscribe(groups)?;
     Ok(socket)
 }
 
@@ -82,8 +86,18 @@ struct Seen {
     table: bool,
     /// Another program changed the ruleset.
     rules: bool,
-    /// A bridge or a container's interface went.
+    /// A bridge or a container's interface went, or is not what it was.
     links: bool,
+    /// Forwarding was switched off.
+    forwarding: bool,
+}
+
+/// Whose tables a change of the ruleset touches.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Touched {
+    /// That of the reserver, which guards beside the engine's own.
+    guard: bool,
+    others: bool,
 }
 
 struct Watcher {
@@ -92,6 +106,8 @@ struct Watcher {
     links: Socket,
     stop: Arc<OwnedFd>,
     seen: Seen,
+    /// What the change of the ruleset that is being told is about, until its end is told.
+    touched: Touched,
     /// When what was seen is looked into.
     due: Option<Instant>,
     compared: Option<Instant>,
@@ -136,9 +152,21 @@ impl Watcher {
         let (table, rules) = match self.rules.receive(buffer) {
             Ok(length) => {
                 let datagram = &buffer[..length];
+                for table in nft::changed_tables(datagram) {
+                    let is_guard = table.strip_suffix("-guard") == Some(&self.shared.table);
+                    self.touched.guard |= is_guard;
+                    self.touched.others |= !is_guard;
+                }
+                let changed_by = nft::changed_by(datagram);
+                // With its end a change has been told whole.
+                let touched = match changed_by {
+                    Some(_) => std::mem::take(&mut self.touched),
+                    None => self.touched,
+                };
+                let is_guards = touched.guard && !touched.others;
                 (
                     nft::deleted_tables(datagram).contains(&self.shared.table),
-                    nft::changed_by(datagram).is_some_and(|thread| !is_own(thread)),
+                    !is_guards && changed_by.is_some_and(|thread| !is_own(thread)),
                 )
             }
             // The queue overflowed: what was lost may have been the table's end.
@@ -160,14 +188,30 @@ impl Watcher {
     }
 
     fn receive_links(&mut self, buffer: &mut [u8]) {
-        let lost = match self.links.receive(buffer) {
-            Ok(length) => route::deleted_links(&buffer[..length])
-                .iter()
-                .any(|link| self.shared.owns_link(&link.name)),
-            Err(error) => error.raw_os_error() == Some(libc::ENOBUFS),
-        };
-        if lost {
-            self.seen.links = true;
+        let before = self.seen;
+        match self.links.receive(buffer) {
+            Ok(length) => {
+                for loss in route::losses(&buffer[..length]) {
+                    match loss {
+                        Loss::Forwarding { ipv6 } => {
+                            self.seen.forwarding |= self.shared.forwards(Protocol::of(ipv6));
+                        }
+                        // Looked for once: what else was lost shows when all is compared.
+                        _ if self.seen.links => {}
+                        Loss::Link(name) => self.seen.links = self.shared.owns_link(&name),
+                        Loss::Address { link, address } => {
+                            self.seen.links = self.shared.owns_address(link, address);
+                        }
+                    }
+                }
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                self.seen.links = true;
+                self.seen.forwarding = true;
+            }
+            Err(_) => {}
+        }
+        if self.seen != before {
             self.look_by(Instant::now() + SETTLE);
         }
     }
@@ -204,6 +248,9 @@ impl Watcher {
                 failed.extend(self.shared.apply_loopback_routing(None).err());
             }
         }
+        if seen.forwarding && guarded.is_ok() {
+            failed.extend(self.shared.mend_forwarding(&mut report).err());
+        }
         if !lock(&self.shared.state).down.is_empty() {
             self.look_by(Instant::now() + DOWN_AGAIN);
         }
@@ -211,6 +258,7 @@ impl Watcher {
             self.seen.table |= seen.table;
             self.seen.rules |= seen.rules;
             self.seen.links |= seen.links;
+            self.seen.forwarding |= seen.forwarding;
             self.look_by(Instant::now() + AGAIN);
         }
         if !rules.is_clean() && (seen.table || seen.rules) {
@@ -230,14 +278,14 @@ impl Watcher {
         report.warnings.extend(rules.warnings);
         for repair in report.repairs {
             let what = match (&repair.network, &repair.container) {
-                (None, None) => "the firewall rules were",
-                (_, None) => "a bridge was",
-                (_, Some(_)) => "a container's interface was",
+                (None, None) if repair.text.starts_with(FORWARDING) => {
+                    "forwarding was switched off"
+                }
+                (None, None) => "the firewall rules were removed",
+                (_, None) => "a bridge was removed or changed",
+                (_, Some(_)) => "a container's interface was removed or changed",
             };
-            (self.shared.config.warn)(&format!(
-                "{what} removed by somebody; restored: {}",
-                repair.text
-            ));
+            (self.shared.config.warn)(&format!("{what} by somebody; restored: {}", repair.text));
             (self.shared.config.on_repair)(repair);
         }
         let failed = failed.iter().map(|error| {
@@ -271,9 +319,22 @@ impl Shared {
     /// Says whether an interface is a bridge of this engine or belongs to a container that is connected.
     fn owns_link(&self, name: &str) -> bool {
         lock(&self.state).networks.values().any(|network| {
-            network.info.interface == name
+            network.info.interface == name && !network.leaving
                 || network.endpoints.values().any(|endpoint| {
                     endpoint.host_interface == name && network.connected.contains(&endpoint.id)
+                })
+        })
+    }
+
+    /// Says whether an address is one that a bridge of this engine is to have.
+    fn owns_address(&self, link: u32, address: IpAddr) -> bool {
+        let state = lock(&self.state);
+        let mut networks = state.networks.values().filter(|network| !network.leaving);
+        networks.any(|network| {
+            network.index == link
+                && network.bridge().is_some_and(|config| {
+                    let own = bridge::own_addresses(config, &network.info);
+                    own.iter().any(|(one, _)| *one == address)
                 })
         })
     }

@@ -377,7 +377,8 @@ fn sizes_names_and_kept_addresses_are_as_asked_for() {
     let first = stack.allocate(&request("first")).unwrap();
     let second = stack.allocate(&request("second")).unwrap();
     let last = |endpoint: &gantry_network::Endpoint| endpoint.ipv4.unwrap().octets()[3];
-    assert_eq!((last(&first), last(&second)), (8, 10));
+    // The first of the range is the gateway's.
+    assert_eq!((last(&first), last(&second)), (10, 11));
     let fixed = EndpointRequest {
         ipv4: "10.77.0.20".parse().ok(),
         ..request("third")

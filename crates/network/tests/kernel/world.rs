@@ -98,6 +98,17 @@ impl PortReserver for Sockets {
         Ok(())
     }
 
+    /// Lets go first: that a port is taken all the while is netd's work.
+    fn transfer(
+        &self,
+        from: &str,
+        to: &str,
+        reservations: &[Reservation],
+    ) -> Result<(), ReserveError> {
+        self.release(from)?;
+        self.reserve(to, reservations)
+    }
+
     fn release(&self, owner: &str) -> Result<(), ReserveError> {
         end(self.0.lock().unwrap().remove(owner).unwrap_or_default());
         Ok(())

@@ -368,11 +368,13 @@ impl Socket {
         Ok(Self::from(fd))
     }
 
-    /// Joins a multicast group (`NFNLGRP_NFTABLES`, `RTNLGRP_LINK`).
-    pub fn subscribe(&self, group: u32) -> io::Result<()> {
+    /// Joins multicast groups (`NFNLGRP_NFTABLES`, `RTNLGRP_LINK`). To be called once.
+    pub fn subscribe(&self, groups: &[u32]) -> io::Result<()> {
         // A socket without a port number of its own is left out of notifications.
         rustix::net::bind(&self.fd, &rustix_netlink::SocketAddrNetlink::new(0, 0))?;
-        crate::net::netlink_add_membership(self.fd.as_fd(), group)
+        groups
+            .iter()
+            .try_for_each(|&group| crate::net::netlink_add_membership(self.fd.as_fd(), group))
     }
 
     /// Sends all messages by one sendmsg(2) and reports the first that failed.

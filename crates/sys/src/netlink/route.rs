@@ -14,12 +14,14 @@ const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
+const RTM_NEWNETCONF: u16 = 80;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -67,11 +69,14 @@ const RT_SCOPE_LINK: u8 = 253;
 const RT_SCOPE_NOWHERE: u8 = 255;
 const RTN_UNICAST: u8 = 1;
 
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_FORWARDING: u16 = 2;
+const NETCONFA_IFINDEX_ALL: i32 = -1;
+
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NUD_STALE: u16 = 0x04;
 
-const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
 const AF_INET6: u8 = 10;
@@ -91,8 +96,20 @@ pub struct Link {
     pub address: Option<[u8; 6]>,
 }
 
-/// The multicast group that tells of interfaces (`RTNLGRP_LINK`).
-pub const LINK_GROUP: u32 = 1;
+/// The multicast groups whose datagrams [`losses`] reads: `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV6_IFADDR`,
+/// `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`.
+pub const LOSS_GROUPS: [u32; 5] = [1, 5, 9, 24, 25];
+
+/// Something of the network that is gone or was switched off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loss {
+    /// The interface of this name was deleted, set down or taken out of its bridge.
+    Link(String),
+    /// The interface of this index has lost an address.
+    Address { link: u32, address: IpAddr },
+    /// Packets of a family are forwarded no more, on no interface.
+    Forwarding { ipv6: bool },
+}
 
 /// An interface's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -474,19 +491,45 @@ pub fn delete_neighbour(batch: &mut Batch, index: u32, address: IpAddr) {
     attribute_address(batch, NDA_DST, address);
 }
 
-/// Tells from a datagram of [`LINK_GROUP`] which interfaces were deleted.
-pub fn deleted_links(datagram: &[u8]) -> Vec<Link> {
+/// Tells from a datagram of [`LOSS_GROUPS`] what was lost.
+pub fn losses(datagram: &[u8]) -> Vec<Loss> {
     super::Messages(datagram)
-        .filter(|message| message.kind == RTM_DELLINK)
-        .filter_map(|message| {
-            // A port that leaves its bridge is told by a message of the bridge's family.
-            let (header, _) = message.split(16)?;
-            if header[0] != AF_UNSPEC {
-                return None;
-            }
-            parse_link(&message)
-        })
+        .filter_map(|message| loss(&message))
         .collect()
+}
+
+fn loss(message: &Message<'_>) -> Option<Loss> {
+    match message.kind {
+        // Of the family of bridges where it is a port that left its bridge.
+        RTM_DELLINK => Some(Loss::Link(parse_link(message)?.name)),
+        RTM_NEWLINK => {
+            let (header, _) = message.split(16)?;
+            let (flags, changed) = (u32_of(&header[8..12])?, u32_of(&header[12..16])?);
+            // All ones: it is new, and not up yet.
+            let went_down = changed != u32::MAX && changed & IFF_UP != 0 && flags & IFF_UP == 0;
+            went_down
+                .then(|| parse_link(message))?
+                .map(|link| Loss::Link(link.name))
+        }
+        RTM_DELADDR => {
+            let Address { link, address, .. } = parse_address(message)?;
+            Some(Loss::Address { link, address })
+        }
+        RTM_NEWNETCONF => {
+            // A family and three bytes of padding.
+            let (header, attributes) = message.split(4)?;
+            let number = |kind| {
+                let value: Option<[u8; 4]> = attributes.find(kind)?.try_into().ok();
+                value.map(i32::from_ne_bytes)
+            };
+            let is_off = number(NETCONFA_IFINDEX)? == NETCONFA_IFINDEX_ALL
+                && number(NETCONFA_FORWARDING)? == 0;
+            is_off.then_some(Loss::Forwarding {
+                ipv6: header[0] == AF_INET6,
+            })
+        }
+        _ => None,
+    }
 }
 
 fn parse_link(message: &Message<'_>) -> Option<Link> {
@@ -555,17 +598,19 @@ pub fn links(socket: &Socket) -> io::Result<Vec<Link>> {
 
 /// Lists all addresses of both families.
 pub fn addresses(socket: &Socket) -> io::Result<Vec<Address>> {
-    dump(socket, RTM_GETADDR, &[0; 8], |message| {
-        let (header, attributes) = message.split(8)?;
-        Some(Address {
-            link: u32_of(&header[4..8])?,
-            address: attributes
-                .find(IFA_LOCAL)
-                .or_else(|| attributes.find(IFA_ADDRESS))
-                .and_then(address_of)?,
-            prefix_len: header[1],
-            tentative: header[0] == AF_INET6 && u32::from(header[2]) & IFA_F_TENTATIVE != 0,
-        })
+    dump(socket, RTM_GETADDR, &[0; 8], parse_address)
+}
+
+fn parse_address(message: &Message<'_>) -> Option<Address> {
+    let (header, attributes) = message.split(8)?;
+    Some(Address {
+        link: u32_of(&header[4..8])?,
+        address: attributes
+            .find(IFA_LOCAL)
+            .or_else(|| attributes.find(IFA_ADDRESS))
+            .and_then(address_of)?,
+        prefix_len: header[1],
+        tentative: header[0] == AF_INET6 && u32::from(header[2]) & IFA_F_TENTATIVE != 0,
     })
 }
 

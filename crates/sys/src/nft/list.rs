@@ -204,6 +204,19 @@ pub fn changed_by(datagram: &[u8]) -> Option<u32> {
         .last()
 }
 
+/// Tells from a datagram of the multicast group to which tables the objects belong that were changed.
+pub fn changed_tables(datagram: &[u8]) -> Vec<String> {
+    crate::netlink::Messages(datagram)
+        .filter(|message| message.kind >> 8 == SUBSYSTEM && message.kind & 0xff != NEWGEN)
+        // Whatever kind of object it is, its first attribute is its table's name.
+        .filter_map(|message| {
+            message
+                .split(4)
+                .and_then(|(_, attributes)| attributes.find(NFTA_TABLE_NAME).map(str_of))
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

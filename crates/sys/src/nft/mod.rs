@@ -9,7 +9,7 @@ mod expression;
 mod list;
 
 pub use expression::{Base, Cmp, CtKey, Expression, Key, MetaKey, Verdict, register};
-pub use list::{chains, changed_by, deleted_tables, elements, rules, sets, tables};
+pub use list::{chains, changed_by, changed_tables, deleted_tables, elements, rules, sets, tables};
 
 /// The multicast group that tells of changes (`NFNLGRP_NFTABLES`).
 pub const GROUP: u32 = 7;

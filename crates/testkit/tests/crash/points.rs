@@ -248,18 +248,25 @@ fn through_networks(done: &mut Acknowledged, told: &dyn Fn(&str, &str, Option<&V
             done.networks.push(name);
         }
     }
-    let named = json!({"Image": BUSYBOX, "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": NETWORKS[0]}});
+    let named = json!({"Image": BUSYBOX, "Cmd": ["sleep", "1000"], "ExposedPorts": {"80/tcp": {}},
+        "HostConfig": {"NetworkMode": NETWORKS[0], "PortBindings": {"80/tcp": [{"HostPort": "18081"}]}}});
     if told("POST", "/containers/create?name=named", Some(&named)) {
         done.created.push("named");
     }
     if told("POST", "/containers/named/start", None) {
         done.started.push("named");
     }
-    for (verb, connected) in [("connect", true), ("disconnect", false)] {
+    // The second one is the gateway: the port moves there and back.
+    let connect = json!({"Container": "named", "EndpointConfig": {"GwPriority": 1}});
+    let disconnect = json!({"Container": "named"});
+    for (verb, body, connected) in [
+        ("connect", connect, true),
+        ("disconnect", disconnect, false),
+    ] {
         let path = format!("/networks/{}/{verb}", NETWORKS[1]);
         // What was asked for and not acknowledged may be either way.
         done.connected = None;
-        if told("POST", &path, Some(&json!({"Container": "named"}))) {
+        if told("POST", &path, Some(&body)) {
             done.connected = Some(connected);
         }
     }

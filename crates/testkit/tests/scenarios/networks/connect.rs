@@ -15,6 +15,8 @@ gantry_testkit::scenarios![
     a_container_has_fixed_addresses_of_both_families,
     an_address_in_use_is_told,
     the_gateway_is_chosen_by_priority_and_name,
+    a_network_of_both_families_is_the_gateway_of_both,
+    the_gateway_has_the_first_address_of_the_range,
     link_local_addresses_are_added,
     sysctls_of_an_interface,
     a_port_follows_the_gateway,
@@ -253,6 +255,87 @@ fn the_gateway_is_chosen_by_priority_and_name(s: &Session) {
     s.d("network disconnect @a @c").ok();
     s.d(&format!("exec @c sh -c '{default}'"))
         .prints(&format!("{b}.1\n"));
+}
+
+fn a_network_of_both_families_is_the_gateway_of_both(s: &Session) {
+    let (a, b, c) = (s.subnet(), s.subnet(), s.subnet());
+    let (b6, c6, only6) = (s.subnet_v6(), s.subnet_v6(), s.subnet_v6());
+    s.d(&format!("network create --subnet {a}.0/24 @a")).ok();
+    for (name, four, six) in [("@b", &b, &b6), ("@c", &c, &c6)] {
+        s.d(&format!(
+            "network create --ipv6 --subnet {four}.0/24 --subnet {six}::/64 {name}"
+        ))
+        .ok();
+    }
+    s.d("network create --ipv6 --internal @inner").ok();
+    s.d(&format!(
+        "network create --ipv6 --ipv4=false --subnet {only6}::/64 @six"
+    ))
+    .ok();
+    let show = "(ip route; ip -6 route) | grep default | cut -d\" \" -f3";
+    let check = |networks: &str, four: &str, six: &str| {
+        s.d(&format!("run --rm {networks} @bb sh -c '{show}'"))
+            .prints(&format!("{four}.1\n{six}::1\n"));
+    };
+    check("--network @a --network @b", &b, &b6);
+    check("--network name=@a,gw-priority=1 --network @b", &b, &b6);
+    check("--network @a --network name=@b,gw-priority=-1", &b, &b6);
+    check("--network @a --network @b --network @c", &b, &b6);
+    check(
+        "--network name=@a,gw-priority=2 --network @b --network name=@c,gw-priority=1",
+        &c,
+        &c6,
+    );
+    check("--network name=@inner,gw-priority=5 --network @b", &b, &b6);
+    check("--network name=@six,gw-priority=1 --network @b", &b, &b6);
+    check("--network @six --network @a", &a, &only6);
+    // A published port goes by it.
+    let port = s.port();
+    s.d(&format!(
+        "run -d --name @d --network name=@a,gw-priority=1 --network @b -p {port}:80 @web"
+    ))
+    .ok();
+    let asks = || s.get_from_outside(port, "/group").starts_with("root:");
+    gantry_testkit::wait::eventually("the port answers", asks);
+    s.d("network disconnect @a @d").ok();
+    assert!(asks());
+    s.d("network connect @a @d").ok();
+    s.d("network disconnect @b @d").ok();
+    assert!(asks());
+}
+
+fn the_gateway_has_the_first_address_of_the_range(s: &Session) {
+    let net = s.subnet();
+    let show = "ip -o -4 addr show eth0 | grep -o \"inet [^ ]*\"; ip route | grep default | cut -d\" \" -f3";
+    for (options, address, gateway) in [
+        (
+            format!("--subnet {net}.0/24 --ip-range {net}.16/28"),
+            "17/24",
+            "16",
+        ),
+        (
+            format!("--subnet {net}.0/24 --ip-range {net}.0/28"),
+            "2/24",
+            "1",
+        ),
+        (
+            format!("--subnet {net}.0/24 --ip-range {net}.16/28 --gateway {net}.1"),
+            "16/24",
+            "1",
+        ),
+        (
+            format!("--subnet {net}.0/24 --gateway {net}.254"),
+            "1/24",
+            "254",
+        ),
+        (format!("--subnet {net}.0/30"), "2/30", "1"),
+        (format!("--subnet {net}.0/31"), "1/31", "0"),
+    ] {
+        s.d(&format!("network create {options} @n")).ok();
+        s.d(&format!("run --rm --network @n @bb sh -c '{show}'"))
+            .prints(&format!("inet {net}.{address}\n{net}.{gateway}\n"));
+        s.d("network rm @n").ok();
+    }
 }
 
 fn link_local_addresses_are_added(s: &Session) {

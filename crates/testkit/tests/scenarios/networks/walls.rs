@@ -4,6 +4,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use gantry_testkit::session::Session;
+use serde_json::json;
 
 use super::{endpoint, fetches, parse_address};
 
@@ -13,6 +14,7 @@ gantry_testkit::scenarios![
     containers_without_icc_do_not_talk,
     a_published_port_is_reached_from_another_network,
     a_routed_network_is_reached_directly,
+    ports_of_a_routed_network_are_shown_without_a_number,
     an_isolated_network_has_no_address_on_the_host,
     ports_are_bound_where_the_network_says,
 ];
@@ -89,6 +91,63 @@ fn a_routed_network_is_reached_directly(s: &Session) {
     };
     gantry_testkit::wait::eventually("the published port answers", || reached("@one"));
     assert!(!reached("@two"), "a port that is not published answered");
+}
+
+fn ports_of_a_routed_network_are_shown_without_a_number(s: &Session) {
+    let routed =
+        |family: u8| format!("-o com.docker.network.bridge.gateway_mode_ipv{family}=routed");
+    s.d(&format!("network create {} @four", routed(4))).ok();
+    s.d(&format!(
+        "network create --ipv6 {} {} @both",
+        routed(4),
+        routed(6)
+    ))
+    .ok();
+    s.d(&format!("network create {} @six", routed(6))).ok();
+    let port = s.port();
+    let check = |network: &str, four: &str, six: &str| {
+        s.d(&format!(
+            "run -d --name @c --network {network} -p {port}:80 @bb sleep 1000"
+        ))
+        .ok();
+        s.d("port @c")
+            .prints(&format!("80/tcp -> 0.0.0.0:{four}\n80/tcp -> [::]:{six}\n"));
+        let ports = s.inspect("@c")["NetworkSettings"]["Ports"].clone();
+        let binding = |ip: &str, port: &str| json!({"HostIp": ip, "HostPort": port});
+        assert_eq!(
+            ports,
+            json!({"80/tcp": [binding("0.0.0.0", four), binding("::", six)]})
+        );
+        let shown = |text: &str| {
+            if text.is_empty() {
+                "0".to_owned()
+            } else {
+                text.to_owned()
+            }
+        };
+        s.d("ps --filter name=@c --format {{.Ports}}")
+            .prints(&format!(
+                "0.0.0.0:{}->80/tcp, [::]:{}->80/tcp\n",
+                shown(four),
+                shown(six)
+            ));
+        s.d("rm -f @c").ok();
+    };
+    let number = port.to_string();
+    check("@four", "", &number);
+    check("@both", "", "");
+    check("@six", &number, "");
+    // An address is as good as none, and one of the other family is bound.
+    s.d(&format!(
+        "run -d --name @c --network @both -p 127.0.0.1:{port}:80 @bb sleep 1000"
+    ))
+    .ok();
+    s.d("port @c").prints("80/tcp -> 0.0.0.0:\n");
+    s.d(&format!(
+        "run -d --name @d --network @four -p [::1]:{port}:80 @bb sleep 1000"
+    ))
+    .ok();
+    s.d("port @d").prints(&format!("80/tcp -> [::1]:{port}\n"));
 }
 
 fn an_isolated_network_has_no_address_on_the_host(s: &Session) {
