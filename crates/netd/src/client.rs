@@ -38,6 +38,11 @@ pub fn socket_path(exec_root: &Path) -> PathBuf {
     exec_root.join("netd.sock")
 }
 
+/// Where questions that are being answered survive a kill.
+pub fn questions_path(exec_root: &Path) -> PathBuf {
+    exec_root.join("netd.questions")
+}
+
 /// The directory of the lock and of one file per owner.
 pub fn state_dir(exec_root: &Path) -> PathBuf {
     exec_root.join("netd")

@@ -55,13 +55,16 @@ fn serve(exec_root: &Path) -> io::Result<()> {
     rustix::thread::set_name(c"gantry-netd")?;
     raise_descriptor_limit();
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let path = client::socket_path(exec_root);
-    let mut server = server::Server::new(listener, client::state_dir(exec_root))?;
+    let questions = client::questions_path(exec_root);
+    let mut server = server::Server::new(listener, client::state_dir(exec_root), &questions)?;
     server.run()?;
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    for path in [client::socket_path(exec_root), questions] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// Ten thousand ports need ten thousand descriptors; the soft limit is usually 1024.

@@ -1,7 +1,7 @@
 //! The loop: requests of the daemon, connections and datagrams to be carried, all on one thread.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -73,18 +73,15 @@ struct Holding {
     lacking: Vec<Reservation>,
 }
 
-/// The file of the questions that are being answered.
-const QUESTIONS: &str = "questions";
-
 /// Opens the file of the questions that are being answered, where the next netd finds them. Where there is no room for
 /// a file they lie in memory and end with this netd.
-fn inbox(directory: &Path) -> io::Result<Inbox> {
+fn inbox(path: &Path) -> io::Result<Inbox> {
     let kept = File::options()
         .create(true)
         .truncate(false)
         .read(true)
         .write(true)
-        .open(directory.join(QUESTIONS))
+        .open(path)
         .and_then(|file| Inbox::open(&file));
     kept.or_else(|_| {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
@@ -121,10 +118,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the listening socket and reserves again what the files in `directory` name.
-    pub fn new(listener: UnixListener, directory: PathBuf) -> io::Result<Self> {
+    /// Takes the listening socket and reserves again what the files in `directory` name. Questions that are being answered
+    /// lie in the file `questions`.
+    pub fn new(listener: UnixListener, directory: PathBuf, questions: &Path) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let mut questions = inbox(&directory)?;
+        let mut questions = inbox(questions)?;
         let left_behind = questions.left_behind();
         // They are tried once more and not again: one that netd should die of must not kill the next for ever.
         questions.done();
@@ -255,8 +253,6 @@ impl Server {
             }
             self.name_deadlines(now);
         }
-        // Nobody comes after this one; without the file it had no place to be kept in.
-        let _ = fs::remove_file(self.directory.join(QUESTIONS));
         Ok(())
     }
 

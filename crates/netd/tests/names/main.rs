@@ -17,6 +17,7 @@ use fixture::{
     A, AAAA, Answer, Container, Host, MX, NOERROR, OPT, PTR, SERVFAIL, endpoint, query, receive,
     resolver, send, servers,
 };
+use gantry_netd::client;
 use gantry_netd::protocol::Resolver;
 use gantry_sys::datagrams::Inbox;
 use gantry_sys::unix;
@@ -233,7 +234,7 @@ fn what_a_killed_netd_had_taken_is_answered_by_the_next() {
     rustix::process::kill_process(netd, Signal::STOP).unwrap();
     let asking = container.udp();
     asking.send(&query(9, "web", A, &[])).unwrap();
-    let file = host.exec_root.path().join("netd/questions");
+    let file = client::questions_path(host.exec_root.path());
     let file = File::options().read(true).write(true).open(file).unwrap();
     let mut taken = Inbox::open(&file).unwrap();
     assert_eq!(taken.receive(container.questions(), "c1").unwrap(), 1);
