@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use gantry_api::digest::Digest;
 use gantry_api::error::{ApiError, ErrorKind};
+use gantry_api::fold;
 use gantry_api::image::{AuthConfig, AuthResponse, DistributionInspect, JsonMessage};
 use gantry_api::reference::{AnyReference, Reference, parse_any};
 use gantry_engine::image::{
@@ -123,8 +124,7 @@ pub async fn login(mut request: Request) -> Reply {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(wrong("EOF".to_owned()).into());
     }
-    let auth: AuthConfig =
-        serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))?;
+    let auth: AuthConfig = fold::from_slice(&body).map_err(|error| wrong(error.to_string()))?;
     let server = auth.serveraddress.clone();
     let engine = &request.daemon.engine;
     let login = engine
@@ -178,7 +178,7 @@ fn credentials(headers: &HeaderMap) -> Credentials {
     headers
         .get("x-registry-auth")
         .and_then(|value| URL_SAFE.decode(value.as_bytes()).ok())
-        .and_then(|json| serde_json::from_slice(&json).ok())
+        .and_then(|json| fold::from_slice(&json).ok())
         .map(convert::transfer::credentials)
         .unwrap_or_default()
 }
