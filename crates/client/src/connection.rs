@@ -258,13 +258,13 @@ impl Client {
         ),
         Error,
     > {
-        let mut sender = self.sender().await?;
+        let before = format!("{}{prefix}", self.options.endpoint.base_path());
         let uri = format!(
-            "{}{prefix}{}{}",
-            self.options.endpoint.base_path(),
-            request.path,
+            "{}{}",
+            request.path.encode(&before)?,
             request.query.encode()
         );
+        let mut sender = self.sender().await?;
         let mut builder = hyper::Request::builder()
             .method(request.method)
             .uri(uri)

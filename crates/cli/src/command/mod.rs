@@ -34,7 +34,7 @@ use crate::cli::Cli;
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
 use crate::output;
-use gantry_client::request::segment;
+use gantry_client::request::Path;
 use gantry_client::{Client, Error, Query, Request};
 use serde_json::Value;
 use std::future::Future;
@@ -98,12 +98,12 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
 }
 
 /// Makes a path under `/containers/NAME`.
-pub fn container_path(name: &str, rest: &str) -> String {
-    format!("/containers/{}{rest}", segment(name))
+pub fn container_path(name: &str, rest: &str) -> Path {
+    Path::object("container", name, rest)
 }
 
 /// Gets a JSON answer.
-pub async fn get(client: &Client, path: impl Into<String>, query: Query) -> Result<Value, Error> {
+pub async fn get(client: &Client, path: impl Into<Path>, query: Query) -> Result<Value, Error> {
     client
         .send(Request::get(path).query(query))
         .await?

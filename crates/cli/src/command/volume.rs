@@ -7,7 +7,7 @@ use crate::format::{Format, Row};
 use crate::grammar::Matches;
 use crate::run::options::pairs_to_map;
 use crate::{filter, output};
-use gantry_client::request::segment;
+use gantry_client::request::Path;
 use gantry_client::{Query, Request};
 use serde_json::{Map, Value, json};
 
@@ -32,8 +32,8 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
             let client = cli.client()?;
             let query = Query::new().when(matches.on("force"), "force", "1");
             each(&matches.arguments, |name| {
-                let request =
-                    Request::delete(format!("/volumes/{}", segment(name))).query(query.clone());
+                let path = Path::object("volume", name, "");
+                let request = Request::delete(path).query(query.clone());
                 async move {
                     client.call(request).await?;
                     Ok(Some(name.to_owned()))

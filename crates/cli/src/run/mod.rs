@@ -116,7 +116,7 @@ async fn attached(cli: &Cli, matches: &Matches, request: &Create, id: &str) -> O
     };
     let copy = Copy::start(connection, streams)?;
     let watch = request.tty && terminal::output_is_terminal();
-    let path = format!("/containers/{id}/resize");
+    let path = format!("/containers/{id}/resize").into();
     let outcome = signals::resizing(client, &path, watch, finish(copy, wait, request)).await;
     drop(raw);
     match outcome? {

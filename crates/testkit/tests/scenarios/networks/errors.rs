@@ -4,7 +4,11 @@ use gantry_testkit::session::Session;
 
 use crate::errors::check;
 
-gantry_testkit::scenarios![wrong_words_about_networks];
+gantry_testkit::scenarios![
+    wrong_words_about_networks,
+    names_of_networks_may_be_odd,
+    a_name_that_is_empty_is_refused_by_the_client,
+];
 
 fn wrong_words_about_networks(s: &Session) {
     // The addresses are in the recorded words, so the clients take turns. They lie outside of what scenarios take.
@@ -175,4 +179,103 @@ fn wrong_words_about_networks(s: &Session) {
     );
     s.d("rm -f @c @created").ok();
     s.d("network rm @n @m").ok();
+}
+
+fn names_of_networks_may_be_odd(s: &Session) {
+    for name in [
+        "@n/a", "@n..", "@n x", "@n%20x", "@nü", "@n?x", "@n#x", "@n/../x",
+    ] {
+        let id = s.d(&format!("network create '{name}'")).ok().text();
+        s.d(&format!("network inspect -f '{{{{.Name}}}}' {id}"))
+            .prints(&format!("{name}\n"));
+        if name.contains("/..") {
+            // The path is cleaned: this means the network `x`.
+            s.d(&format!("network inspect '{name}'"))
+                .fails_with(1, "Error response from daemon: network x not found\n");
+            s.d(&format!("network rm '{name}'")).fails(
+                1,
+                "Error response from daemon: network x not found\nexit status 1\n",
+            );
+            s.d(&format!("network rm {id}")).ok();
+            continue;
+        }
+        s.d(&format!("network inspect -f '{{{{.Id}}}}' '{name}'"))
+            .prints(&format!("{id}\n"));
+        s.d(&format!("create --name @c --network '{name}' @bb"))
+            .ok();
+        s.d(&format!("network disconnect '{name}' @c")).ok();
+        s.d(&format!("network connect '{name}' @c")).ok();
+        s.d("rm @c").ok();
+        s.d(&format!("network rm '{name}'"))
+            .prints(&format!("{name}\n"));
+    }
+    // Slashes around a name are not part of the path.
+    s.d("network create /@n").ok();
+    s.d("network rm /@n").fails(
+        1,
+        "Error response from daemon: network @n not found\nexit status 1\n",
+    );
+    let id = s.d("network ls -q --filter name=/@n").ok().text();
+    s.d(&format!("network rm {id}")).ok();
+    for name in ["..", "a/../.."] {
+        s.d(&format!("network inspect {name}"))
+            .fails(1, "Error response from daemon: page not found\n");
+        s.d(&format!("network rm {name}")).fails(
+            1,
+            "Error response from daemon: page not found\nexit status 1\n",
+        );
+    }
+    s.d("network inspect /").fails(
+        1,
+        "json: cannot unmarshal array into Go value of type network.Inspect\n",
+    );
+}
+
+fn a_name_that_is_empty_is_refused_by_the_client(s: &Session) {
+    s.d("network create @n").ok();
+    for name in ["", " "] {
+        for kind in ["network", "volume", "container"] {
+            s.d(&format!("{kind} inspect '{name}'"))
+                .fails(1, &format!("invalid {kind} name or ID: value is empty\n"));
+        }
+        s.d(&format!("inspect '{name}'"))
+            .fails(1, "invalid container name or ID: value is empty\n");
+        s.d(&format!("volume rm '{name}'"))
+            .fails(1, "invalid volume name or ID: value is empty\n");
+        s.d(&format!("network rm '{name}'")).fails(
+            1,
+            "invalid network name or ID: value is empty\nexit status 1\n",
+        );
+        s.d(&format!("network rm -f '{name}'")).fails(
+            1,
+            "invalid network name or ID: value is empty\nexit status 1\n",
+        );
+        for verb in [
+            "stop", "kill", "logs", "restart", "pause", "top", "port", "wait", "attach",
+        ] {
+            s.d(&format!("{verb} '{name}'"))
+                .fails(1, "invalid container name or ID: value is empty\n");
+        }
+        s.d(&format!("start '{name}'")).fails(
+            1,
+            &format!("invalid container name or ID: value is empty\nError: failed to start containers: {name}\n"),
+        );
+        s.d(&format!("exec '{name}' true"))
+            .fails(1, "invalid container name or ID: value is empty\n");
+        for verb in ["connect", "disconnect"] {
+            s.d(&format!("network {verb} '{name}' '{name}'"))
+                .fails(1, "invalid network name or ID: value is empty\n");
+            s.d(&format!("network {verb} @n '{name}'"))
+                .fails(1, "invalid container name or ID: value is empty\n");
+        }
+    }
+    s.d("image inspect ''").fails(1, "Error: No such image: \n");
+    for verb in ["rmi", "history"] {
+        s.d(&format!("{verb} ''"))
+            .fails(1, "Error response from daemon: page not found\n");
+    }
+    // Spaces around a name are not part of it.
+    s.d("create --name @c @bb").ok();
+    s.d("inspect -f '{{.Name}}' ' @c '").prints("/@c\n");
+    s.d("network rm ' @n '").prints(" @n \n");
 }
