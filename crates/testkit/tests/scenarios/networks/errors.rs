@@ -7,6 +7,7 @@ use crate::errors::check;
 gantry_testkit::scenarios![
     wrong_words_about_networks,
     names_of_networks_may_be_odd,
+    a_network_in_use_names_all_its_containers,
     a_name_that_is_empty_is_refused_by_the_client,
 ];
 
@@ -278,4 +279,35 @@ fn a_name_that_is_empty_is_refused_by_the_client(s: &Session) {
     s.d("create --name @c @bb").ok();
     s.d("inspect -f '{{.Name}}' ' @c '").prints("/@c\n");
     s.d("network rm ' @n '").prints(" @n \n");
+}
+
+fn a_network_in_use_names_all_its_containers(s: &Session) {
+    s.d("network create @n").ok();
+    for name in ["@a", "@b", "@c"] {
+        s.d(&format!("run -d --name {name} --network @n @bb sleep 1000"))
+            .ok();
+    }
+    let refused = s.d("network rm @n").exits(1).stderr;
+    let (begin, end) = (
+        s.x("Error response from daemon: error while removing network: network @n has active endpoints ("),
+        ")\nexit status 1\n",
+    );
+    let named = refused
+        .strip_prefix(&begin)
+        .and_then(|rest| rest.strip_suffix(end))
+        .unwrap_or_else(|| panic!("{refused}"));
+    // Docker's are in no order.
+    let mut named: Vec<&str> = named.split(", ").collect();
+    named.sort_unstable();
+    let wanted = ["@a", "@b", "@c"].map(|name| {
+        let networks = &s.inspect(name)["NetworkSettings"]["Networks"];
+        let endpoint = networks[s.x("@n")]["EndpointID"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        format!("name:{:?} id:{:?}", s.x(name), &endpoint[..12])
+    });
+    assert_eq!(named, wanted);
+    s.d("rm -f @a @b @c").ok();
+    s.d("network rm @n").ok();
 }
