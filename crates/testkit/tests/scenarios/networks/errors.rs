@@ -9,6 +9,7 @@ gantry_testkit::scenarios![
     names_of_networks_may_be_odd,
     a_network_in_use_names_all_its_containers,
     a_name_that_is_empty_is_refused_by_the_client,
+    addresses_that_cannot_be_given,
 ];
 
 fn wrong_words_about_networks(s: &Session) {
@@ -310,4 +311,80 @@ fn a_network_in_use_names_all_its_containers(s: &Session) {
     assert_eq!(named, wanted);
     s.d("rm -f @a @b @c").ok();
     s.d("network rm @n").ok();
+}
+
+fn addresses_that_cannot_be_given(s: &Session) {
+    let subnet = s.subnet();
+    s.d(&format!("network create --subnet {subnet}.0/24 @n"))
+        .ok();
+    s.d("create --name @c @bb").ok();
+    let outside =
+        |ip: &str| format!("no configured subnet or ip-range contain the IP address {ip}");
+    let unconfigured = "user specified IP address is supported only when connecting to networks with user configured subnets";
+    for (flags, faults) in [
+        ("--ip 1.2.3.4", outside("1.2.3.4")),
+        (
+            "--ip foo",
+            format!("* invalid IPv4 address: foo\n* {}", outside("foo")),
+        ),
+        (
+            "--ip 01.2.3.4",
+            format!(
+                "* invalid IPv4 address: 01.2.3.4\n* {}",
+                outside("01.2.3.4")
+            ),
+        ),
+        (
+            "--ip 0.0.0.0",
+            format!("* invalid IPv4 address: 0.0.0.0\n* {}", outside("0.0.0.0")),
+        ),
+        (
+            "--ip fd00::1",
+            format!("* invalid IPv4 address: fd00::1\n* {}", outside("fd00::1")),
+        ),
+        ("--ip6 fd00::1", unconfigured.to_owned()),
+        (
+            "--ip6 ::",
+            format!("* invalid IPv6 address: ::\n* {unconfigured}"),
+        ),
+        (
+            "--ip6 1.2.3.4",
+            format!("* invalid IPv6 address: 1.2.3.4\n* {unconfigured}"),
+        ),
+        (
+            "--ip6 ::ffff:1.2.3.4",
+            format!("* invalid IPv6 address: ::ffff:1.2.3.4\n* {unconfigured}"),
+        ),
+        (
+            "--link-local-ip foo",
+            "invalid link-local IP address: foo".to_owned(),
+        ),
+        (
+            "--link-local-ip 0.0.0.0",
+            "invalid link-local IP address: 0.0.0.0".to_owned(),
+        ),
+        (
+            "--ip 1.2.3.4 --link-local-ip foo",
+            format!(
+                "* invalid link-local IP address: foo\n* {}",
+                outside("1.2.3.4")
+            ),
+        ),
+        (
+            "--ip fd00::1 --ip6 1.2.3.4",
+            format!(
+                "* invalid IPv4 address: fd00::1\n* invalid IPv6 address: 1.2.3.4\n* {}\n* {unconfigured}",
+                outside("fd00::1")
+            ),
+        ),
+    ] {
+        s.d(&format!("network connect {flags} @n @c")).fails(
+            1,
+            &format!("Error response from daemon: invalid endpoint settings:\n{faults}\n"),
+        );
+        s.d(&format!("run --rm --network @n {flags} @bb true")).fails(
+            125,
+            &format!("docker: Error response from daemon: invalid config for network @n: invalid endpoint settings:\n{faults}\n\nRun 'docker run --help' for more information\n"),
+        );
+    }
 }
