@@ -322,14 +322,18 @@ impl Engine {
         endpoint: &Endpoint,
         mappings: &[PortMapping],
     ) -> Result<Vec<PublishedPort>> {
-        let taken = self.inner.network.reserve_ports(endpoint, mappings);
-        taken.map_err(|error| {
-            let text = format!(
-                "driver failed programming external connectivity on endpoint {} ({}): {error}",
+        let failed = |why: &dyn std::fmt::Display| {
+            format!(
+                "driver failed programming external connectivity on endpoint {} ({}): {why}",
                 record.name, endpoint.id
-            );
-            Error::new(error.kind(), text).caused_by(error)
-        })
+            )
+        };
+        if ports::listens_twice(mappings) {
+            let why = "failed to listen on TCP socket: address already in use";
+            return Err(Error::system(failed(&why)));
+        }
+        let taken = self.inner.network.reserve_ports(endpoint, mappings);
+        taken.map_err(|error| Error::new(error.kind(), failed(&error)).caused_by(error))
     }
 
     /// Puts ports that were taken for an endpoint into the record.
