@@ -16,6 +16,7 @@ gantry_testkit::scenarios![
     a_size_for_a_process_without_a_terminal_is_taken,
     a_stream_without_upgrade_is_called_raw,
     keys_may_be_in_another_case,
+    a_second_start_of_an_exec_is_told_in_its_stream,
 ];
 
 fn a_path_is_cleaned(s: &Session) {
@@ -200,4 +201,35 @@ fn keys_may_be_in_another_case(s: &Session) {
     assert_eq!(created.status, 201, "{}", created.text());
     s.d("volume inspect -f '{{.Options}}' @v")
         .prints("map[device:Name type:tmpfs]\n");
+}
+
+fn a_second_start_of_an_exec_is_told_in_its_stream(s: &Session) {
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    let start = |id: &str, body: serde_json::Value| {
+        let path = format!("/exec/{id}/start");
+        let answer = s.engine.api("POST", &path, Some(&body));
+        (answer.status, answer.text())
+    };
+    let framed = |text: &str| {
+        let length = char::from(u8::try_from(text.len()).expect("a short line"));
+        format!("\u{1}\0\0\0\0\0\0{length}{text}")
+    };
+    let id = exec(s, &json!({"Cmd": ["echo", "hi"], "AttachStdout": true}));
+    assert_eq!(start(&id, json!({})), (200, framed("hi\n")));
+    let text = format!("exec command {id} has already run");
+    assert_eq!(start(&id, json!({})), (200, framed(&format!("{text}\r\n"))));
+    assert_eq!(
+        start(&id, json!({"Tty": true})),
+        (200, format!("{text}\r\n"))
+    );
+    let (status, answer) = start(&id, json!({"Detach": true}));
+    assert_eq!((status, answer.contains(&text)), (409, true), "{answer}");
+    let id = exec(s, &json!({"Cmd": ["sleep", "1000"]}));
+    assert_eq!(start(&id, json!({"Detach": true})).0, 200);
+    let text = format!("exec command {id} is already running\r\n");
+    assert_eq!(start(&id, json!({})), (200, framed(&text)));
+    // Whether the container runs is asked first.
+    s.d("pause @c").ok();
+    assert_eq!(start(&id, json!({})).0, 409);
+    s.d("unpause @c").ok();
 }
