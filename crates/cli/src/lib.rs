@@ -12,6 +12,7 @@ pub mod filter;
 pub mod format;
 pub mod grammar;
 pub mod note;
+pub mod order;
 pub mod output;
 pub mod progress;
 pub mod run;

@@ -5,6 +5,7 @@ use crate::command::{each, get, text};
 use crate::failure::{Failure, Outcome};
 use crate::format::{Format, Row};
 use crate::grammar::Matches;
+use crate::order::natural;
 use crate::run::network::{empty_endpoint, ipam_config};
 use crate::run::options::pairs_to_map;
 use crate::{filter, output, units};
@@ -281,7 +282,7 @@ async fn list(cli: &Cli, matches: &Matches) -> Outcome {
     let format = Format::new(chosen, default, &HEADINGS)?;
     let answer = get(cli.client()?, "/networks", query).await?;
     let mut networks: Vec<&Value> = answer.as_array().into_iter().flatten().collect();
-    networks.sort_by_key(|network| text(network, "Name"));
+    networks.sort_by(|left, right| natural(text(left, "Name"), text(right, "Name")));
     let rows = networks
         .into_iter()
         .map(|network| {

@@ -5,6 +5,7 @@ use crate::command::{each, get, text};
 use crate::failure::{Failure, Outcome};
 use crate::format::{Format, Row};
 use crate::grammar::Matches;
+use crate::order::natural;
 use crate::run::options::pairs_to_map;
 use crate::{filter, output};
 use gantry_client::request::Path;
@@ -137,7 +138,7 @@ async fn list(cli: &Cli, matches: &Matches) -> Outcome {
     let answer = get(cli.client()?, "/volumes", query).await?;
     let mut volumes: Vec<&Value> = answer["Volumes"].as_array().into_iter().flatten().collect();
     volumes.retain(|volume| !cluster || volume["ClusterVolume"].is_object());
-    volumes.sort_by_key(|volume| text(volume, "Name"));
+    volumes.sort_by(|left, right| natural(text(left, "Name"), text(right, "Name")));
     let rows = volumes.into_iter().map(row).collect();
     output::out(&format.render(rows)?);
     Ok(())
