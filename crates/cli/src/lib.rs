@@ -11,6 +11,7 @@ pub mod failure;
 pub mod filter;
 pub mod format;
 pub mod grammar;
+pub mod interrupt;
 pub mod note;
 pub mod order;
 pub mod output;
@@ -109,7 +110,11 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
             };
             let outcome = runtime.block_on(async {
                 let cli = Cli::new(program, words, global, hooks)?;
-                command::dispatch(&cli, command.path, &matches).await
+                tokio::select! {
+                    biased;
+                    outcome = command::dispatch(&cli, command.path, &matches) => outcome,
+                    failure = interrupt::interrupted() => Err(failure),
+                }
             });
             // Threads may sit in a read of standard input: they end with the process.
             runtime.shutdown_background();

@@ -172,19 +172,10 @@ impl Client {
             .header("upgrade", "tcp");
         let response = self.exchange_raw(request, &prefix).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let (parts, body) = response.into_parts();
-            let status = parts.status.as_u16();
-            let response = Response {
-                status: parts.status,
-                headers: parts.headers,
-                body,
-                pending: Bytes::new(),
-                keep: None,
-            };
-            checked(response, &self.options.endpoint, &prefix).await?;
+            // Docker's client does not read why.
             return Err(Error::NotUpgraded {
                 protocol: "tcp",
-                status,
+                status: response.status().as_u16(),
             });
         }
         let media_type = response

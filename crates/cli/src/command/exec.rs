@@ -8,6 +8,7 @@ use crate::cli::Cli;
 use crate::command::{container_path, signals};
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
+use crate::interrupt::{self, Course};
 use crate::run::{check_terminal, environment};
 use crate::terminal;
 use gantry_client::{Client, Request};
@@ -28,6 +29,7 @@ pub async fn exec(cli: &Cli, matches: &Matches) -> Outcome {
         .map(String::as_str)
         .unwrap_or_default();
     let detach_keys = cli.detach_keys(matches);
+    let _within = interrupt::within(Course::Leave);
     let client = cli.client()?;
     let (rows, columns) = if tty && !detach {
         terminal::size()

@@ -33,6 +33,7 @@ pub mod volume;
 use crate::cli::Cli;
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
+use crate::interrupt::{self, Course};
 use crate::output;
 use gantry_client::request::Path;
 use gantry_client::{Client, Error, Query, Request};
@@ -156,11 +157,21 @@ where
 }
 
 /// Asks a yes-or-no question on standard output; no answer is no.
-pub fn confirmed(question: &str) -> Outcome<bool> {
+pub async fn confirmed(question: &str) -> Outcome<bool> {
     output::out(&format!("{question} [y/N] "));
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
+    let answer = typed_line().await?;
     Ok(answer.trim().eq_ignore_ascii_case("y"))
+}
+
+/// Reads a line of standard input that answers a question. A signal meanwhile is no answer.
+pub async fn typed_line() -> Outcome<String> {
+    let _within = interrupt::within(Course::Decline);
+    interrupt::blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line)?;
+        Ok(line)
+    })
+    .await
 }
 
 /// Returns a text field of a JSON object, empty if it is missing.

@@ -1,5 +1,6 @@
 //! Signals while a container is attached: they are passed on, and a changed window resizes its terminal.
 
+use crate::interrupt::{self, Course};
 use crate::terminal;
 use gantry_client::request::Path;
 use gantry_client::{Client, Query, Request};
@@ -33,6 +34,7 @@ pub async fn forwarding<T>(
     on: bool,
     work: impl Future<Output = T>,
 ) -> T {
+    let _within = interrupt::within(Course::Pass);
     if !on {
         return work.await;
     }

@@ -84,10 +84,8 @@ async fn attached(cli: &Cli, matches: &Matches, request: &Create, id: &str) -> O
     let hijack = Request::post(format!("/containers/{id}/attach"))
         .query(query)
         .header("content-type", "text/plain");
-    let connection = client
-        .hijack(hijack)
-        .await
-        .map_err(|error| start_failure(cli, &error.to_string()))?;
+    // A container whose attach is refused stays, also with `--rm`: it never ran.
+    let connection = client.hijack(hijack).await?;
     let condition = if request.auto_remove {
         "removed"
     } else {
