@@ -1,12 +1,15 @@
 //! `run` and `create`: create, attach, wait, start, resize, and the exit code.
 
+pub mod check;
 pub mod devices;
 pub mod environment;
+pub mod health;
 pub mod limits;
 pub mod mount;
 pub mod network;
 pub mod options;
 pub mod ports;
+pub mod security;
 pub mod volume;
 
 use crate::attach::{Copy, Ended, Streams};
