@@ -43,6 +43,7 @@ pub async fn create(request: Request) -> Reply {
         platform,
         all_platforms: query.flag("allPlatforms"),
         credentials: credentials(&request.headers),
+        headers: for_registry(&request.headers),
     };
     events(request.daemon.engine.pull(options).await?)
 }
@@ -63,6 +64,7 @@ pub async fn push(request: Request, name: &str) -> Reply {
         all_platforms: query.flag("allPlatforms"),
         compression,
         credentials: credentials(&request.headers),
+        headers: for_registry(&request.headers),
     };
     events(request.daemon.engine.push(options).await?)
 }
@@ -102,7 +104,12 @@ pub async fn search(request: Request) -> Reply {
     let engine = &request.daemon.engine;
     let limit = u32::try_from(limit).unwrap_or_default();
     let found = engine
-        .search(term, limit, credentials(&request.headers))
+        .search(
+            term,
+            limit,
+            credentials(&request.headers),
+            &for_registry(&request.headers),
+        )
         .await?;
     let passes = |one: &SearchResult| {
         (!filters.contains("is-official") || one.is_official == is_official)
@@ -181,6 +188,15 @@ fn credentials(headers: &HeaderMap) -> Credentials {
         .and_then(|json| fold::from_slice(&json).ok())
         .map(convert::transfer::credentials)
         .unwrap_or_default()
+}
+
+/// Collects the headers that a pull, a push or a search passes on to the registry.
+fn for_registry(headers: &HeaderMap) -> Vec<(String, String)> {
+    let own = headers
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("x-meta-"));
+    own.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect()
 }
 
 /// Answers with the events of a transfer; the connection's end drops them, which cancels.
