@@ -15,6 +15,7 @@ pub mod login;
 pub mod logs;
 pub mod manifest;
 pub mod network;
+pub mod plugin;
 pub mod prune;
 pub mod pull;
 pub mod push;
@@ -82,6 +83,7 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         }
         "network create" | "network ls" | "network rm" | "network connect"
         | "network disconnect" => Box::pin(network::dispatch(cli, path, matches)).await,
+        "plugin ls" => Box::pin(plugin::list(cli, matches)).await,
         "system df" => Box::pin(usage::usage(cli, matches)).await,
         "system events" => Box::pin(events::events(cli, matches)).await,
         "system info" => Box::pin(info::info(cli, matches)).await,

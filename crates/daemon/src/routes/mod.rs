@@ -179,7 +179,7 @@ async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Optio
             image::remove(request, &name.join("/")).await
         }
 
-        ("GET", ["plugins"]) => respond::ok::<[(); 0]>(&[]),
+        ("GET", ["plugins"]) => system::plugins(&request),
         ("POST", ["build", "prune"]) => system::prune_build_cache(),
         // That there is no such container is told before that the operation is not supported.
         ("GET", ["containers", name, "changes" | "export"]) => {

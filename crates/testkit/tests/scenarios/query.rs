@@ -23,6 +23,7 @@ gantry_testkit::scenarios![
     everything_of_a_container_as_json,
     disk_usage_as_json,
     an_image_that_lost_its_name_is_shown_by_id,
+    plugins_are_listed,
 ];
 
 /// The paths in `value` and the kind of what is there. Maps whose keys are data are cut.
@@ -465,4 +466,32 @@ fn an_image_that_lost_its_name_is_shown_by_id(s: &Session) {
     assert_eq!(shown(""), id["sha256:".len()..][..12]);
     s.d("inspect -f '{{.Config.Image}}' @c")
         .prints("@named:1\n");
+}
+
+fn plugins_are_listed(s: &Session) {
+    let table = "ID        NAME      DESCRIPTION   ENABLED\n";
+    for flags in [
+        "",
+        "--no-trunc",
+        "--filter enabled=true",
+        "--filter capability=volumedriver",
+    ] {
+        s.d(&format!("plugin ls {flags}")).prints(table);
+    }
+    s.d("plugin list --format 'table {{.Name}}\\t{{.PluginReference}}'")
+        .prints("NAME      IMAGE\n");
+    for flags in [
+        "--quiet",
+        "--format json",
+        "--format '{{.ID}}'",
+        "-q --format raw",
+    ] {
+        s.d(&format!("plugin ls {flags}")).prints("");
+    }
+    s.d("plugin ls --filter nosuch=1")
+        .fails(1, "Error response from daemon: invalid filter 'nosuch'\n");
+    s.d("plugin ls --filter enabled=x").fails(
+        1,
+        "Error response from daemon: invalid filter 'enabled=[x]'\n",
+    );
 }
