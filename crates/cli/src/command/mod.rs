@@ -25,6 +25,7 @@ pub mod signals;
 pub mod start;
 pub mod stats;
 pub mod system;
+pub mod tree;
 pub mod update;
 pub mod upkeep;
 pub mod usage;
