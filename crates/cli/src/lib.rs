@@ -7,6 +7,7 @@
 pub mod attach;
 pub mod cli;
 pub mod command;
+pub mod completion;
 pub mod failure;
 pub mod filter;
 pub mod format;
@@ -54,6 +55,10 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
         .unwrap_or("gantry")
         .to_owned();
     let words: Vec<String> = words.collect();
+    if let Some(words) = completion::asked(&words) {
+        completion::answer(program, &words);
+        return ExitCode::SUCCESS;
+    }
     match grammar::find(&program, &words) {
         Found::Failed(usage) => {
             output::error_line(&usage.text);

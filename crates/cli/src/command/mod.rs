@@ -84,6 +84,10 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         }
         "network create" | "network ls" | "network rm" | "network connect"
         | "network disconnect" => Box::pin(network::dispatch(cli, path, matches)).await,
+        "completion bash" => {
+            output::out(&crate::completion::script(&cli.program));
+            Ok(())
+        }
         "plugin ls" => Box::pin(plugin::list(cli, matches)).await,
         "system df" => Box::pin(usage::usage(cli, matches)).await,
         "system events" => Box::pin(events::events(cli, matches)).await,
