@@ -218,6 +218,15 @@ pub struct AuthConfig {
     pub registrytoken: String,
 }
 
+crate::fold::shaped!(AuthConfig, {
+    let names = crate::fold::fields_of::<AuthConfig>().iter();
+    crate::fold::Shape::Object(
+        names
+            .map(|name| (*name, <String as crate::fold::Shaped>::shape as fn() -> _))
+            .collect(),
+    )
+});
+
 /// Shows whose credentials these are, never the secrets.
 impl std::fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

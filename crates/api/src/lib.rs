@@ -7,6 +7,7 @@ pub mod error;
 pub mod event;
 pub mod exec;
 pub mod filters;
+pub mod fold;
 pub mod id;
 pub mod image;
 pub mod network;

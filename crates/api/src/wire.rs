@@ -126,6 +126,30 @@ macro_rules! wire {
                 )*
             )?
         }
+
+        crate::fold::shaped!($name, {
+            // Has the names of the fields, and no reader of its own for what is flattened.
+            #[derive(Default, serde::Deserialize)]
+            #[serde(rename_all = "PascalCase", default)]
+            #[allow(dead_code, reason = "asked for its names alone")]
+            struct Own {
+                $( $(#[$field_meta])* $field: serde::de::IgnoredAny, )*
+                $( $( $(#[$after_meta])* $after: serde::de::IgnoredAny, )* )?
+            }
+            let shapes: &[fn() -> crate::fold::Shape] = &[
+                $( <$ty as crate::fold::Shaped>::shape, )*
+                $( $( <$after_ty as crate::fold::Shaped>::shape, )* )?
+            ];
+            let names = crate::fold::fields_of::<Own>().iter().copied();
+            #[allow(unused_mut, reason = "only some structs have a flattened one")]
+            let mut members: Vec<crate::fold::Member> = names.zip(shapes.iter().copied()).collect();
+            $(
+                if let crate::fold::Shape::Object(inner) = <$flat_ty as crate::fold::Shaped>::shape() {
+                    members.extend(inner);
+                }
+            )?
+            crate::fold::Shape::Object(members)
+        });
     )*};
 }
 pub(crate) use wire;

@@ -7,11 +7,14 @@
 pub mod attach;
 pub mod cli;
 pub mod command;
+pub mod completion;
 pub mod failure;
 pub mod filter;
 pub mod format;
 pub mod grammar;
+pub mod interrupt;
 pub mod note;
+pub mod order;
 pub mod output;
 pub mod progress;
 pub mod run;
@@ -52,6 +55,10 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
         .unwrap_or("gantry")
         .to_owned();
     let words: Vec<String> = words.collect();
+    if let Some(words) = completion::asked(&words) {
+        completion::answer(program, &words);
+        return ExitCode::SUCCESS;
+    }
     match grammar::find(&program, &words) {
         Found::Failed(usage) => {
             output::error_line(&usage.text);
@@ -108,7 +115,11 @@ pub fn run(args: &[OsString], hooks: Hooks) -> ExitCode {
             };
             let outcome = runtime.block_on(async {
                 let cli = Cli::new(program, words, global, hooks)?;
-                command::dispatch(&cli, command.path, &matches).await
+                tokio::select! {
+                    biased;
+                    outcome = command::dispatch(&cli, command.path, &matches) => outcome,
+                    failure = interrupt::interrupted() => Err(failure),
+                }
             });
             // Threads may sit in a read of standard input: they end with the process.
             runtime.shutdown_background();

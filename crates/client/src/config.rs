@@ -24,6 +24,8 @@ pub struct ConfigFile {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub networks_format: String,
     #[serde(skip_serializing_if = "String::is_empty")]
+    pub plugins_format: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub volumes_format: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stats_format: String,

@@ -172,19 +172,10 @@ impl Client {
             .header("upgrade", "tcp");
         let response = self.exchange_raw(request, &prefix).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let (parts, body) = response.into_parts();
-            let status = parts.status.as_u16();
-            let response = Response {
-                status: parts.status,
-                headers: parts.headers,
-                body,
-                pending: Bytes::new(),
-                keep: None,
-            };
-            checked(response, &self.options.endpoint, &prefix).await?;
+            // Docker's client does not read why.
             return Err(Error::NotUpgraded {
                 protocol: "tcp",
-                status,
+                status: response.status().as_u16(),
             });
         }
         let media_type = response
@@ -258,13 +249,13 @@ impl Client {
         ),
         Error,
     > {
-        let mut sender = self.sender().await?;
+        let before = format!("{}{prefix}", self.options.endpoint.base_path());
         let uri = format!(
-            "{}{prefix}{}{}",
-            self.options.endpoint.base_path(),
-            request.path,
+            "{}{}",
+            request.path.encode(&before)?,
             request.query.encode()
         );
+        let mut sender = self.sender().await?;
         let mut builder = hyper::Request::builder()
             .method(request.method)
             .uri(uri)

@@ -11,26 +11,82 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 
-/// What a query value and a path segment keep unescaped; the set of Go's `url.QueryEscape`.
+/// What a query value keeps unescaped; the set of Go's `url.QueryEscape`.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
 
-/// Escapes a query value or a path segment.
+/// What a path keeps unescaped; the set of Go's `URL.EscapedPath`.
+const PATH: &AsciiSet = &UNRESERVED
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
+
+/// Escapes a query value.
 pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
-/// Escapes an object's name as one path segment. Slashes around it and doubled ones vanish, as when Docker's client
-/// cleans a path: `/web` is the container `web`. A name of nothing but slashes stays, so that it names no object.
-pub fn segment(name: &str) -> String {
-    let parts: Vec<_> = name.split('/').filter(|part| !part.is_empty()).collect();
-    if parts.is_empty() {
-        return escape(name);
+/// The path of an API route, unescaped, or why there is none: a name that is empty is an error of the call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path(Result<String, String>);
+
+/// Takes the spaces around an object's name away, as Docker's client does. `kind` is `container` and the like.
+///
+/// # Errors
+/// The text of a name of nothing else.
+pub fn trimmed<'a>(kind: &str, name: &'a str) -> Result<&'a str, String> {
+    match name.trim() {
+        "" => Err(format!("invalid {kind} name or ID: value is empty")),
+        name => Ok(name),
     }
-    escape(&parts.join("/"))
+}
+
+impl From<String> for Path {
+    fn from(text: String) -> Path {
+        Path(Ok(text))
+    }
+}
+
+impl From<&str> for Path {
+    fn from(text: &str) -> Path {
+        Path(Ok(text.to_owned()))
+    }
+}
+
+impl Path {
+    /// Makes the path of an object: that of its kind, its name, and `rest`. An empty name is the call's error.
+    pub fn object(kind: &str, name: &str, rest: &str) -> Path {
+        Path(trimmed(kind, name).map(|name| format!("/{kind}s/{name}{rest}")))
+    }
+
+    /// Joins the path to what comes before it, cleans and escapes it, as Go's `path.Join` and `URL.String` do: names
+    /// keep their slashes, and `..` leaves what is before it.
+    ///
+    /// # Errors
+    /// An empty name.
+    pub(crate) fn encode(self, before: &str) -> Result<String, Error> {
+        let path = format!("{before}/{}", self.0.map_err(Error::Invalid)?);
+        let mut segments: Vec<&str> = Vec::new();
+        for segment in path.split('/') {
+            match segment {
+                "" | "." => {}
+                ".." => {
+                    segments.pop();
+                }
+                segment => segments.push(segment),
+            }
+        }
+        Ok(utf8_percent_encode(&format!("/{}", segments.join("/")), PATH).to_string())
+    }
 }
 
 /// A query string; pairs are sorted by key when sent, as Docker's client sorts them.
@@ -90,7 +146,7 @@ pub enum Body {
 pub struct Request {
     pub method: Method,
     /// The path after the version, beginning with `/`.
-    pub path: String,
+    pub path: Path,
     pub query: Query,
     pub headers: Vec<(&'static str, String)>,
     pub body: Body,
@@ -98,7 +154,7 @@ pub struct Request {
 
 impl Request {
     /// Makes a request without a body.
-    pub fn new(method: Method, path: impl Into<String>) -> Request {
+    pub fn new(method: Method, path: impl Into<Path>) -> Request {
         Request {
             method,
             path: path.into(),
@@ -109,17 +165,17 @@ impl Request {
     }
 
     /// Makes a GET.
-    pub fn get(path: impl Into<String>) -> Request {
+    pub fn get(path: impl Into<Path>) -> Request {
         Request::new(Method::GET, path)
     }
 
     /// Makes a POST.
-    pub fn post(path: impl Into<String>) -> Request {
+    pub fn post(path: impl Into<Path>) -> Request {
         Request::new(Method::POST, path)
     }
 
     /// Makes a DELETE.
-    pub fn delete(path: impl Into<String>) -> Request {
+    pub fn delete(path: impl Into<Path>) -> Request {
         Request::new(Method::DELETE, path)
     }
 
@@ -269,16 +325,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lose_the_slashes_around_them() {
+    fn paths_are_cleaned_and_escaped_as_go_does() {
         for (name, expected) in [
-            ("web", "web"),
-            ("/web", "web"),
-            ("//web/", "web"),
-            ("/a//b c", "a%2Fb%20c"),
-            ("/", "%2F"),
-            ("", ""),
+            ("web", "/v1.51/networks/web"),
+            ("//web/", "/v1.51/networks/web"),
+            (" /a//b c ", "/v1.51/networks/a/b%20c"),
+            ("/", "/v1.51/networks"),
+            ("..", "/v1.51"),
+            ("a/../../x", "/v1.51/x"),
+            ("a%20b?#é", "/v1.51/networks/a%2520b%3F%23%C3%A9"),
+            (
+                "a'b(c)!*:@&=+$,;~_-.",
+                "/v1.51/networks/a%27b%28c%29%21%2A:@&=+$,;~_-.",
+            ),
+            (
+                r#""<>[]^`{|}\"#,
+                "/v1.51/networks/%22%3C%3E%5B%5D%5E%60%7B%7C%7D%5C",
+            ),
         ] {
-            assert_eq!(segment(name), expected, "{name}");
+            let path = Path::object("network", name, "").encode("/v1.51").unwrap();
+            assert_eq!(path, expected, "{name}");
+        }
+        let path = Path::from("/_ping").encode("").unwrap();
+        assert_eq!(path, "/_ping");
+        for name in ["", " \t"] {
+            let refused = Path::object("container", name, "/json")
+                .encode("")
+                .unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                "invalid container name or ID: value is empty"
+            );
         }
     }
 

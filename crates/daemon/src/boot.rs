@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use gantry_engine::{Engine, EngineConfig, RuntimePath, SeccompDefault};
@@ -65,7 +65,7 @@ async fn serve(
 
     std::fs::create_dir_all(&settings.exec_root)
         .with_context(|| format!("create the exec root `{}`", settings.exec_root.display()))?;
-    let pidfile = PidFile::create(&settings.pidfile)?;
+    let pidfile = PidFile::create(&settings.pidfile).await?;
     let engine = Engine::open(engine_config(&settings))
         .await
         .map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -198,17 +198,26 @@ fn remove_sockets(settings: &Settings) {
     }
 }
 
+/// How long the daemon of an old pid file may take to end.
+const END_WAIT: Duration = Duration::from_secs(3);
+
 /// The file with the daemon's process id; removed when dropped.
 struct PidFile(PathBuf);
 
 impl PidFile {
-    fn create(path: &Path) -> anyhow::Result<Self> {
+    async fn create(path: &Path) -> anyhow::Result<Self> {
         if let Ok(text) = std::fs::read_to_string(path)
             && let Ok(pid) = text.trim().parse::<u32>()
             && pid != std::process::id()
-            && is_gantry(pid)
         {
-            bail!("process with PID {pid} is still running");
+            let begin = Instant::now();
+            // It may have been killed a moment ago.
+            while is_gantry(pid) {
+                if begin.elapsed() > END_WAIT {
+                    bail!("process with PID {pid} is still running");
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
         let written =
             std::fs::File::create(path).and_then(|mut file| write!(file, "{}", std::process::id()));
@@ -298,13 +307,13 @@ fn engine_config(settings: &Settings) -> EngineConfig {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_pid_file_of_a_dead_or_foreign_process_is_replaced() {
+    #[tokio::test]
+    async fn a_pid_file_of_a_dead_or_foreign_process_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gantry.pid");
         // Process 1 lives and is no daemon of ours.
         std::fs::write(&path, "1").unwrap();
-        let file = PidFile::create(&path).unwrap();
+        let file = PidFile::create(&path).await.unwrap();
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
             std::process::id().to_string()

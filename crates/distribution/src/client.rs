@@ -75,20 +75,35 @@ impl Registries {
         }
     }
 
+    /// As [`Registries::repository`]; these headers go with each request to the registry, its mirrors and its token
+    /// server.
+    pub fn repository_told(
+        &self,
+        reference: &Reference,
+        credentials: Credentials,
+        headers: &[(String, String)],
+    ) -> Repository {
+        let mut repository = self.repository(reference, credentials);
+        repository.session = repository.session.with_headers(headers);
+        repository
+    }
+
     /// Checks credentials at a registry (`host[:port]`; empty or Docker's index address is Docker Hub).
     pub async fn login(&self, server: &str, credentials: &Credentials) -> Result<Login> {
         crate::login::login(&self.session(crate::login::domain(server), credentials.clone())).await
     }
 
-    /// Searches by the old index protocol (`/v1/search`). `term` may begin with a host.
+    /// Searches by the old index protocol (`/v1/search`). `term` may begin with a host. The headers go with each request.
     pub async fn search(
         &self,
         term: &str,
         limit: u32,
         credentials: &Credentials,
+        headers: &[(String, String)],
     ) -> Result<Vec<SearchResult>> {
         let (host, term) = crate::search::split(term)?;
-        crate::search::search(&self.session(host, credentials.clone()), term, limit).await
+        let session = self.session(host, credentials.clone());
+        crate::search::search(&session.with_headers(headers), term, limit).await
     }
 
     /// Lists the repositories of a registry (`/v2/_catalog`), all pages.

@@ -14,7 +14,7 @@ use crate::state::{Reached, State};
 use crate::wire::{broken, challenges, header_text, is_same_host, reason, refused};
 use crate::{Credentials, Error, Result};
 use bytes::Bytes;
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) state: Arc<State>,
     pub(crate) domain: String,
     pub(crate) credentials: Credentials,
+    /// What the user wants the registry told, besides.
+    pub(crate) headers: HeaderMap,
     pub(crate) observer: Option<Observer>,
     /// How often a request is tried, the first time included.
     pub(crate) attempts_max: u32,
@@ -79,9 +81,23 @@ impl Session {
             state,
             domain: domain.to_owned(),
             credentials,
+            headers: HeaderMap::new(),
             observer: None,
             hosts: Arc::default(),
         }
+    }
+
+    /// Sends these headers with each request to the registry, its mirrors and its token server, but not where they lead.
+    pub(crate) fn with_headers(mut self, headers: &[(String, String)]) -> Self {
+        // What HTTP cannot carry did not come by it.
+        let pairs = headers.iter().filter_map(|(name, value)| {
+            Some((
+                HeaderName::try_from(name).ok()?,
+                HeaderValue::try_from(value).ok()?,
+            ))
+        });
+        self.headers = pairs.collect();
+        self
     }
 
     /// Gives the hosts to ask, in order; the registry itself is the last.

@@ -60,6 +60,9 @@ impl Session {
             if is_endpoint {
                 request = request.headers(endpoint.headers.clone());
             }
+            if at_home {
+                request = request.headers(self.headers.clone());
+            }
             request = request.headers(call.headers.clone());
             if let (true, Some(authorization)) = (at_home, &authorization) {
                 let mut value = HeaderValue::from_str(authorization).map_err(|_| {

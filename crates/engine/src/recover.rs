@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gantry_network::{Endpoint, PublishedPort};
 use gantry_shim::protocol::{Reply, Request};
@@ -440,6 +440,13 @@ fn make_directories(config: &EngineConfig) -> std::io::Result<()> {
     make(config.exec_root.join("runtime"), 0o700)
 }
 
+/// How long the data root may stay locked. The kernel closes the descriptors of a killed daemon with its last thread, which
+/// may be within a system call: nobody else holds the lock, and nothing but waiting lets it go.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
+/// A wait that is longer than this is told.
+const LOCK_SILENCE: Duration = Duration::from_millis(250);
+
+/// Takes the data root for this process, for as long as the file is open.
 fn lock(data_root: &Path) -> Result<File> {
     let path = data_root.join("lock");
     let file = OpenOptions::new()
@@ -448,16 +455,33 @@ fn lock(data_root: &Path) -> Result<File> {
         .write(true)
         .open(&path)
         .map_err(|error| Error::io(format_args!("open `{}`", path.display()), error))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::conflict(format!(
-            "another daemon uses the data root {}",
-            data_root.display()
-        ))),
-        Err(error) => Err(Error::io(
-            format_args!("lock `{}`", path.display()),
-            error.into(),
-        )),
+    let begin = Instant::now();
+    let mut told = false;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if begin.elapsed() < LOCK_WAIT => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(Error::conflict(format!(
+                    "another daemon uses the data root {}",
+                    data_root.display()
+                )));
+            }
+            Err(error) => {
+                return Err(Error::io(
+                    format_args!("lock `{}`", path.display()),
+                    error.into(),
+                ));
+            }
+        }
+        if !told && begin.elapsed() > LOCK_SILENCE {
+            tracing::warn!(
+                "waiting for the end of another daemon, which uses the data root {}",
+                data_root.display()
+            );
+            told = true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

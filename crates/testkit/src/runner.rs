@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::session::{Client, Session};
@@ -192,17 +192,31 @@ pub fn run(groups: &[(&str, &[Scenario])]) -> ExitCode {
         }
     }
     let leaks = after(&engine);
-    let passed = total - failures.len();
-    println!(
-        "\n{passed} passed, {} failed, {:.0} s",
-        failures.len(),
-        begin.elapsed().as_secs_f32()
+    print!(
+        "\n{}",
+        summary(&failures, total - failures.len(), begin.elapsed())
     );
     if failures.is_empty() && leaks.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// The most characters of one line of the summary.
+const SUMMARY_CHARACTERS_MAX: usize = 200;
+
+/// Ends the output: the time, one line for each failure (its name, its client, the first line of its message), the two
+/// numbers. Whoever sees the last lines of a long log alone sees what failed.
+fn summary(failures: &[(String, Client, String)], passed: usize, time: Duration) -> String {
+    let mut text = format!("{:.0} s\n", time.as_secs_f32());
+    for (name, client, message) in failures {
+        let first = message.lines().next().unwrap_or_default();
+        let line = format!("{name} [{}]: {first}", client.name());
+        text.extend(line.chars().take(SUMMARY_CHARACTERS_MAX));
+        text.push('\n');
+    }
+    text + &format!("{passed} passed, {} failed\n", failures.len())
 }
 
 /// After the last scenario: nothing may be left of them.
@@ -219,4 +233,31 @@ fn after(engine: &Engine) -> Vec<String> {
         println!("leak: {leak}");
     }
     leaks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_each_failure_in_one_line_before_the_numbers() {
+        let failures = [
+            (
+                "a::b".to_owned(),
+                Client::Docker,
+                "x.rs:1: no\nmore".to_owned(),
+            ),
+            ("a::c".to_owned(), Client::Gantry, "ä".repeat(300)),
+            ("a::d".to_owned(), Client::Gantry, String::new()),
+        ];
+        let text = summary(&failures, 7, Duration::from_secs(61));
+        let cut = format!("a::c [gantry]: {}", "ä".repeat(185));
+        assert_eq!(
+            text,
+            format!(
+                "61 s\na::b [docker]: x.rs:1: no\n{cut}\na::d [gantry]: \n7 passed, 3 failed\n"
+            )
+        );
+        assert_eq!(summary(&[], 2, Duration::ZERO), "0 s\n2 passed, 0 failed\n");
+    }
 }

@@ -299,3 +299,79 @@ fn a_volume_that_nobody_uses_is_unmounted_by_the_next_daemon() {
     session.d("volume rm @v").ok();
     assert!(session.dir().join("mine").exists());
 }
+
+#[test]
+fn a_daemon_starts_at_the_very_moment_in_which_another_is_killed() {
+    let Some(engine) = engine() else { return };
+    let session = Session::new(&engine, Client::Docker);
+    for name in ["@a", "@b", "@c"] {
+        session
+            .d(&format!("run -d --name {name} @bb sleep 1000"))
+            .ok();
+    }
+    for round in 0..10 {
+        let pid = engine.daemon_pid().expect("a daemon");
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a process");
+        // Nobody waits for its end, and some of its threads are within system calls.
+        let _run = session.background("run", &format!("run -d --name @r{round} @bb true"));
+        std::thread::sleep(Duration::from_millis(20 * round));
+        rustix::process::kill_process(pid, Signal::KILL).expect("kill the daemon");
+        engine.start_daemon(&[]);
+    }
+    session
+        .d("inspect -f '{{.State.Running}}' @a @b @c")
+        .prints("true\ntrue\ntrue\n");
+}
+
+#[test]
+fn two_daemons_do_not_share_a_data_root() {
+    let Some(engine) = engine() else { return };
+    let places = engine.places();
+    let lock = std::fs::File::open(places.data_root.join("lock")).expect("the lock");
+    let second = |pidfile: &str| {
+        let begin = std::time::Instant::now();
+        let words = engine.host_words();
+        let refused = std::process::Command::new(&words[0])
+            .args(&words[1..])
+            .arg(gantry_testkit::engine::binary())
+            .args(["daemon", "--data-root"])
+            .arg(&places.data_root)
+            .arg("--exec-root")
+            .arg(places.exec_root.with_file_name("second"))
+            .arg("--pidfile")
+            .arg(places.exec_root.with_file_name(pidfile))
+            .arg("-H")
+            .arg(format!("unix://{}.second", engine.socket.display()))
+            .output()
+            .expect("run a second daemon");
+        assert!(!refused.status.success());
+        assert!(
+            begin.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begin.elapsed()
+        );
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    let text = second("second.pid");
+    let wanted = format!(
+        "another daemon uses the data root {}",
+        places.data_root.display()
+    );
+    assert!(text.contains(&wanted), "{text}");
+    assert!(
+        text.contains("waiting for the end of another daemon"),
+        "{text}"
+    );
+    let text = second("gantry.pid");
+    assert!(text.contains("is still running"), "{text}");
+
+    // One that is locked for a moment more is waited for, without a word to the one who starts it.
+    engine.end_daemon(Signal::KILL);
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("lock");
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(1));
+        drop(lock);
+    });
+    engine.start_daemon(&[]);
+    release.join().expect("no panic");
+}

@@ -7,6 +7,7 @@ use crate::command::{container_path, each, get, inspect_container, text};
 use crate::failure::{Failure, Outcome, open_error};
 use crate::grammar::Matches;
 use crate::grammar::values::parse_unsigned_decimal;
+use crate::order::natural;
 use crate::{output, table, terminal};
 use gantry_api::reference::{self, AnyReference};
 use gantry_client::{Client, Query, Request};
@@ -168,7 +169,7 @@ async fn port(client: &Client, name: &str, wanted: Option<&str>) -> Outcome {
             );
         }
     }
-    lines.sort_by_key(|line| natural(line));
+    lines.sort_by(|left, right| natural(left, right));
     if !lines.is_empty() {
         output::line(&lines.join("\n"));
     }
@@ -185,25 +186,6 @@ fn port_key(wanted: &str) -> Result<String, String> {
     parse_unsigned_decimal(port, u16::MAX.into())
         .map_err(|error| format!("Error: invalid port ({port}): {error}"))?;
     Ok(format!("{port}/{protocol}"))
-}
-
-/// Splits a text into numbers and the rest, so that 80 sorts before 443.
-fn natural(text: &str) -> Vec<(u64, String)> {
-    let mut parts = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let number = rest[..digits].parse().unwrap_or(0);
-        rest = &rest[digits..];
-        let other = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        parts.push((number, rest[..other].to_owned()));
-        rest = &rest[other..];
-    }
-    parts
 }
 
 async fn top(client: &Client, name: &str, arguments: &[String]) -> Outcome {
@@ -470,17 +452,5 @@ mod tests {
                 "Error: invalid port (70000): strconv.ParseUint: parsing \"70000\": value out of range",
             ),
         );
-    }
-
-    #[test]
-    fn ports_sort_by_number() {
-        let mut lines = [
-            "443/tcp -> 0.0.0.0:443",
-            "80/tcp -> 0.0.0.0:8080",
-            "80/tcp -> 0.0.0.0:443",
-        ];
-        lines.sort_by_key(|line| natural(line));
-        assert_eq!(lines[0], "80/tcp -> 0.0.0.0:443");
-        assert_eq!(lines[2], "443/tcp -> 0.0.0.0:443");
     }
 }

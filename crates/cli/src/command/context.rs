@@ -4,6 +4,7 @@ use crate::cli::{Cli, digest};
 use crate::failure::{Failure, Outcome};
 use crate::format::{Format, Row, WRONG_TEMPLATE, WRONG_TEMPLATE_CODE};
 use crate::grammar::Matches;
+use crate::order::natural;
 use crate::output;
 use gantry_client::config::{self, ConfigFile};
 use gantry_client::context::{self, Context, ContextEndpoint};
@@ -136,7 +137,7 @@ fn list(cli: &Cli, matches: &Matches) -> Outcome {
     )?;
     let mut contexts = context::list(&cli.directory)?;
     contexts.push(default_context());
-    contexts.sort_by(|a, b| a.name.cmp(&b.name));
+    contexts.sort_by(|left, right| natural(&left.name, &right.name));
     let current = current(cli)?;
     let rows = contexts
         .iter()

@@ -5,9 +5,10 @@
 
 use crate::attach::{Copy, Ended, Streams};
 use crate::cli::Cli;
-use crate::command::signals;
+use crate::command::{container_path, signals};
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
+use crate::interrupt::{self, Course};
 use crate::run::{check_terminal, environment};
 use crate::terminal;
 use gantry_client::{Client, Request};
@@ -28,6 +29,7 @@ pub async fn exec(cli: &Cli, matches: &Matches) -> Outcome {
         .map(String::as_str)
         .unwrap_or_default();
     let detach_keys = cli.detach_keys(matches);
+    let _within = interrupt::within(Course::Leave);
     let client = cli.client()?;
     let (rows, columns) = if tty && !detach {
         terminal::size()
@@ -60,11 +62,7 @@ pub async fn exec(cli: &Cli, matches: &Matches) -> Outcome {
     );
     put("WorkingDir", json!(matches.text("workdir")));
     put("Cmd", json!(matches.arguments.get(1..).unwrap_or_default()));
-    let request = Request::post(format!(
-        "/containers/{}/exec",
-        gantry_client::request::segment(container)
-    ))
-    .json(&body)?;
+    let request = Request::post(container_path(container, "/exec")).json(&body)?;
     let answer: Value = client.send(request).await?.json().await?;
     let id = answer["Id"]
         .as_str()
@@ -92,7 +90,13 @@ pub async fn exec(cli: &Cli, matches: &Matches) -> Outcome {
         },
     )?;
     let watch = tty && terminal::output_is_terminal();
-    let ended = signals::resizing(client, &format!("/exec/{id}/resize"), watch, copy.ended()).await;
+    let ended = signals::resizing(
+        client,
+        &format!("/exec/{id}/resize").into(),
+        watch,
+        copy.ended(),
+    )
+    .await;
     drop(raw);
     match ended {
         Ended::Detached => Err(Failure::new("read escape sequence")),

@@ -10,7 +10,6 @@ use crate::{output, progress, stamp, terminal, units};
 use bytes::Bytes;
 use gantry_api::platform::{Platform, PlatformError};
 use gantry_api::reference::{self, AnyReference};
-use gantry_client::request::escape;
 use gantry_client::{Body, Client, Query, Request};
 use serde_json::{Value, json};
 use std::io::{self, Read};
@@ -55,15 +54,9 @@ fn body_of(mut reader: impl Read + Send + 'static) -> Body {
     }
 }
 
-/// A place in an image's path: names keep their slashes and colons.
+/// Makes a path under `/images/NAME`. Docker's client checks no name here.
 pub fn image_path(name: &str, rest: &str) -> String {
-    format!(
-        "/images/{}{rest}",
-        escape(name)
-            .replace("%2F", "/")
-            .replace("%3A", ":")
-            .replace("%40", "@")
-    )
+    format!("/images/{name}{rest}")
 }
 
 /// Turns `os/arch[/variant]` into the JSON that image requests take.

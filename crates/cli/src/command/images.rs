@@ -39,7 +39,7 @@ pub async fn images(cli: &Cli, matches: &Matches) -> Outcome {
         for (flag, on) in [
             ("quiet", quiet),
             ("no-trunc", !truncate),
-            ("digests", digests),
+            ("show-digest", digests),
             ("format", matches.given("format")),
         ] {
             if on {
@@ -77,7 +77,7 @@ pub async fn images(cli: &Cli, matches: &Matches) -> Outcome {
     let images = get(cli.client()?, "/images/json", query).await?;
     let images = images.as_array().cloned().unwrap_or_default();
     if tree {
-        output::out(&self::tree(&images));
+        output::out(&super::tree::draw(&images, matches.on("all")));
         return Ok(());
     }
     let mut rows = Vec::new();
@@ -185,81 +185,6 @@ pub fn row(image: &Value, repository: &str, tag: &str, digest: &str, truncate: b
         )
         .text("SharedSize", size(count("SharedSize")))
         .text("UniqueSize", size(unique))
-}
-
-/// Draws images with their platforms below them.
-fn tree(images: &[Value]) -> String {
-    let mut lines: Vec<[String; 5]> = vec![[
-        "IMAGE".to_owned(),
-        "ID".to_owned(),
-        "DISK USAGE".to_owned(),
-        "CONTENT SIZE".to_owned(),
-        "EXTRA".to_owned(),
-    ]];
-    for image in images {
-        let tags: Vec<&str> = image["RepoTags"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        let manifests: Vec<&Value> = image["Manifests"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|manifest| text(manifest, "Kind") == "image")
-            .collect();
-        let bytes = |value: &Value| units::size(value.as_f64().unwrap_or(0.0), 3);
-        let content: f64 = manifests
-            .iter()
-            .map(|m| m["Size"]["Content"].as_f64().unwrap_or(0.0))
-            .sum();
-        let used = image["Containers"].as_i64().unwrap_or(0) > 0;
-        let name = if tags.is_empty() {
-            "<untagged>".to_owned()
-        } else {
-            tags.join(",")
-        };
-        lines.push([
-            name,
-            units::short_id(text(image, "Id")).to_owned(),
-            bytes(&image["Size"]),
-            units::size(content, 3),
-            if used { "U".to_owned() } else { String::new() },
-        ]);
-        for (at, manifest) in manifests.iter().enumerate() {
-            let branch = if at + 1 == manifests.len() {
-                "\u{2514}\u{2500}"
-            } else {
-                "\u{251c}\u{2500}"
-            };
-            let platform = &manifest["ImageData"]["Platform"];
-            let mut shown = format!(
-                "{}/{}",
-                text(platform, "os"),
-                text(platform, "architecture")
-            );
-            if !text(platform, "variant").is_empty() {
-                shown.push('/');
-                shown.push_str(text(platform, "variant"));
-            }
-            let used = manifest["ImageData"]["Containers"]
-                .as_array()
-                .is_some_and(|list| !list.is_empty());
-            lines.push([
-                format!("{branch} {shown}"),
-                units::short_id(text(manifest, "ID")).to_owned(),
-                bytes(&manifest["Size"]["Total"]),
-                bytes(&manifest["Size"]["Content"]),
-                if used { "U".to_owned() } else { String::new() },
-            ]);
-        }
-    }
-    let body: String = lines
-        .iter()
-        .map(|cells| format!("{}\n", cells.join("\t").trim_end_matches('\t')))
-        .collect();
-    crate::table::layout(&body)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::format::{self, WRONG_TEMPLATE, WRONG_TEMPLATE_CODE};
 use crate::grammar::Matches;
 use crate::output;
 use crate::template::Template;
-use gantry_client::request::segment;
+use gantry_client::request::Path;
 use gantry_client::{Client, Error, Query, Request};
 
 /// The kinds of objects, in the order in which they are tried.
@@ -125,39 +125,38 @@ async fn lookup(
     verbose: bool,
     platform: &str,
 ) -> Result<Vec<u8>, Error> {
-    let name = segment(name);
-    let (path, query) = match kind {
-        "container" => (
-            format!("/containers/{name}/json"),
-            Query::new().when(size, "size", "1"),
-        ),
-        "image" => {
-            let query = Query::new();
-            let query = match platform {
-                "" => query,
-                text => query.with(
-                    "platform",
-                    crate::command::image::platform_json(text).unwrap_or_default(),
-                ),
-            };
-            (
-                format!(
-                    "/images/{}/json",
-                    name.replace("%2F", "/")
-                        .replace("%3A", ":")
-                        .replace("%40", "@")
-                ),
-                query,
-            )
+    let path = match kind {
+        "image" if name.is_empty() => {
+            return Err(Error::Invalid("Error: No such image: ".to_owned()));
         }
-        "network" => (
-            format!("/networks/{name}"),
-            Query::new().when(verbose, "verbose", "true"),
-        ),
-        "plugin" => (format!("/plugins/{name}/json"), Query::new()),
-        kind => (format!("/{kind}s/{name}"), Query::new()),
+        "image" => super::image::image_path(name, "/json").into(),
+        "container" | "plugin" => Path::object(kind, name, "/json"),
+        kind => Path::object(kind, name, ""),
     };
-    client.call(Request::get(path).query(query)).await
+    let query = match kind {
+        "container" => Query::new().when(size, "size", "1"),
+        "image" if !platform.is_empty() => Query::new().with(
+            "platform",
+            super::image::platform_json(platform).unwrap_or_default(),
+        ),
+        "network" => Query::new().when(verbose, "verbose", "true"),
+        _ => Query::new(),
+    };
+    let answer = client.call(Request::get(path).query(query)).await?;
+    // Of a name like `/` the path is that of the list.
+    match (answer.first(), kind) {
+        (Some(b'['), "network") => Err(array_for("network.Inspect")),
+        (Some(b'['), "image") => Err(array_for("image.InspectResponse")),
+        (Some(b'['), _) => Err(array_for("container.InspectResponse")),
+        _ => Ok(answer),
+    }
+}
+
+/// Says that a list is no object, in the words of Go's decoder.
+fn array_for(type_name: &str) -> Error {
+    Error::Decode(format!(
+        "json: cannot unmarshal array into Go value of type {type_name}"
+    ))
 }
 
 /// Tries all kinds in turn. A daemon that is no swarm manager refuses the swarm's kinds: that is "not found" too.

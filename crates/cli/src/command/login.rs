@@ -1,13 +1,13 @@
 //! `login` and `logout`.
 
 use crate::cli::Cli;
+use crate::command::typed_line;
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
-use crate::{note, output, terminal};
+use crate::{interrupt, note, output, terminal};
 use gantry_api::image::{AuthConfig, AuthResponse};
 use gantry_client::credentials::{self, ENVIRONMENT, INDEX_SERVER};
 use gantry_client::{Client, Error, Request};
-use std::io::{BufRead as _, Read as _};
 
 const NO_TERMINAL: &str = "Error: Cannot perform an interactive login from a non TTY device";
 
@@ -36,7 +36,7 @@ pub async fn login(cli: &Cli, matches: &Matches) -> Outcome {
                 "the --password-stdin option requires --username to be set",
             ));
         }
-        std::io::stdin().read_to_string(&mut password)?;
+        password = interrupt::blocking(|| std::io::read_to_string(std::io::stdin())).await?;
         let text = password.strip_suffix('\n').unwrap_or(&password);
         password = text.strip_suffix('\r').unwrap_or(text).to_owned();
     }
@@ -68,10 +68,10 @@ pub async fn login(cli: &Cli, matches: &Matches) -> Outcome {
         return Err(Failure::new(NO_TERMINAL));
     }
     if user.is_empty() {
-        user = prompted_user(&default_user)?;
+        user = prompted_user(&default_user).await?;
     }
     if password.is_empty() {
-        password = prompted_password(&server)?;
+        password = prompted_password(&server).await?;
     }
     let given = AuthConfig {
         username: user,
@@ -173,12 +173,12 @@ fn finish(cli: &Cli, mut auth: AuthConfig, answer: AuthResponse) -> Outcome {
     Ok(())
 }
 
-fn prompted_user(default: &str) -> Outcome<String> {
+async fn prompted_user(default: &str) -> Outcome<String> {
     output::out(&match default {
         "" => "Username: ".to_owned(),
         default => format!("Username ({default}): "),
     });
-    let user = read_line()?;
+    let user = read_line().await?;
     match user.trim() {
         "" if default.is_empty() => Err(Failure::new("Error: Non-null Username Required")),
         "" => Ok(default.to_owned()),
@@ -186,7 +186,7 @@ fn prompted_user(default: &str) -> Outcome<String> {
     }
 }
 
-fn prompted_password(server: &str) -> Outcome<String> {
+async fn prompted_password(server: &str) -> Outcome<String> {
     if server == INDEX_SERVER {
         let lines = [
             "A Personal Access Token (PAT) can be used instead.",
@@ -198,7 +198,7 @@ fn prompted_password(server: &str) -> Outcome<String> {
     }
     output::out("Password: ");
     let hidden = terminal::Hidden::enter();
-    let password = read_line();
+    let password = read_line().await;
     drop(hidden);
     output::line("");
     match password? {
@@ -207,9 +207,8 @@ fn prompted_password(server: &str) -> Outcome<String> {
     }
 }
 
-fn read_line() -> Outcome<String> {
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
+async fn read_line() -> Outcome<String> {
+    let mut line = typed_line().await?;
     let end = line.trim_end_matches(['\n', '\r']).len();
     line.truncate(end);
     Ok(line)

@@ -15,6 +15,7 @@ pub mod login;
 pub mod logs;
 pub mod manifest;
 pub mod network;
+pub mod plugin;
 pub mod prune;
 pub mod pull;
 pub mod push;
@@ -24,6 +25,7 @@ pub mod signals;
 pub mod start;
 pub mod stats;
 pub mod system;
+pub mod tree;
 pub mod update;
 pub mod upkeep;
 pub mod usage;
@@ -33,8 +35,9 @@ pub mod volume;
 use crate::cli::Cli;
 use crate::failure::{Failure, Outcome};
 use crate::grammar::Matches;
+use crate::interrupt::{self, Course};
 use crate::output;
-use gantry_client::request::segment;
+use gantry_client::request::Path;
 use gantry_client::{Client, Error, Query, Request};
 use serde_json::Value;
 use std::future::Future;
@@ -81,6 +84,11 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         }
         "network create" | "network ls" | "network rm" | "network connect"
         | "network disconnect" => Box::pin(network::dispatch(cli, path, matches)).await,
+        "completion bash" => {
+            output::out(&crate::completion::script(&cli.program));
+            Ok(())
+        }
+        "plugin ls" => Box::pin(plugin::list(cli, matches)).await,
         "system df" => Box::pin(usage::usage(cli, matches)).await,
         "system events" => Box::pin(events::events(cli, matches)).await,
         "system info" => Box::pin(info::info(cli, matches)).await,
@@ -98,12 +106,12 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
 }
 
 /// Makes a path under `/containers/NAME`.
-pub fn container_path(name: &str, rest: &str) -> String {
-    format!("/containers/{}{rest}", segment(name))
+pub fn container_path(name: &str, rest: &str) -> Path {
+    Path::object("container", name, rest)
 }
 
 /// Gets a JSON answer.
-pub async fn get(client: &Client, path: impl Into<String>, query: Query) -> Result<Value, Error> {
+pub async fn get(client: &Client, path: impl Into<Path>, query: Query) -> Result<Value, Error> {
     client
         .send(Request::get(path).query(query))
         .await?
@@ -156,11 +164,21 @@ where
 }
 
 /// Asks a yes-or-no question on standard output; no answer is no.
-pub fn confirmed(question: &str) -> Outcome<bool> {
+pub async fn confirmed(question: &str) -> Outcome<bool> {
     output::out(&format!("{question} [y/N] "));
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
+    let answer = typed_line().await?;
     Ok(answer.trim().eq_ignore_ascii_case("y"))
+}
+
+/// Reads a line of standard input that answers a question. A signal meanwhile is no answer.
+pub async fn typed_line() -> Outcome<String> {
+    let _within = interrupt::within(Course::Decline);
+    interrupt::blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line)?;
+        Ok(line)
+    })
+    .await
 }
 
 /// Returns a text field of a JSON object, empty if it is missing.

@@ -5,10 +5,11 @@ use crate::command::{each, get, text};
 use crate::failure::{Failure, Outcome};
 use crate::format::{Format, Row};
 use crate::grammar::Matches;
+use crate::order::natural;
 use crate::run::network::{empty_endpoint, ipam_config};
 use crate::run::options::pairs_to_map;
 use crate::{filter, output, units};
-use gantry_client::request::segment;
+use gantry_client::request::{Path, trimmed};
 use gantry_client::{Client, Query, Request};
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
@@ -33,8 +34,8 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
         "network rm" => remove(cli.client()?, matches).await,
         "network connect" => connect(cli.client()?, matches).await,
         _ => {
-            let body = json!({"Container": matches.arguments[1], "Force": matches.on("force")});
-            let path = format!("/networks/{}/disconnect", segment(&matches.arguments[0]));
+            let (path, container) = both(matches, "disconnect")?;
+            let body = json!({"Container": container, "Force": matches.on("force")});
             cli.client()?.call(Request::post(path).json(&body)?).await?;
             Ok(())
         }
@@ -44,7 +45,7 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
 async fn remove(client: &Client, matches: &Matches) -> Outcome {
     let force = matches.on("force");
     each(&matches.arguments, |name| async move {
-        let path = format!("/networks/{}", segment(name));
+        let path = Path::object("network", name, "");
         match client.call(Request::delete(path)).await {
             Err(error) if force && error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -54,6 +55,14 @@ async fn remove(client: &Client, matches: &Matches) -> Outcome {
     .await
     // Docker's client ends with its exit status in words here.
     .map_err(|failure| Failure::new(format!("{}\nexit status 1", failure.text)))
+}
+
+/// Reads a network's and a container's name and makes the path of a verb on the former.
+fn both<'a>(matches: &'a Matches, verb: &str) -> Outcome<(Path, &'a str)> {
+    let [network, container] = [("network", 0), ("container", 1)]
+        .map(|(kind, at)| trimmed(kind, &matches.arguments[at]).map_err(Failure::new));
+    let path = format!("/networks/{}/{verb}", network?);
+    Ok((path.into(), container?))
 }
 
 async fn connect(client: &Client, matches: &Matches) -> Outcome {
@@ -70,8 +79,8 @@ async fn connect(client: &Client, matches: &Matches) -> Outcome {
     endpoint["Aliases"] = json!(matches.all("alias"));
     endpoint["DriverOpts"] = Value::Object(driver_options(&matches.all("driver-opt"))?);
     endpoint["GwPriority"] = json!(matches.integer("gw-priority").unwrap_or(0));
-    let body = json!({"Container": matches.arguments[1], "EndpointConfig": endpoint});
-    let path = format!("/networks/{}/connect", segment(&matches.arguments[0]));
+    let (path, container) = both(matches, "connect")?;
+    let body = json!({"Container": container, "EndpointConfig": endpoint});
     client.call(Request::post(path).json(&body)?).await?;
     Ok(())
 }
@@ -273,7 +282,7 @@ async fn list(cli: &Cli, matches: &Matches) -> Outcome {
     let format = Format::new(chosen, default, &HEADINGS)?;
     let answer = get(cli.client()?, "/networks", query).await?;
     let mut networks: Vec<&Value> = answer.as_array().into_iter().flatten().collect();
-    networks.sort_by_key(|network| text(network, "Name"));
+    networks.sort_by(|left, right| natural(text(left, "Name"), text(right, "Name")));
     let rows = networks
         .into_iter()
         .map(|network| {

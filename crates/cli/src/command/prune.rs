@@ -38,7 +38,8 @@ pub async fn prune(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
     if !force
         && !confirmed(&format!(
             "WARNING! {warning}\nAre you sure you want to continue?"
-        ))?
+        ))
+        .await?
     {
         // Docker's client ends in silence and with success.
         return Ok(());
@@ -152,7 +153,7 @@ async fn system(
                 text.push_str(&format!("  - {filter}\n"));
             }
         }
-        if !confirmed(&format!("{text}\nAre you sure you want to continue?"))? {
+        if !confirmed(&format!("{text}\nAre you sure you want to continue?")).await? {
             return Ok(());
         }
     }
@@ -193,7 +194,8 @@ pub async fn build_cache(cli: &Cli, matches: &Matches) -> Outcome {
     if !matches.on("force")
         && !confirmed(&format!(
             "WARNING! This will remove {what} build cache. Are you sure you want to continue?"
-        ))?
+        ))
+        .await?
     {
         return Ok(());
     }

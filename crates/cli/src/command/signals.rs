@@ -1,6 +1,8 @@
 //! Signals while a container is attached: they are passed on, and a changed window resizes its terminal.
 
+use crate::interrupt::{self, Course};
 use crate::terminal;
+use gantry_client::request::Path;
 use gantry_client::{Client, Query, Request};
 use std::future::Future;
 use std::time::Duration;
@@ -32,6 +34,7 @@ pub async fn forwarding<T>(
     on: bool,
     work: impl Future<Output = T>,
 ) -> T {
+    let _within = interrupt::within(Course::Pass);
     if !on {
         return work.await;
     }
@@ -63,7 +66,7 @@ pub async fn forwarding<T>(
 /// Runs a future while the terminal's size is kept equal to the window's.
 pub async fn resizing<T>(
     client: &Client,
-    path: &str,
+    path: &Path,
     on: bool,
     work: impl Future<Output = T>,
 ) -> T {
@@ -77,7 +80,7 @@ pub async fn resizing<T>(
     }
 }
 
-async fn follow_window(client: &Client, path: &str) {
+async fn follow_window(client: &Client, path: &Path) {
     let mut changes: Option<Signal> = signal(SignalKind::window_change()).ok();
     let mut tries = 0;
     // The process may not have its terminal yet.
@@ -98,16 +101,16 @@ async fn follow_window(client: &Client, path: &str) {
 }
 
 /// Makes the terminal one larger each way: the true size that follows then makes the program draw its prompt again.
-pub async fn nudge(client: &Client, path: &str) {
+pub async fn nudge(client: &Client, path: &Path) {
     let (rows, columns) = terminal::size();
     let query = Query::new()
         .with("h", (rows + 1).to_string())
         .with("w", (columns + 1).to_string());
     // A program that does not redraw is no reason to refuse the attach.
-    let _ = client.call(Request::post(path).query(query)).await;
+    let _ = client.call(Request::post(path.clone()).query(query)).await;
 }
 
-async fn resize(client: &Client, path: &str) -> bool {
+async fn resize(client: &Client, path: &Path) -> bool {
     let (rows, columns) = terminal::size();
     if rows == 0 && columns == 0 {
         return true;
@@ -115,5 +118,8 @@ async fn resize(client: &Client, path: &str) -> bool {
     let query = Query::new()
         .with("h", rows.to_string())
         .with("w", columns.to_string());
-    client.call(Request::post(path).query(query)).await.is_ok()
+    client
+        .call(Request::post(path.clone()).query(query))
+        .await
+        .is_ok()
 }

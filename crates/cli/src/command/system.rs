@@ -1,7 +1,8 @@
 //! `system dial-stdio`: standard input and output joined to the daemon's socket, for ssh.
 
 use crate::cli::Cli;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
+use crate::interrupt;
 use gantry_client::Hijacked;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -21,19 +22,22 @@ pub async fn dial_stdio(cli: &Cli) -> Outcome {
         }
         Hijacked::close_write(writer.as_fd());
     });
-    let mut buffer = vec![0u8; 64 * 1024];
-    let mut stdout = std::io::stdout().lock();
-    loop {
-        match rustix::io::read(&*stream, &mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(length) => {
-                stdout.write_all(&buffer[..length])?;
-                stdout.flush()?;
+    interrupt::blocking(move || {
+        let mut buffer = vec![0u8; 64 * 1024];
+        let mut stdout = std::io::stdout().lock();
+        loop {
+            match rustix::io::read(&*stream, &mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(length) => {
+                    stdout.write_all(&buffer[..length])?;
+                    stdout.flush()?;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Failure::new(format!("read from the daemon: {error}"))),
         }
-    }
+    })
+    .await
 }
 
 fn write_all(stream: &impl AsFd, mut bytes: &[u8]) -> rustix::io::Result<()> {

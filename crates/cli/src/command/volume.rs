@@ -5,9 +5,10 @@ use crate::command::{each, get, text};
 use crate::failure::{Failure, Outcome};
 use crate::format::{Format, Row};
 use crate::grammar::Matches;
+use crate::order::natural;
 use crate::run::options::pairs_to_map;
 use crate::{filter, output};
-use gantry_client::request::segment;
+use gantry_client::request::Path;
 use gantry_client::{Query, Request};
 use serde_json::{Map, Value, json};
 
@@ -32,8 +33,8 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
             let client = cli.client()?;
             let query = Query::new().when(matches.on("force"), "force", "1");
             each(&matches.arguments, |name| {
-                let request =
-                    Request::delete(format!("/volumes/{}", segment(name))).query(query.clone());
+                let path = Path::object("volume", name, "");
+                let request = Request::delete(path).query(query.clone());
                 async move {
                     client.call(request).await?;
                     Ok(Some(name.to_owned()))
@@ -137,7 +138,7 @@ async fn list(cli: &Cli, matches: &Matches) -> Outcome {
     let answer = get(cli.client()?, "/volumes", query).await?;
     let mut volumes: Vec<&Value> = answer["Volumes"].as_array().into_iter().flatten().collect();
     volumes.retain(|volume| !cluster || volume["ClusterVolume"].is_object());
-    volumes.sort_by_key(|volume| text(volume, "Name"));
+    volumes.sort_by(|left, right| natural(text(left, "Name"), text(right, "Name")));
     let rows = volumes.into_iter().map(row).collect();
     output::out(&format.render(rows)?);
     Ok(())

@@ -24,8 +24,8 @@ pub fn check(flag: &Flag, value: &str) -> Result<(), String> {
         "network" => crate::run::network::parse(value).map(drop),
         "ulimit" => crate::run::limits::parse_ulimit(value).map(drop),
         "gpu-request" => crate::run::devices::parse_gpus(value).map(drop),
-        "map" => crate::run::options::check_map(flag.name, value),
-        "list" => crate::run::options::check_list(flag.name, value),
+        "map" => crate::run::check::check_map(flag.name, value),
+        "list" => crate::run::check::check_list(flag.name, value),
         _ => Ok(()),
     }
 }

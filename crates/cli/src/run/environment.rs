@@ -1,4 +1,7 @@
-//! Environment and label files: `parse ≠ read`, the reading function is the last one.
+//! Environment and label files: parsing is apart from reading, which the last two functions do.
+
+use crate::grammar::Matches;
+use gantry_client::config::Proxy;
 
 /// Gives the value of a variable that a file names without one.
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -78,6 +81,25 @@ pub fn settle(variables: Vec<String>) -> Vec<String> {
         }
     }
     out
+}
+
+/// Collects the variables of the proxy, of the flags and of the files that these name.
+pub fn of_flags(matches: &Matches, proxy: Option<&Proxy>) -> Result<Vec<String>, String> {
+    let given: Vec<String> = matches
+        .all("env")
+        .into_iter()
+        .map(|variable| match std::env::var(&variable) {
+            Ok(value) if !variable.contains('=') => format!("{variable}={value}"),
+            _ => variable,
+        })
+        .collect();
+    let mut variables = Vec::new();
+    for (upper, lower, value) in proxy.map(Proxy::variables).unwrap_or_default() {
+        variables.push(format!("{upper}={value}"));
+        variables.push(format!("{lower}={value}"));
+    }
+    variables.extend(given);
+    read(&matches.all("env-file"), &settle(variables), true)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! `--ulimit`, `--restart` and the block-I/O limits of devices.
+//! What a container may use: `--ulimit`, `--restart`, the block-I/O limits of devices, and all of them in a request.
 
-use crate::grammar::values::parse_bytes;
+use super::options::list_or_null;
+use crate::grammar::Matches;
+use crate::grammar::values::{parse_bytes, parse_nano_cpus, parse_swap_bytes};
 use serde_json::{Value, json};
 
 const ULIMITS: [&str; 15] = [
@@ -133,6 +135,92 @@ fn device_pair(value: &str) -> Result<(&str, &str), String> {
         return Err(format!("bad format for device path: {value}"));
     }
     Ok((path, number))
+}
+
+/// Puts the limits and the devices into the host configuration.
+pub fn resources(
+    matches: &Matches,
+    swappiness: i64,
+    mappings: Vec<Value>,
+    requests: Vec<Value>,
+    put: &mut dyn FnMut(&str, Value),
+) -> Result<(), String> {
+    let integer = |flag: &str| json!(matches.integer(flag).unwrap_or(0));
+    let rates = |flag: &str, parse: fn(&str) -> Result<Value, String>| {
+        matches
+            .all(flag)
+            .iter()
+            .map(|value| parse(value))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Value::Array)
+    };
+    put("CpuShares", integer("cpu-shares"));
+    put("Memory", json!(matches.bytes("memory").unwrap_or(0)));
+    put(
+        "NanoCpus",
+        json!(matches.get("cpus").map_or(Ok(0), parse_nano_cpus)?),
+    );
+    put("CgroupParent", json!(matches.text("cgroup-parent")));
+    put("BlkioWeight", integer("blkio-weight"));
+    put(
+        "BlkioWeightDevice",
+        rates("blkio-weight-device", parse_weight)?,
+    );
+    put(
+        "BlkioDeviceReadBps",
+        rates("device-read-bps", parse_byte_rate)?,
+    );
+    put(
+        "BlkioDeviceWriteBps",
+        rates("device-write-bps", parse_byte_rate)?,
+    );
+    put(
+        "BlkioDeviceReadIOps",
+        rates("device-read-iops", parse_operation_rate)?,
+    );
+    put(
+        "BlkioDeviceWriteIOps",
+        rates("device-write-iops", parse_operation_rate)?,
+    );
+    put("CpuPeriod", integer("cpu-period"));
+    put("CpuQuota", integer("cpu-quota"));
+    put("CpuRealtimePeriod", integer("cpu-rt-period"));
+    put("CpuRealtimeRuntime", integer("cpu-rt-runtime"));
+    put("CpusetCpus", json!(matches.text("cpuset-cpus")));
+    put("CpusetMems", json!(matches.text("cpuset-mems")));
+    put("Devices", Value::Array(mappings));
+    put(
+        "DeviceCgroupRules",
+        list_or_null(matches.all("device-cgroup-rule")),
+    );
+    put(
+        "DeviceRequests",
+        if requests.is_empty() {
+            Value::Null
+        } else {
+            Value::Array(requests)
+        },
+    );
+    put(
+        "MemoryReservation",
+        json!(matches.bytes("memory-reservation").unwrap_or(0)),
+    );
+    put(
+        "MemorySwap",
+        json!(matches.get("memory-swap").map_or(Ok(0), parse_swap_bytes)?),
+    );
+    put("MemorySwappiness", json!(swappiness));
+    put("OomKillDisable", json!(matches.on("oom-kill-disable")));
+    put("PidsLimit", integer("pids-limit"));
+    put("Ulimits", Value::Array(ulimits(&matches.all("ulimit"))?));
+    put("CpuCount", integer("cpu-count"));
+    put("CpuPercent", integer("cpu-percent"));
+    put("IOMaximumIOps", integer("io-maxiops"));
+    put(
+        "IOMaximumBandwidth",
+        json!(matches.bytes("io-maxbandwidth").unwrap_or(0)),
+    );
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! `run` and `create`: create, attach, wait, start, resize, and the exit code.
 
+pub mod check;
 pub mod devices;
 pub mod environment;
+pub mod health;
 pub mod limits;
 pub mod mount;
 pub mod network;
 pub mod options;
 pub mod ports;
+pub mod security;
 pub mod volume;
 
 use crate::attach::{Copy, Ended, Streams};
@@ -84,10 +87,8 @@ async fn attached(cli: &Cli, matches: &Matches, request: &Create, id: &str) -> O
     let hijack = Request::post(format!("/containers/{id}/attach"))
         .query(query)
         .header("content-type", "text/plain");
-    let connection = client
-        .hijack(hijack)
-        .await
-        .map_err(|error| start_failure(cli, &error.to_string()))?;
+    // A container whose attach is refused stays, also with `--rm`: it never ran.
+    let connection = client.hijack(hijack).await?;
     let condition = if request.auto_remove {
         "removed"
     } else {
@@ -116,7 +117,7 @@ async fn attached(cli: &Cli, matches: &Matches, request: &Create, id: &str) -> O
     };
     let copy = Copy::start(connection, streams)?;
     let watch = request.tty && terminal::output_is_terminal();
-    let path = format!("/containers/{id}/resize");
+    let path = format!("/containers/{id}/resize").into();
     let outcome = signals::resizing(client, &path, watch, finish(copy, wait, request)).await;
     drop(raw);
     match outcome? {

@@ -2,157 +2,10 @@
 //! its zero values and nulls, and its refusals.
 
 use super::network::Companions;
-use super::{devices, environment, limits, mount, network, ports, volume};
+use super::{check, devices, environment, health, limits, mount, network, ports, security, volume};
 use crate::grammar::Matches;
-use crate::grammar::values::{parse_duration, parse_nano_cpus, parse_swap_bytes, quote};
 use gantry_client::config::Proxy;
 use serde_json::{Map, Value, json};
-use std::net::IpAddr;
-
-/// Checks a value of a flag of type `list` when it is read.
-pub fn check_list(flag: &str, value: &str) -> Result<(), String> {
-    match flag {
-        "env" => {
-            let name = value.split('=').next().unwrap_or_default();
-            if name.is_empty() {
-                Err(format!("invalid environment variable: {value}"))
-            } else {
-                Ok(())
-            }
-        }
-        "label" => check_label(value),
-        "attach" => {
-            let stream = value.to_lowercase();
-            let known = matches!(stream.as_str(), "stdin" | "stdout" | "stderr");
-            if known {
-                Ok(())
-            } else {
-                Err("valid streams are STDIN, STDOUT and STDERR".to_owned())
-            }
-        }
-        "add-host" => check_host(value),
-        "link" => check_link(value),
-        "dns" => match value.trim().parse::<IpAddr>() {
-            Ok(_) => Ok(()),
-            Err(_) => Err(format!("IP address is not correctly formatted: {value}")),
-        },
-        "dns-search" => check_domain(value),
-        "blkio-weight-device" => limits::parse_weight(value).map(drop),
-        "device-read-bps" | "device-write-bps" => limits::parse_byte_rate(value).map(drop),
-        "device-read-iops" | "device-write-iops" => limits::parse_operation_rate(value).map(drop),
-        "device-cgroup-rule" => devices::check_cgroup_rule(value),
-        _ => Ok(()),
-    }
-}
-
-/// Checks a value of a flag of type `map` when it is read.
-pub fn check_map(flag: &str, value: &str) -> Result<(), String> {
-    if flag != "sysctl" {
-        return Ok(());
-    }
-    let refused = || Err(format!("sysctl '{value}' is not allowed"));
-    const NAMED: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
-    let Some((name, _)) = value.split_once('=') else {
-        return refused();
-    };
-    if NAMED.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.") {
-        Ok(())
-    } else {
-        refused()
-    }
-}
-
-fn check_label(value: &str) -> Result<(), String> {
-    let key = value
-        .split('=')
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches([' ', '\t']);
-    if key.is_empty() {
-        return Err(format!("invalid label '{value}': empty name"));
-    }
-    if key.contains([' ', '\t']) {
-        return Err(format!("label '{key}' contains whitespaces"));
-    }
-    Ok(())
-}
-
-fn check_host(value: &str) -> Result<(), String> {
-    let (name, address) = split_host(value);
-    let (Some(address), false) = (address, name.is_empty()) else {
-        return Err(format!("bad format for add-host: {}", quote(value)));
-    };
-    if address == "host-gateway" || unbracketed(address).parse::<IpAddr>().is_ok() {
-        return Ok(());
-    }
-    Err(format!(
-        "invalid IP address in add-host: {}",
-        quote(address)
-    ))
-}
-
-fn split_host(value: &str) -> (&str, Option<&str>) {
-    match value.split_once('=').or_else(|| value.split_once(':')) {
-        Some((name, address)) => (name, Some(address)),
-        None => (value, None),
-    }
-}
-
-fn unbracketed(address: &str) -> &str {
-    address
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(address)
-}
-
-/// Turns `name=address` and brackets into the form `name:address` that the daemon stores.
-fn plain_host(value: &str) -> String {
-    match split_host(value) {
-        (name, Some(address)) => format!("{name}:{}", unbracketed(address)),
-        _ => value.to_owned(),
-    }
-}
-
-fn check_link(value: &str) -> Result<(), String> {
-    if value.is_empty() {
-        return Err("empty string specified for links".to_owned());
-    }
-    if value.split(':').count() > 2 {
-        Err(format!("bad format for links: {value}"))
-    } else {
-        Ok(())
-    }
-}
-
-fn check_domain(value: &str) -> Result<(), String> {
-    let domain = value.trim().trim_end_matches('.');
-    if value.trim() == "." {
-        return Ok(());
-    }
-    let label = |text: &str| {
-        !text.is_empty()
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-            && text.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-    };
-    let has_letter = domain.chars().any(|c| c.is_ascii_alphabetic());
-    if domain.len() < 255 && has_letter && domain.split('.').all(label) {
-        Ok(())
-    } else {
-        Err(format!("{value} is not a valid domain"))
-    }
-}
 
 /// A create request and what the run flow needs to know of it.
 #[derive(Debug)]
@@ -219,18 +72,18 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
             device_mappings.push(devices::parse_device(&device)?);
         }
     }
-    let environment = environment(matches, proxy)?;
+    let environment = environment::of_flags(matches, proxy)?;
     let labels = environment::read(&matches.all("label-file"), &matches.all("label"), false)?;
-    check_modes(matches)?;
+    security::check_modes(matches)?;
     let restart = limits::parse_restart(matches.get("restart").unwrap_or("no"))?;
     let logging = logging(matches)?;
-    let mut security = security(&matches.all("security-opt"))?;
-    let open_paths = security
+    let mut security_options = security::security(&matches.all("security-opt"))?;
+    let open_paths = security_options
         .iter()
         .any(|option| option == "systempaths=unconfined");
-    security.retain(|option| option != "systempaths=unconfined");
+    security_options.retain(|option| option != "systempaths=unconfined");
     let storage = storage(&matches.all("storage-opt"))?;
-    let health = health(matches)?;
+    let health = health::parse(matches)?;
     let mut device_requests = matches
         .all("gpus")
         .iter()
@@ -337,7 +190,7 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     put("ContainerIDFile", json!(matches.text("cidfile")));
     put("LogConfig", logging);
     put("NetworkMode", json!(mode));
-    put("PortBindings", port_bindings(&published));
+    put("PortBindings", ports::bindings(&published));
     put("RestartPolicy", restart);
     put("AutoRemove", json!(auto_remove));
     put("VolumeDriver", json!(matches.text("volume-driver")));
@@ -347,7 +200,7 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     if !annotations.is_empty() {
         put("Annotations", Value::Object(annotations));
     }
-    let (add, drop) = capabilities(&matches.all("cap-add"), &matches.all("cap-drop"));
+    let (add, drop) = security::capabilities(&matches.all("cap-add"), &matches.all("cap-drop"));
     put("CapAdd", list_or_null(add));
     put("CapDrop", list_or_null(drop));
     put("CgroupnsMode", json!(matches.text("cgroupns")));
@@ -369,7 +222,7 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
             matches
                 .all("add-host")
                 .iter()
-                .map(|value| plain_host(value))
+                .map(|value| check::plain_host(value))
                 .collect(),
         ),
     );
@@ -388,7 +241,7 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     put(
         "SecurityOpt",
         if matches.given("security-opt") {
-            json!(security)
+            json!(security_options)
         } else {
             Value::Null
         },
@@ -410,7 +263,7 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
         put("Runtime", json!(runtime));
     }
     put("Isolation", json!(matches.text("isolation")));
-    resources(
+    limits::resources(
         matches,
         swappiness,
         device_mappings,
@@ -447,119 +300,7 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     })
 }
 
-fn resources(
-    matches: &Matches,
-    swappiness: i64,
-    mappings: Vec<Value>,
-    requests: Vec<Value>,
-    put: &mut dyn FnMut(&str, Value),
-) -> Result<(), String> {
-    let integer = |flag: &str| json!(matches.integer(flag).unwrap_or(0));
-    let rates = |flag: &str, parse: fn(&str) -> Result<Value, String>| {
-        matches
-            .all(flag)
-            .iter()
-            .map(|value| parse(value))
-            .collect::<Result<Vec<_>, _>>()
-            .map(Value::Array)
-    };
-    put("CpuShares", integer("cpu-shares"));
-    put("Memory", json!(matches.bytes("memory").unwrap_or(0)));
-    put(
-        "NanoCpus",
-        json!(matches.get("cpus").map_or(Ok(0), parse_nano_cpus)?),
-    );
-    put("CgroupParent", json!(matches.text("cgroup-parent")));
-    put("BlkioWeight", integer("blkio-weight"));
-    put(
-        "BlkioWeightDevice",
-        rates("blkio-weight-device", limits::parse_weight)?,
-    );
-    put(
-        "BlkioDeviceReadBps",
-        rates("device-read-bps", limits::parse_byte_rate)?,
-    );
-    put(
-        "BlkioDeviceWriteBps",
-        rates("device-write-bps", limits::parse_byte_rate)?,
-    );
-    put(
-        "BlkioDeviceReadIOps",
-        rates("device-read-iops", limits::parse_operation_rate)?,
-    );
-    put(
-        "BlkioDeviceWriteIOps",
-        rates("device-write-iops", limits::parse_operation_rate)?,
-    );
-    put("CpuPeriod", integer("cpu-period"));
-    put("CpuQuota", integer("cpu-quota"));
-    put("CpuRealtimePeriod", integer("cpu-rt-period"));
-    put("CpuRealtimeRuntime", integer("cpu-rt-runtime"));
-    put("CpusetCpus", json!(matches.text("cpuset-cpus")));
-    put("CpusetMems", json!(matches.text("cpuset-mems")));
-    put("Devices", Value::Array(mappings));
-    put(
-        "DeviceCgroupRules",
-        list_or_null(matches.all("device-cgroup-rule")),
-    );
-    put(
-        "DeviceRequests",
-        if requests.is_empty() {
-            Value::Null
-        } else {
-            Value::Array(requests)
-        },
-    );
-    put(
-        "MemoryReservation",
-        json!(matches.bytes("memory-reservation").unwrap_or(0)),
-    );
-    put(
-        "MemorySwap",
-        json!(matches.get("memory-swap").map_or(Ok(0), parse_swap_bytes)?),
-    );
-    put("MemorySwappiness", json!(swappiness));
-    put("OomKillDisable", json!(matches.on("oom-kill-disable")));
-    put("PidsLimit", integer("pids-limit"));
-    put(
-        "Ulimits",
-        Value::Array(limits::ulimits(&matches.all("ulimit"))?),
-    );
-    put("CpuCount", integer("cpu-count"));
-    put("CpuPercent", integer("cpu-percent"));
-    put("IOMaximumIOps", integer("io-maxiops"));
-    put(
-        "IOMaximumBandwidth",
-        json!(matches.bytes("io-maxbandwidth").unwrap_or(0)),
-    );
-    Ok(())
-}
-
-/// Gives capabilities their full names, sorted and once each; what is added is not dropped, and `ALL` stands for every
-/// other one.
-fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
-    let normal = |list: &[String]| {
-        let names = list
-            .iter()
-            .map(|name| name.trim().to_uppercase())
-            .map(|name| match name.as_str() {
-                "ALL" => name,
-                _ if name.starts_with("CAP_") => name,
-                _ => format!("CAP_{name}"),
-            });
-        let names: std::collections::BTreeSet<String> = names.collect();
-        if names.contains("ALL") {
-            std::collections::BTreeSet::from(["ALL".to_owned()])
-        } else {
-            names
-        }
-    };
-    let (add, mut drop) = (normal(add), normal(drop));
-    drop.retain(|name| !add.contains(name));
-    (add.into_iter().collect(), drop.into_iter().collect())
-}
-
-fn list_or_null(list: Vec<String>) -> Value {
+pub fn list_or_null(list: Vec<String>) -> Value {
     if list.is_empty() {
         Value::Null
     } else {
@@ -588,60 +329,6 @@ pub fn pairs_to_map(pairs: &[String]) -> Map<String, Value> {
         .collect()
 }
 
-fn port_bindings(published: &ports::Ports) -> Value {
-    let bindings = published.iter().map(|(port, bindings)| {
-        let list: Vec<_> = bindings
-            .iter()
-            .map(|b| json!({"HostIp": b.ip, "HostPort": b.port}))
-            .collect();
-        (port.clone(), json!(list))
-    });
-    Value::Object(bindings.collect())
-}
-
-fn environment(matches: &Matches, proxy: Option<&Proxy>) -> Result<Vec<String>, String> {
-    let given: Vec<String> = matches
-        .all("env")
-        .into_iter()
-        .map(|variable| match std::env::var(&variable) {
-            Ok(value) if !variable.contains('=') => format!("{variable}={value}"),
-            _ => variable,
-        })
-        .collect();
-    let mut variables = Vec::new();
-    for (upper, lower, value) in proxy.map(Proxy::variables).unwrap_or_default() {
-        variables.push(format!("{upper}={value}"));
-        variables.push(format!("{lower}={value}"));
-    }
-    variables.extend(given);
-    environment::read(
-        &matches.all("env-file"),
-        &environment::settle(variables),
-        true,
-    )
-}
-
-fn check_modes(matches: &Matches) -> Result<(), String> {
-    let container = |text: &str| {
-        text.strip_prefix("container:")
-            .is_some_and(|name| !name.is_empty())
-    };
-    let pid = matches.text("pid");
-    if !(matches!(pid.as_str(), "" | "host" | "private") && pid != "private" || container(&pid)) {
-        return Err("--pid: invalid PID mode".to_owned());
-    }
-    if !matches!(matches.text("uts").as_str(), "" | "host") {
-        return Err("--uts: invalid UTS mode".to_owned());
-    }
-    if !matches!(matches.text("userns").as_str(), "" | "host") {
-        return Err("--userns: invalid USER mode".to_owned());
-    }
-    if !matches!(matches.text("cgroupns").as_str(), "" | "host" | "private") {
-        return Err("--cgroupns: invalid CGROUP mode".to_owned());
-    }
-    Ok(())
-}
-
 fn logging(matches: &Matches) -> Result<Value, String> {
     let driver = matches.text("log-driver");
     let options = matches.all("log-opt");
@@ -656,86 +343,6 @@ fn storage(options: &[String]) -> Result<Map<String, Value>, String> {
         return Err("invalid storage option".to_owned());
     }
     Ok(pairs_to_map(options))
-}
-
-/// Replaces the name of a seccomp profile by its contents and checks the form of the others.
-pub fn security(options: &[String]) -> Result<Vec<String>, String> {
-    let mut out = Vec::new();
-    for option in options {
-        let mut pair = option.split_once('=');
-        if pair.is_none() && option != "no-new-privileges" {
-            pair = option.split_once(':');
-        }
-        let (key, value) = pair.unwrap_or((option.as_str(), ""));
-        if value.is_empty() && key != "no-new-privileges" {
-            return Err(format!("Invalid --security-opt: {}", quote(option)));
-        }
-        if key == "seccomp" && !matches!(value, "builtin" | "unconfined") {
-            let text = std::fs::read(value).map_err(|error| {
-                format!(
-                    "opening seccomp profile ({value}) failed: {}",
-                    crate::failure::open_error(value, &error)
-                )
-            })?;
-            let profile: Value = serde_json::from_slice(&text).map_err(|error| {
-                format!("compacting json for seccomp profile ({value}) failed: {error}")
-            })?;
-            out.push(format!("seccomp={profile}"));
-        } else {
-            out.push(option.clone());
-        }
-    }
-    Ok(out)
-}
-
-fn health(matches: &Matches) -> Result<Value, String> {
-    let duration = |flag: &str| matches.get(flag).map_or(Ok(0), parse_duration);
-    let command = matches.text("health-cmd");
-    let interval = duration("health-interval")?;
-    let timeout = duration("health-timeout")?;
-    let period = duration("health-start-period")?;
-    let start_interval = duration("health-start-interval")?;
-    let retries = matches.integer("health-retries").unwrap_or(0);
-    let any = !command.is_empty()
-        || [interval, timeout, period, start_interval, retries]
-            .iter()
-            .any(|n| *n != 0);
-    if matches.on("no-healthcheck") {
-        if any {
-            return Err("--no-healthcheck conflicts with --health-* options".to_owned());
-        }
-        return Ok(json!({"Test": ["NONE"]}));
-    }
-    if !any {
-        return Ok(Value::Null);
-    }
-    for (flag, value) in [
-        ("interval", interval),
-        ("timeout", timeout),
-        ("retries", retries),
-        ("start-period", period),
-        ("start-interval", start_interval),
-    ] {
-        if value < 0 {
-            return Err(format!("--health-{flag} cannot be negative"));
-        }
-    }
-    let mut out = Map::new();
-    if !command.is_empty() {
-        out.insert("Test".to_owned(), json!(["CMD-SHELL", command]));
-    }
-    for (key, value) in [
-        ("Interval", interval),
-        ("Timeout", timeout),
-        ("StartPeriod", period),
-        ("StartInterval", start_interval),
-        ("Retries", retries),
-    ] {
-        if value != 0 {
-            out.insert(key.to_owned(), json!(value));
-        }
-    }
-    Ok(Value::Object(out))
 }
 
 #[cfg(test)]
@@ -918,27 +525,6 @@ mod tests {
         check_error(
             "--label =x x",
             "invalid argument \"=x\" for \"-l, --label\" flag: invalid label '=x': empty name",
-        );
-    }
-
-    #[test]
-    fn capabilities_get_their_full_names() {
-        let words = |list: &[&str]| {
-            list.iter()
-                .map(|word| (*word).to_owned())
-                .collect::<Vec<_>>()
-        };
-        let got = capabilities(
-            &words(&["net_admin", "CAP_SYS_ADMIN", "NET_ADMIN"]),
-            &words(&["ALL", "x"]),
-        );
-        assert_eq!(
-            got,
-            (words(&["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]), words(&["ALL"]))
-        );
-        assert_eq!(
-            capabilities(&words(&["x"]), &words(&["x", "y"])).1,
-            words(&["CAP_Y"])
         );
     }
 

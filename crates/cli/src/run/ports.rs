@@ -1,5 +1,6 @@
 //! Published and exposed ports: `[IP:][HOST[-END]:]CONTAINER[-END][/PROTOCOL]` and `published=,target=,protocol=`.
 
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -150,6 +151,18 @@ pub fn add_exposed(ports: &mut Ports, values: &[String]) -> Result<Vec<String>, 
     }
     exposed.sort();
     Ok(exposed)
+}
+
+/// Makes the API's `PortBindings`.
+pub fn bindings(published: &Ports) -> Value {
+    let bindings = published.iter().map(|(port, bindings)| {
+        let list: Vec<_> = bindings
+            .iter()
+            .map(|b| json!({"HostIp": b.ip, "HostPort": b.port}))
+            .collect();
+        (port.clone(), json!(list))
+    });
+    Value::Object(bindings.collect())
 }
 
 #[cfg(test)]

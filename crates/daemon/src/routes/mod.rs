@@ -179,7 +179,7 @@ async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Optio
             image::remove(request, &name.join("/")).await
         }
 
-        ("GET", ["plugins"]) => respond::ok::<[(); 0]>(&[]),
+        ("GET", ["plugins"]) => system::plugins(&request),
         ("POST", ["build", "prune"]) => system::prune_build_cache(),
         // That there is no such container is told before that the operation is not supported.
         ("GET", ["containers", name, "changes" | "export"]) => {
@@ -220,21 +220,23 @@ fn clean(path: &str) -> String {
     format!("/{}{end}", segments.join("/"))
 }
 
-/// Makes one segment of a container's name that has slashes in it: a link of old has such a name, and a name that no
-/// container can have is still one that is not found.
+/// Makes one segment of a name that has slashes in it: a link of old and a network may have such a name, and one that
+/// no object can have is still one that is not found.
 fn join_name<'a>(method: &Method, segments: Vec<&'a str>, name: &'a mut String) -> Vec<&'a str> {
     let end = match segments[..] {
         ["containers", .., "ws"] => return segments,
         ["containers", ..] if segments.contains(&"checkpoints") => return segments,
         ["containers", ..] if *method == Method::DELETE => segments.len(),
         ["containers", ..] => segments.len() - 1,
+        ["networks" | "volumes", ..] if *method == Method::POST => segments.len() - 1,
+        ["networks" | "volumes", ..] => segments.len(),
         _ => return segments,
     };
     if end < 3 {
         return segments;
     }
     *name = segments[1..end].join("/");
-    let mut joined = vec!["containers", name.as_str()];
+    let mut joined = vec![segments[0], name.as_str()];
     joined.extend(&segments[end..]);
     joined
 }
@@ -282,5 +284,12 @@ mod tests {
             "containers|a|attach|ws"
         );
         assert_eq!(join(Method::GET, "images/a/b/json"), "images|a|b|json");
+        assert_eq!(join(Method::GET, "networks/a/b"), "networks|a/b");
+        assert_eq!(join(Method::DELETE, "volumes/a/b/c"), "volumes|a/b/c");
+        assert_eq!(
+            join(Method::POST, "networks/a/b/connect"),
+            "networks|a/b|connect"
+        );
+        assert_eq!(join(Method::GET, "networks/"), "networks|");
     }
 }

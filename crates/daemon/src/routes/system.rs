@@ -56,6 +56,13 @@ pub async fn info(request: Request) -> Reply {
     ))
 }
 
+/// Lists the plugins: there are none.
+pub fn plugins(request: &Request) -> Reply {
+    let filters = request.filters(&["capability", "enabled"])?;
+    filters.bool_or("enabled", false)?;
+    respond::ok::<[(); 0]>(&[])
+}
+
 pub async fn events(request: Request) -> Reply {
     let query = &request.query;
     let time = |name: &str| query.non_empty(name).map(unix_nanos).transpose();

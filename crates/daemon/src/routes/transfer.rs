@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use gantry_api::digest::Digest;
 use gantry_api::error::{ApiError, ErrorKind};
+use gantry_api::fold;
 use gantry_api::image::{AuthConfig, AuthResponse, DistributionInspect, JsonMessage};
 use gantry_api::reference::{AnyReference, Reference, parse_any};
 use gantry_engine::image::{
@@ -42,6 +43,7 @@ pub async fn create(request: Request) -> Reply {
         platform,
         all_platforms: query.flag("allPlatforms"),
         credentials: credentials(&request.headers),
+        headers: for_registry(&request.headers),
     };
     events(request.daemon.engine.pull(options).await?)
 }
@@ -62,6 +64,7 @@ pub async fn push(request: Request, name: &str) -> Reply {
         all_platforms: query.flag("allPlatforms"),
         compression,
         credentials: credentials(&request.headers),
+        headers: for_registry(&request.headers),
     };
     events(request.daemon.engine.push(options).await?)
 }
@@ -101,7 +104,12 @@ pub async fn search(request: Request) -> Reply {
     let engine = &request.daemon.engine;
     let limit = u32::try_from(limit).unwrap_or_default();
     let found = engine
-        .search(term, limit, credentials(&request.headers))
+        .search(
+            term,
+            limit,
+            credentials(&request.headers),
+            &for_registry(&request.headers),
+        )
         .await?;
     let passes = |one: &SearchResult| {
         (!filters.contains("is-official") || one.is_official == is_official)
@@ -123,8 +131,7 @@ pub async fn login(mut request: Request) -> Reply {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(wrong("EOF".to_owned()).into());
     }
-    let auth: AuthConfig =
-        serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))?;
+    let auth: AuthConfig = fold::from_slice(&body).map_err(|error| wrong(error.to_string()))?;
     let server = auth.serveraddress.clone();
     let engine = &request.daemon.engine;
     let login = engine
@@ -178,9 +185,18 @@ fn credentials(headers: &HeaderMap) -> Credentials {
     headers
         .get("x-registry-auth")
         .and_then(|value| URL_SAFE.decode(value.as_bytes()).ok())
-        .and_then(|json| serde_json::from_slice(&json).ok())
+        .and_then(|json| fold::from_slice(&json).ok())
         .map(convert::transfer::credentials)
         .unwrap_or_default()
+}
+
+/// Collects the headers that a pull, a push or a search passes on to the registry.
+fn for_registry(headers: &HeaderMap) -> Vec<(String, String)> {
+    let own = headers
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("x-meta-"));
+    own.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect()
 }
 
 /// Answers with the events of a transfer; the connection's end drops them, which cancels.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gantry_api::error::ApiError;
 use gantry_api::filters::Filters;
+use gantry_api::fold::{self, Shaped};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Incoming};
@@ -54,14 +55,16 @@ impl Request {
     }
 
     /// Reads the body as JSON; an empty one is `None`.
-    pub async fn json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ApiError> {
+    pub async fn json<T: DeserializeOwned + Shaped>(&mut self) -> Result<Option<T>, ApiError> {
         self.check_json_type()?;
         let bytes = self.bytes(JSON_BYTES_MAX).await?;
         parse_json(&bytes)
     }
 
     /// Reads the body as JSON and gives the default for an empty one.
-    pub async fn json_or_default<T: DeserializeOwned + Default>(&mut self) -> Result<T, ApiError> {
+    pub async fn json_or_default<T: DeserializeOwned + Shaped + Default>(
+        &mut self,
+    ) -> Result<T, ApiError> {
         Ok(self.json().await?.unwrap_or_default())
     }
 
@@ -114,7 +117,7 @@ pub async fn discard(body: &mut Incoming) {
     let _ = tokio::time::timeout(DISCARD_MAX, rest).await;
 }
 
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, ApiError> {
+fn parse_json<T: DeserializeOwned + Shaped>(bytes: &[u8]) -> Result<Option<T>, ApiError> {
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -129,15 +132,22 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, ApiError> 
         Some(Err(error)) if error.is_eof() => {
             return Err(ApiError::invalid("invalid JSON: unexpected EOF"));
         }
-        Some(Err(error)) => return Err(ApiError::invalid(format!("invalid JSON: {error}"))),
+        // Also a key that is there twice, of which Go takes the last.
+        Some(Err(error)) => {
+            return fold::from_slice(bytes)
+                .map_err(|_| ApiError::invalid(format!("invalid JSON: {error}")));
+        }
         None => None,
     };
     let rest = &bytes[documents.byte_offset()..];
-    if rest.iter().all(u8::is_ascii_whitespace) {
-        Ok(value)
-    } else {
-        Err(ApiError::invalid("unexpected content after JSON"))
+    if !rest.iter().all(u8::is_ascii_whitespace) {
+        return Err(ApiError::invalid("unexpected content after JSON"));
     }
+    if T::names().are_respelled_in(bytes) {
+        return fold::from_slice(bytes)
+            .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")));
+    }
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -164,10 +174,25 @@ mod tests {
             check("{\"Detach\":").unwrap_err(),
             "invalid JSON: unexpected EOF"
         );
-        assert!(
-            check("{\"Detach\":7}")
-                .unwrap_err()
-                .starts_with("invalid JSON: ")
-        );
+        for text in [
+            r#"{"Detach":7}"#,
+            r#"{"detach":7}"#,
+            r#"{"Tty":true "Tty":true}"#,
+        ] {
+            let refused = check(text).unwrap_err();
+            assert!(refused.starts_with("invalid JSON: "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn keys_may_be_in_another_case_and_there_twice() {
+        for text in [
+            r#"{"detach":true}"#,
+            r#"{"Detach":false,"DETACH":true}"#,
+            r#"{"Detach":false,"Detach":true}"#,
+        ] {
+            let read = check(text).unwrap().unwrap();
+            assert!(read.detach && !read.tty, "{text}");
+        }
     }
 }

@@ -122,7 +122,7 @@ async fn a_search_asks_the_host_before_the_term() {
     let registries = registries(config());
     let term = format!("{}/web server", registry.host());
     let found = registries
-        .search(&term, 25, &user())
+        .search(&term, 25, &user(), &[])
         .await
         .expect("results");
     assert_eq!(found.len(), 1);
@@ -131,7 +131,7 @@ async fn a_search_asks_the_host_before_the_term() {
     let request = &registry.requests_of("GET", "/v1/search")[0];
     assert_eq!(request.path, "/v1/search?q=web+server&n=25");
     let error = registries
-        .search(&term, 25, &user())
+        .search(&term, 25, &user(), &[])
         .await
         .expect_err("no index");
     assert_eq!(error.to_string(), "Unexpected status code 404");
@@ -141,14 +141,14 @@ async fn a_search_asks_the_host_before_the_term() {
 async fn a_host_without_an_index_is_told_in_docker_s_words() {
     let registries = registries(config());
     let error = registries
-        .search("127.0.0.1:1/x", 25, &Credentials::default())
+        .search("127.0.0.1:1/x", 25, &Credentials::default(), &[])
         .await;
     assert_eq!(
         error.expect_err("nobody").to_string(),
         "invalid registry endpoint \"http://127.0.0.1:1/v1/\". HTTPS attempt: Get \"https://127.0.0.1:1/v1/_ping\": dial tcp 127.0.0.1:1: connect: connection refused. HTTP attempt: Get \"http://127.0.0.1:1/v1/_ping\": dial tcp 127.0.0.1:1: connect: connection refused"
     );
     let error = registries
-        .search("http://a/b", 25, &Credentials::default())
+        .search("http://a/b", 25, &Credentials::default(), &[])
         .await;
     assert_eq!(
         error.expect_err("a scheme").to_string(),

@@ -99,11 +99,13 @@ pub(super) fn not_connected(
     endpoint: &Endpoint,
     error: gantry_network::Error,
 ) -> Error {
-    let text = format!(
-        "driver failed programming external connectivity on endpoint {} ({}): {error}",
-        record.name, endpoint.id
-    );
+    let text = not_connected_text(record, endpoint, &error);
     Error::new(error.kind(), text).caused_by(error)
+}
+
+fn not_connected_text(record: &Record, endpoint: &Endpoint, why: &dyn std::fmt::Display) -> String {
+    let (name, id) = (&record.name, &endpoint.id);
+    format!("driver failed programming external connectivity on endpoint {name} ({id}): {why}")
 }
 
 fn forbidden(text: impl Into<String>) -> Error {
@@ -333,6 +335,10 @@ impl Engine {
         endpoint: &Endpoint,
         mappings: &[PortMapping],
     ) -> Result<Vec<PublishedPort>> {
+        if ports::listens_twice(mappings) {
+            let why = "failed to listen on TCP socket: address already in use";
+            return Err(Error::system(not_connected_text(record, endpoint, &why)));
+        }
         let taken = self.inner.network.reserve_ports(endpoint, mappings);
         taken.map_err(|error| not_connected(record, endpoint, error))
     }

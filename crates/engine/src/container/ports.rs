@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use gantry_api::port::Protocol;
 use gantry_network::{PortMapping, PortRange, PublishedPort};
 
 use super::config::{Config, HostConfig, PortBinding, PortSpec};
@@ -61,6 +62,30 @@ pub(crate) fn keeping(mappings: &[PortMapping], held: &[PublishedPort]) -> Vec<P
         mapping.host_port = Some(PortRange::single(number));
     }
     kept
+}
+
+/// Tells whether one container's port is to have the same port of the host twice. Docker takes such a port once and
+/// fails to listen at it a second time, where other ports of the container are told that it is allocated.
+pub(crate) fn listens_twice(mappings: &[PortMapping]) -> bool {
+    let single = |one: &PortMapping| {
+        let range = one.host_port?;
+        (range.first == range.last).then_some(range.first)
+    };
+    let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
+    let meet = |one: Option<IpAddr>, other: Option<IpAddr>| match (one, other) {
+        (Some(one), Some(other)) if one.is_ipv4() != other.is_ipv4() => false,
+        _ => one == other || any(one) || any(other),
+    };
+    mappings.iter().enumerate().any(|(at, one)| {
+        mappings[..at].iter().any(|other| {
+            one.protocol == Protocol::Tcp
+                && one.protocol == other.protocol
+                && one.container_port == other.container_port
+                && single(one).is_some()
+                && single(one) == single(other)
+                && meet(one.ip, other.ip)
+        })
+    })
 }
 
 fn mapping(spec: &PortSpec, binding: &PortBinding) -> Result<PortMapping> {
@@ -136,6 +161,43 @@ mod tests {
                 "{ip} {port}"
             );
         }
+    }
+
+    #[test]
+    fn the_same_port_twice_is_seen() {
+        let one = |port: u16, ip: &str, host_port: u16, protocol| PortMapping {
+            ip: ip.parse().ok(),
+            host_port: Some(PortRange::single(host_port)),
+            container_port: port,
+            protocol,
+        };
+        let tcp = |ip: &str| one(80, ip, 8080, Protocol::Tcp);
+        for (ip, other, twice) in [
+            ("", "", true),
+            ("", "127.0.0.1", true),
+            ("", "::1", true),
+            ("0.0.0.0", "127.0.0.1", true),
+            ("0.0.0.0", "::1", false),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("127.0.0.1", "::1", false),
+        ] {
+            for pair in [[tcp(ip), tcp(other)], [tcp(other), tcp(ip)]] {
+                assert_eq!(listens_twice(&pair), twice, "{ip} {other}");
+            }
+        }
+        for other in [
+            one(81, "", 8080, Protocol::Tcp),
+            one(80, "", 8081, Protocol::Tcp),
+            one(80, "", 8080, Protocol::Udp),
+        ] {
+            assert!(!listens_twice(&[tcp(""), other]));
+        }
+        let open = PortMapping {
+            host_port: None,
+            ..tcp("")
+        };
+        assert!(!listens_twice(&[open, open]));
     }
 
     #[test]

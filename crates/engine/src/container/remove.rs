@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gantry_api::error::ErrorKind;
 
+use super::stop::Ending;
 use super::{Container, MountKind, Owner, Status, StopOptions};
 use crate::failpoint::{around, around_async};
 use crate::{Engine, Error, Result};
@@ -89,7 +90,10 @@ impl Engine {
                         timeout_s: Some(10),
                     };
                     drop(owner);
-                    if let Err(error) = engine.stop_container(&container, &kill).await {
+                    if let Err(error) = engine
+                        .stop_container(&container, &kill, Ending::Removal)
+                        .await
+                    {
                         return Err(Error::new(
                             error.kind(),
                             format!(

@@ -23,6 +23,15 @@ pub struct StopOptions {
     pub timeout_s: Option<i64>,
 }
 
+/// What ends a container, and so which event tells it beside `kill` and `die`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// A stop or a restart: `stop`.
+    Stop,
+    /// A removal by force: none.
+    Removal,
+}
+
 impl Engine {
     /// Stops a container: its stop signal, then SIGKILL.
     ///
@@ -33,7 +42,7 @@ impl Engine {
         let (engine, id) = (self.clone(), name.to_owned());
         let stopping = tokio::spawn(async move {
             engine
-                .stop_container(&container, &options)
+                .stop_container(&container, &options, Ending::Stop)
                 .await
                 .map_err(|error| {
                     Error::new(
@@ -98,7 +107,8 @@ impl Engine {
         options: &StopOptions,
     ) -> Result<tokio::sync::OwnedMutexGuard<super::Owner>> {
         loop {
-            self.stop_container(container, options).await?;
+            self.stop_container(container, options, Ending::Stop)
+                .await?;
             let owner = container.owner.clone().lock_owned().await;
             match container.record().state.status {
                 Status::Running | Status::Paused => drop(owner),
@@ -116,6 +126,7 @@ impl Engine {
         &self,
         container: &Arc<Container>,
         options: &StopOptions,
+        ending: Ending,
     ) -> Result<Changed> {
         let record = container.record();
         let number = stop_signal(
@@ -139,7 +150,9 @@ impl Engine {
                 })
                 .await;
                 self.announce_exit(container, &container.record());
-                self.container_event("stop", &record, &[], None);
+                if ending == Ending::Stop {
+                    self.container_event("stop", &record, &[], None);
+                }
                 return Ok(Changed::Yes);
             }
             _ => return Ok(Changed::No),
@@ -190,7 +203,9 @@ impl Engine {
             ));
         }
         around_async("stop.commit", async {
-            self.container_event("stop", &record, &[], None);
+            if ending == Ending::Stop {
+                self.container_event("stop", &record, &[], None);
+            }
         })
         .await;
         Ok(Changed::Yes)

@@ -4,6 +4,7 @@
 //! kept here is what a user said of it. After a restart of the daemon the shim's memory fills this one again.
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use gantry_api::oci::runtime::{Process, User};
@@ -78,6 +79,8 @@ pub struct Starting {
     options: StartOptions,
     /// The exec has a terminal, so output is not framed.
     pub tty: bool,
+    /// Why it does not start: it did already. Docker tells that in the stream.
+    refused: Option<String>,
 }
 
 impl Engine {
@@ -132,27 +135,41 @@ impl Engine {
     /// Checks that an exec may start now.
     ///
     /// # Errors
-    /// Not found; started already; its container does not run (conflict).
+    /// Not found; its container does not run (conflict); started already and to be detached (conflict). A client that
+    /// attaches is told the last in its stream.
     pub async fn exec_start(&self, id: &str, options: StartOptions) -> Result<Starting> {
+        let known = self.inner.execs.entry(id).ok_or_else(|| no_such_exec(id))?;
+        if known.started {
+            // Its client may have seen its end before the word of it came here.
+            self.exec_inspect(id).await?;
+        }
         let mut by_id = self.inner.execs.by_id.lock().expect("no holder panics");
         let entry = by_id.get_mut(id).ok_or_else(|| no_such_exec(id))?;
-        if entry.started {
+        let container = self.container(&entry.view.container_id)?;
+        check_running(&container.record())?;
+        let refused = entry.started.then(|| {
             let what = if entry.view.running {
                 "is already running"
             } else {
                 "has already run"
             };
-            return Err(Error::conflict(format!("exec command {id} {what}")));
+            format!("exec command {id} {what}")
+        });
+        if let Some(text) = refused.as_ref().filter(|_| options.detach) {
+            return Err(Error::conflict(text.clone()));
         }
-        let container = self.container(&entry.view.container_id)?;
-        check_running(&container.record())?;
         entry.started = true;
-        let tty = entry.view.config.tty;
+        // What refuses a second start is written as its client reads, whatever the exec has.
+        let tty = match refused {
+            Some(_) => options.tty,
+            None => entry.view.config.tty,
+        };
         Ok(Starting {
             engine: self.clone(),
             id: id.to_owned(),
             options,
             tty,
+            refused,
         })
     }
 
@@ -331,15 +348,7 @@ impl Engine {
         let text = format!("OCI runtime exec failed: exec failed: {words}");
         if let Some(client) = client {
             // The client's stream has begun, so the text goes there, as Docker does.
-            let line = format!("{text}\r\n");
-            let mut bytes = Vec::with_capacity(line.len() + 8);
-            if multiplexed {
-                bytes.extend([1, 0, 0, 0]);
-                bytes.extend(u32::try_from(line.len()).unwrap_or(u32::MAX).to_be_bytes());
-            }
-            bytes.extend(line.as_bytes());
-            use std::os::fd::AsFd;
-            let _ = gantry_sys::unix::send(client.as_fd(), &bytes);
+            tell(client.as_fd(), multiplexed, &text);
         }
         Err(Error::invalid(text))
     }
@@ -476,13 +485,22 @@ impl Engine {
 
 impl Starting {
     /// Runs the process with the client attached.
-    pub async fn give(self, io: AttachIo) -> Result<()> {
+    ///
+    /// # Errors
+    /// Refused, or failed; the client was told.
+    pub async fn give(self, mut io: AttachIo) -> Result<()> {
         let Starting {
             engine,
             id,
             options,
-            ..
+            tty: _,
+            refused,
         } = self;
+        if let Some(text) = refused {
+            io.write_head()?;
+            tell(io.fd.as_fd(), io.multiplexed, &text);
+            return Err(Error::conflict(text));
+        }
         let task = tokio::spawn(async move { engine.run_exec(&id, options, Some(io)).await });
         task.await
             .map_err(|error| Error::system("an engine task died").caused_by(error))?
@@ -500,6 +518,18 @@ impl Starting {
         task.await
             .map_err(|error| Error::system("an engine task died").caused_by(error))?
     }
+}
+
+/// Writes a line into a client's stream, on standard output. One that does not read is not waited for.
+fn tell(client: BorrowedFd<'_>, multiplexed: bool, text: &str) {
+    let line = format!("{text}\r\n");
+    let mut bytes = Vec::with_capacity(line.len() + 8);
+    if multiplexed {
+        bytes.extend([1, 0, 0, 0]);
+        bytes.extend(u32::try_from(line.len()).unwrap_or(u32::MAX).to_be_bytes());
+    }
+    bytes.extend(line.as_bytes());
+    let _ = gantry_sys::unix::send(client, &bytes);
 }
 
 impl Execs {

@@ -75,9 +75,10 @@ impl Engine {
         term: &str,
         limit: u32,
         credentials: Credentials,
+        headers: &[(String, String)],
     ) -> Result<Vec<SearchResult>> {
         let registries = self.inner.transfers.registries().map_err(error)?;
-        let answer = registries.search(term, limit, &credentials).await;
+        let answer = registries.search(term, limit, &credentials, headers).await;
         answer.map_err(|failure| error(failure.into()))
     }
 

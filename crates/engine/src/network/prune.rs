@@ -24,7 +24,7 @@ impl Engine {
         };
         let mut pruned = Vec::new();
         for record in self.inner.networks.all() {
-            if !wanted(&record) || self.first_member(&record).is_some() {
+            if !wanted(&record) || !self.active_endpoints(&record).is_empty() {
                 continue;
             }
             match self.remove_network(&record.id).await {

@@ -47,11 +47,16 @@ impl Engine {
                 record.name
             )));
         }
-        if let Some((name, endpoint)) = self.first_member(record) {
-            let short = endpoint.get(..12).unwrap_or(&endpoint);
+        let members = self.active_endpoints(record);
+        if !members.is_empty() {
+            let named = members.iter().map(|(name, endpoint)| {
+                let short = endpoint.get(..12).unwrap_or(endpoint);
+                format!("name:{name:?} id:{short:?}")
+            });
             return Err(refused(format!(
-                "network {} has active endpoints (name:{name:?} id:{short:?})",
-                record.name
+                "network {} has active endpoints ({})",
+                record.name,
+                named.collect::<Vec<_>>().join(", ")
             )));
         }
         // Whoever gets an endpoint before this wins; afterwards there is no such network.
@@ -73,16 +78,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the container's name and the endpoint's id of somebody on the network.
-    pub(super) fn first_member(&self, record: &NetworkRecord) -> Option<(String, String)> {
-        self.inner.containers.all().iter().find_map(|container| {
+    /// Returns the names of the containers on the network and the ids of their endpoints, sorted.
+    pub(super) fn active_endpoints(&self, record: &NetworkRecord) -> Vec<(String, String)> {
+        let all = self.inner.containers.all();
+        let own = all.iter().filter_map(|container| {
             let container = container.record();
-            let endpoint = container
-                .acquired
-                .endpoints
-                .iter()
-                .find(|endpoint| endpoint.network == record.id)?;
+            let mut endpoints = container.acquired.endpoints.iter();
+            let endpoint = endpoints.find(|endpoint| endpoint.network == record.id)?;
             Some((container.name.clone(), endpoint.id.clone()))
-        })
+        });
+        let mut members: Vec<_> = own.collect();
+        members.sort_unstable();
+        members
     }
 }

@@ -140,14 +140,24 @@ pub(crate) fn faults(settings: &EndpointSettings, network: Option<&NetworkRecord
             "network-scoped alias is supported only for containers in user defined networks".into(),
         );
     }
-    if !ipam.ipv4.is_empty() && ipam.ipv4.parse::<Ipv4Addr>().is_err() {
+    let ipv4 = |text: &str| {
+        text.parse::<Ipv4Addr>()
+            .ok()
+            .filter(|ip| !ip.is_unspecified())
+    };
+    let ipv6 = |text: &str| {
+        let address = text.parse::<Ipv6Addr>().ok()?;
+        (!address.is_unspecified() && address.to_ipv4_mapped().is_none()).then_some(address)
+    };
+    if !ipam.ipv4.is_empty() && ipv4(&ipam.ipv4).is_none() {
         faults.push(format!("invalid IPv4 address: {}", ipam.ipv4));
     }
-    if !ipam.ipv6.is_empty() && ipam.ipv6.parse::<Ipv6Addr>().is_err() {
+    if !ipam.ipv6.is_empty() && ipv6(&ipam.ipv6).is_none() {
         faults.push(format!("invalid IPv6 address: {}", ipam.ipv6));
     }
     for address in ipam.link_local.iter().flatten() {
-        if address.parse::<IpAddr>().is_err() {
+        let parsed = address.parse::<IpAddr>();
+        if parsed.map_or(true, |address| address.is_unspecified()) {
             faults.push(format!("invalid link-local IP address: {address}"));
         }
     }

@@ -66,8 +66,13 @@ pub(crate) struct Bar {
 }
 
 impl Bar {
-    /// Tells how far it has come; the end is always told, everything else now and then.
+    /// Tells how far it has come; the end is always told, everything else now and then. A layer's archive is longer than
+    /// the files that its size is the sum of, so what goes beyond the end is the end.
     pub async fn at(&mut self, current: u64) -> Result<()> {
+        let current = match self.total {
+            0 => current,
+            total => current.min(total),
+        };
         let is_due = match self.told {
             None => true,
             Some((_, told)) if told == current => false,
@@ -84,5 +89,28 @@ impl Bar {
             total: self.total,
         };
         self.lines.send(event).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bar_ends_once_and_never_passes_its_end() {
+        let (sender, mut told) = mpsc::channel(16);
+        let lines = Lines::new(sender);
+        let mut bar = lines.bar("a", "Pushing", 10);
+        for current in [3, 12, 15, 10] {
+            bar.at(current).await.unwrap();
+        }
+        // Of what has no size only the way is told.
+        lines.bar("b", "Pushing", 0).at(7).await.unwrap();
+        drop((lines, bar));
+        let mut seen = Vec::new();
+        while let Some(Ok(TransferEvent::Progress { current, total, .. })) = told.recv().await {
+            seen.push((current, total));
+        }
+        assert_eq!(seen, [(3, 10), (10, 10), (7, 0)]);
     }
 }

@@ -42,6 +42,8 @@ pub struct PullOptions {
     /// Keeps the index and the blobs of all its platforms as well.
     pub all_platforms: bool,
     pub credentials: Credentials,
+    /// Headers that the registry is sent besides.
+    pub headers: Vec<(String, String)>,
 }
 
 /// Says what to push.
@@ -56,6 +58,8 @@ pub struct PushOptions {
     /// Of layers that no registry has yet.
     pub compression: Compression,
     pub credentials: Credentials,
+    /// Headers that the registry is sent besides.
+    pub headers: Vec<(String, String)>,
 }
 
 /// Is one line of Docker's progress stream.

@@ -47,9 +47,11 @@ impl Transfers {
     /// What is known before the first line is an error of the call; all else is the last item.
     pub async fn pull(&self, options: PullOptions, done: Done) -> Result<Events> {
         let setup = self.setup()?;
-        let repository = setup
-            .registries
-            .repository(&options.reference, options.credentials.clone());
+        let repository = setup.registries.repository_told(
+            &options.reference,
+            options.credentials.clone(),
+            &options.headers,
+        );
         let (sender, receiver) = mpsc::channel(LINES_MAX);
         let pull = Pull {
             transfers: self.clone(),

@@ -52,9 +52,11 @@ impl Transfers {
             return Err(Error::invalid("cannot push a digest reference"));
         }
         let setup = self.setup()?;
-        let repository = setup
-            .registries
-            .repository(&reference, options.credentials.clone());
+        let repository = setup.registries.repository_told(
+            &reference,
+            options.credentials.clone(),
+            &options.headers,
+        );
         let (sender, receiver) = mpsc::channel(LINES_MAX);
         let push = Push {
             transfers: self.clone(),

@@ -430,17 +430,17 @@ impl Uploads {
         }
     }
 
-    /// Gives a repository that a blob is known to be in; the user's credentials are for the target's registry alone.
+    /// Gives a repository that a blob is known to be in; the user's credentials and headers are for the target's registry
+    /// alone.
     fn source(&self, name: &str) -> Option<Repository> {
         let reference: Reference = name.parse().ok()?;
         let options = &self.push.options;
-        let credentials = if reference.domain() == options.reference.domain() {
-            options.credentials.clone()
-        } else {
-            Credentials::default()
-        };
         let registries = &self.push.setup.registries;
-        Some(registries.repository(&reference, credentials))
+        Some(if reference.domain() == options.reference.domain() {
+            registries.repository_told(&reference, options.credentials.clone(), &options.headers)
+        } else {
+            registries.repository(&reference, Credentials::default())
+        })
     }
 
     /// Streams content that is kept here.

@@ -40,6 +40,7 @@ pub fn pull_options(reference: &str) -> PullOptions {
         platform: None,
         all_platforms: false,
         credentials: Credentials::default(),
+        headers: Default::default(),
     }
 }
 
@@ -50,6 +51,7 @@ pub fn push_options(reference: &str) -> PushOptions {
         all_platforms: false,
         compression: Compression::Gzip,
         credentials: Credentials::default(),
+        headers: Default::default(),
     }
 }
 

@@ -14,6 +14,7 @@ gantry_testkit::scenarios![
     out_of_memory_is_an_event,
     since_and_until_are_needed_to_end,
     rename_pause_and_update_events,
+    a_removal_by_force_tells_no_stop,
 ];
 
 /// The actions of the scenario's containers since `begin`.
@@ -192,4 +193,52 @@ fn rename_pause_and_update_events(s: &Session) {
     s.d("unpause @d").ok();
     s.d("update --cpu-shares 100 @d").ok();
     assert_eq!(actions(s, &begin, ""), "rename\npause\nunpause\nupdate\n");
+}
+
+fn a_removal_by_force_tells_no_stop(s: &Session) {
+    s.d("network create @m").ok();
+    s.d("network create @n").ok();
+    s.d("volume create @v").ok();
+    let told = |s: &Session, prepare: &[&str], removal: &str| {
+        prepare.iter().for_each(|line| drop(s.d(line).ok()));
+        let id = s.d("inspect -f '{{.Id}}' @c").ok().text();
+        let begin = now();
+        s.d(removal).ok();
+        gantry_testkit::wait::eventually("the container is gone", || s.d("inspect @c").code == 1);
+        let until = now();
+        let all = s.d(&format!("events --since {begin} --until {until} --format '{{{{.Type}}}} {{{{.Action}}}} {{{{.Actor.ID}}}} {{{{.Actor.Attributes.name}}}} {{{{.Actor.Attributes.container}}}}'")).ok();
+        let own = all.stdout.lines().filter(|line| line.contains(&id));
+        let words = own.map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[0] {
+                "network" => format!("{} {}", words[1], words[3]),
+                "volume" => words[1].to_owned(),
+                _ => words[1].to_owned(),
+            }
+        });
+        words.collect::<Vec<_>>().join(", ")
+    };
+    let run = "run -d --name @c --network @m --network @n -v @v:/v @bb sleep 1000";
+    let sequence = s.x("kill, disconnect @m, disconnect @n, unmount, die, destroy");
+    assert_eq!(told(s, &[run], "rm -f @c"), sequence);
+    assert_eq!(told(s, &[run, "pause @c"], "rm -vf @c"), sequence);
+    let run = "run -d --rm --name @c --network @m --network @n -v @v:/v @bb sleep 1000";
+    assert_eq!(told(s, &[run], "rm -f @c"), sequence);
+    let plain = s.x("kill, disconnect bridge, die, destroy");
+    assert_eq!(
+        told(s, &["run -d --name @c @bb sleep 1000"], "rm -f @c"),
+        plain
+    );
+    // One that waits for its restart is removed without a word of a stop as well.
+    let restarting = [
+        "run -d --name @c --restart always @bb sh -c 'sleep 0.2; exit 1'",
+        "wait @c",
+        "wait @c",
+        "wait @c",
+    ];
+    let told = told(s, &restarting, "rm -f @c");
+    assert!(
+        told.ends_with("destroy") && !told.contains("stop"),
+        "{told}"
+    );
 }

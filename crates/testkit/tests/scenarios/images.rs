@@ -25,6 +25,7 @@ gantry_testkit::scenarios![
     names_are_checked,
     an_absent_image_is_not_pulled,
     a_container_of_an_untagged_image,
+    images_are_drawn_as_a_tree,
 ];
 
 fn load_tells_the_name(s: &Session) {
@@ -332,4 +333,40 @@ fn a_container_of_an_untagged_image(s: &Session) {
     s.d(&format!("run --rm {} echo by id", &id[7..15]))
         .prints("by id\n");
     s.d(&format!("run --rm {id} echo by id")).prints("by id\n");
+}
+
+fn images_are_drawn_as_a_tree(s: &Session) {
+    s.d("tag @bb @i:1").ok();
+    s.d("tag @bb @i:longer").ok();
+    let id = s.d("image inspect -f '{{.Id}}' @bb").ok().text();
+    let (id, width) = (&id["sha256:".len()..][..12], s.x("@i:longer").len());
+    let size = s.d("images --format '{{.Size}}' @i:1").ok().text();
+    let warning = "WARNING: This is an experimental feature. The output may change and shouldn't be depended on.";
+    let heading = |text: &str| format!("\u{1b}[39m\u{1b}[1m{text}\u{1b}[0m");
+    let headings = [
+        heading("IMAGE") + &" ".repeat(width - 5),
+        heading("ID") + &" ".repeat(10),
+        heading("DISK USAGE"),
+        heading("CONTENT SIZE"),
+        heading("EXTRA"),
+    ];
+    let headings = headings.join("   ");
+    let (short, long) = (s.x("@i:1"), s.x("@i:longer"));
+    s.d("images --tree --filter reference=@i").prints(&format!(
+        "{warning}\n{:>80}\n\n{headings}\n{long}\n{short:width$}   {id}   {size:>10}   {:>12}        \n",
+        "Info ->  U In Use ", "0B",
+    ));
+    let mut terminal = s.terminal("images --tree --filter reference=@i");
+    terminal.expect(&format!("\u{1b}[93m{warning}\u{1b}[0m"));
+    terminal.expect(&headings);
+    terminal.expect(&format!("\u{1b}[34m\u{1b}[1m{long}\u{1b}[0m"));
+    terminal.expect(&format!("   \u{1b}[39m{id}\u{1b}[0m   "));
+    assert_eq!(terminal.wait(), 0);
+    for flag in ["quiet", "no-trunc", "format=x"] {
+        let name = flag.split('=').next().unwrap_or_default();
+        s.d(&format!("images --tree --{flag}"))
+            .fails(1, &format!("--{name} is not yet supported with --tree\n"));
+    }
+    s.d("images --tree --digests")
+        .fails(1, "--show-digest is not yet supported with --tree\n");
 }

@@ -1,7 +1,10 @@
 //! Terminals: attach, detach, resize, and what the keys do.
 
+use std::time::Duration;
+
 use gantry_testkit::session::Session;
 use gantry_testkit::wait::eventually;
+use rustix::process::Signal;
 
 gantry_testkit::scenarios![
     detach_keys_leave_the_container_running,
@@ -16,6 +19,10 @@ gantry_testkit::scenarios![
     two_clients_attached_see_the_same,
     detach_from_an_exec,
     start_with_a_terminal,
+    signals_end_the_client_with_their_number,
+    a_client_with_a_container_takes_two_signals,
+    an_interrupted_question_is_no,
+    bad_detach_keys_refuse_the_attach,
 ];
 
 fn detach_keys_leave_the_container_running(s: &Session) {
@@ -140,4 +147,101 @@ fn start_with_a_terminal(s: &Session) {
     terminal.expect("# ");
     terminal.send(b"exit 8\n");
     assert_eq!(terminal.wait(), 8);
+}
+
+/// Ends a command of the client by a signal that it gets once it is at work; gives its own exit code, if it has one.
+fn ended_by(s: &Session, line: &str, signals: &[Signal]) -> (Option<i32>, String) {
+    let mut client = s.background("client", line);
+    std::thread::sleep(Duration::from_millis(700));
+    for signal in signals {
+        client.signal(*signal);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let ended = gantry_testkit::wait::eventually_within(Duration::from_secs(10), line, || {
+        client.child.try_wait().expect("wait")
+    });
+    (ended.code(), client.stderr())
+}
+
+fn signals_end_the_client_with_their_number(s: &Session) {
+    s.d("run -d --name @c @bb sh -c 'trap \"\" INT TERM; while :; do sleep 0.1; done'")
+        .ok();
+    for line in ["logs -f @c", "events", "wait @c", "stats", "stop -t 5 @c"] {
+        for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+            assert_eq!(
+                ended_by(s, line, &[signal]),
+                (Some(code), String::new()),
+                "{line}"
+            );
+        }
+    }
+    // What an exec started runs on.
+    s.d("run -d --name @d @bb sleep 1000").ok();
+    assert_eq!(
+        ended_by(s, "exec @d sleep 1000", &[Signal::INT]),
+        (Some(0), String::new())
+    );
+    s.d("top @d").shows("sleep 1000");
+}
+
+fn a_client_with_a_container_takes_two_signals(s: &Session) {
+    let stubborn = "sh -c 'trap \"\" INT TERM; while :; do sleep 0.1; done'";
+    let run = [
+        format!("run --rm --name @c @bb {stubborn}"),
+        format!("run --rm --sig-proxy=false --name @c @bb {stubborn}"),
+    ];
+    let forced = (
+        Some(1),
+        "\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n".to_owned(),
+    );
+    for line in run {
+        let mut client = s.background("client", &line);
+        eventually("it runs", || {
+            s.d("inspect -f '{{.State.Running}}' @c").stdout == "true\n"
+        });
+        for signal in [Signal::INT, Signal::TERM] {
+            client.signal(signal);
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(client.child.try_wait().expect("wait").is_none(), "{line}");
+        }
+        client.signal(Signal::INT);
+        let code = client.wait();
+        assert_eq!((Some(code), client.stderr()), forced, "{line}");
+        s.d("inspect -f '{{.State.Running}}' @c").prints("true\n");
+        assert_eq!(
+            ended_by(s, "attach --sig-proxy=false @c", &[Signal::INT; 3]),
+            forced
+        );
+        s.d("rm -f @c").ok();
+    }
+}
+
+fn an_interrupted_question_is_no(s: &Session) {
+    for line in [
+        "container prune",
+        "system prune",
+        "login -u someone localhost:1",
+    ] {
+        let mut terminal = s.terminal(line);
+        terminal.expect(if line.starts_with("login") {
+            "assword: "
+        } else {
+            "[y/N] "
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        terminal.send(b"\x03");
+        assert_eq!(terminal.wait(), 0, "{line}");
+    }
+}
+
+fn bad_detach_keys_refuse_the_attach(s: &Session) {
+    let refused = "unable to upgrade to tcp, received 400\n";
+    s.d("run --rm --name @c --detach-keys nosuch @bb true")
+        .fails(1, refused);
+    // It was made and never ran.
+    s.d("inspect -f '{{.State.Status}}' @c").prints("created\n");
+    s.d("start -a --detach-keys nosuch @c").fails(1, refused);
+    s.d("start @c").ok();
+    s.d("run -d --name @d @bb sleep 1000").ok();
+    s.d("attach --detach-keys nosuch @d").fails(1, refused);
 }

@@ -32,6 +32,7 @@ gantry_testkit::scenarios![
     unpublished_ports_are_closed_to_the_outside,
     ports_are_shown_by_ps,
     exposed_ports_are_shown,
+    a_port_that_is_asked_for_twice,
 ];
 
 fn the_bridge_gives_address_route_and_name(s: &Session) {
@@ -435,4 +436,35 @@ fn exposed_ports_are_shown(s: &Session) {
         .prints("53/udp, 9000-9001/tcp\n");
     s.d("inspect -f '{{json .NetworkSettings.Ports}}' @c")
         .prints("{\"53/udp\":null,\"9000/tcp\":null,\"9001/tcp\":null}\n");
+}
+
+fn a_port_that_is_asked_for_twice(s: &Session) {
+    let (port, other) = (s.port(), s.port());
+    let fails = |flags: &str, why: &str| {
+        let end = format!("): {why}\n\nRun 'docker run --help' for more information\n");
+        let text = s.d(&format!("run --rm {flags} @bb true")).exits(125).stderr;
+        assert!(text.ends_with(&end), "{flags}: {text}");
+    };
+    let listen = "failed to listen on TCP socket: address already in use";
+    for flags in [
+        format!("-p {port}:80 -p {port}:80"),
+        format!("-p 127.0.0.1:{port}:80 -p {port}:80"),
+        format!("-p {port}:80 -p {other}:80 -p {port}:80"),
+        format!("-p [::1]:{port}:80 -p [::1]:{port}:80"),
+    ] {
+        fails(&flags, listen);
+    }
+    // Docker names either family's address, whichever comes first.
+    let flags = format!("-p 0.0.0.0:{port}:80 -p 0.0.0.0:{port}:81");
+    fails(
+        &flags,
+        &format!("Bind for 0.0.0.0:{port} failed: port is already allocated"),
+    );
+    for flags in [
+        format!("-p {port}:80 -p {other}:80"),
+        format!("-p {port}:80 -p {port}:80/udp"),
+        format!("-p 127.0.0.1:{port}:80 -p 127.0.0.2:{port}:80 -p [::1]:{port}:80"),
+    ] {
+        s.d(&format!("run --rm {flags} @bb true")).ok();
+    }
 }

@@ -15,6 +15,8 @@ gantry_testkit::scenarios![
     the_command_of_an_exec_is_a_list,
     a_size_for_a_process_without_a_terminal_is_taken,
     a_stream_without_upgrade_is_called_raw,
+    keys_may_be_in_another_case,
+    a_second_start_of_an_exec_is_told_in_its_stream,
 ];
 
 fn a_path_is_cleaned(s: &Session) {
@@ -130,4 +132,104 @@ fn a_stream_without_upgrade_is_called_raw(s: &Session) {
         assert!(text.starts_with(&head), "{text:?}");
         assert!(answer.ends_with(b"\x01\0\0\0\0\0\0\x04out\n"), "{text:?}");
     }
+}
+
+fn keys_may_be_in_another_case(s: &Session) {
+    let body = json!({
+        "image": s.x("@bb"),
+        "CMD": ["sleep", "1000"],
+        "labels": {"image": "mine", "gantry.test": s.x("@prefix")},
+        "exposedports": {"80/tcp": {}},
+        "hostconfig": {
+            "memory": 33_554_432,
+            "Restartpolicy": {"name": "on-failure", "maximumretrycount": 3},
+            "portbindings": {"80/tcp": [{"hostIP": "127.0.0.1", "hostport": "0"}]},
+            "logconfig": {"type": "json-file", "config": {"max-size": "1m"}},
+            "sysctls": {"net.ipv4.ip_default_ttl": "77"},
+        },
+        "nothing": 1,
+    });
+    let path = s.x("/containers/create?name=@c");
+    let created = s.engine.api("POST", &path, Some(&body));
+    assert_eq!(created.status, 201, "{}", created.text());
+    let shown = s.inspect("@c");
+    assert_eq!(shown["Config"]["Image"], s.x("@bb"));
+    assert_eq!(shown["Config"]["Cmd"], json!(["sleep", "1000"]));
+    assert_eq!(shown["Config"]["Labels"]["image"], "mine");
+    let host = &shown["HostConfig"];
+    assert_eq!(host["Memory"], 33_554_432);
+    assert_eq!(
+        host["RestartPolicy"],
+        json!({"Name": "on-failure", "MaximumRetryCount": 3})
+    );
+    assert_eq!(
+        host["PortBindings"],
+        json!({"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "0"}]})
+    );
+    assert_eq!(
+        host["LogConfig"],
+        json!({"Type": "json-file", "Config": {"max-size": "1m"}})
+    );
+    assert_eq!(host["Sysctls"], json!({"net.ipv4.ip_default_ttl": "77"}));
+    // The last of several wins, and objects of one name become one.
+    let twice = br#"{"CpuShares":5,"cpushares":6,"Memory":1,"memory":0,"CpuShares":7,"restartpolicy":{"Name":"no"},"RestartPolicy":{"MaximumRetryCount":0}}"#;
+    let path = s.x("/containers/@c/update");
+    let body = Some(("application/json", &twice[..]));
+    let updated = http::unix(&s.engine.socket, "POST", &path, body).expect("an answer");
+    assert_eq!(updated.status, 200, "{}", updated.text());
+    let host = &s.inspect("@c")["HostConfig"];
+    assert_eq!(
+        (&host["CpuShares"], &host["Memory"]),
+        (&json!(7), &json!(33_554_432))
+    );
+    assert_eq!(host["RestartPolicy"]["Name"], "no");
+
+    let body = json!({"name": s.x("@n"), "labels": {"Name": "x"}, "ipam": {"config": []}, "INTERNAL": true});
+    let created = s.engine.api("POST", "/networks/create", Some(&body));
+    assert_eq!(created.status, 201, "{}", created.text());
+    s.d("network inspect -f '{{.Internal}} {{.Labels}}' @n")
+        .prints("true map[Name:x]\n");
+    let body = json!({"container": s.x("@c"), "endpointconfig": {"aliases": ["web"]}});
+    let joined = s
+        .engine
+        .api("POST", &s.x("/networks/@n/connect"), Some(&body));
+    assert_eq!(joined.status, 200, "{}", joined.text());
+    let networks = &s.inspect("@c")["NetworkSettings"]["Networks"];
+    assert_eq!(networks[s.x("@n")]["Aliases"], json!(["web"]));
+    let body = json!({"name": s.x("@v"), "driveropts": {"type": "tmpfs", "device": "Name"}});
+    let created = s.engine.api("POST", "/volumes/create", Some(&body));
+    assert_eq!(created.status, 201, "{}", created.text());
+    s.d("volume inspect -f '{{.Options}}' @v")
+        .prints("map[device:Name type:tmpfs]\n");
+}
+
+fn a_second_start_of_an_exec_is_told_in_its_stream(s: &Session) {
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    let start = |id: &str, body: serde_json::Value| {
+        let path = format!("/exec/{id}/start");
+        let answer = s.engine.api("POST", &path, Some(&body));
+        (answer.status, answer.text())
+    };
+    let framed = |text: &str| {
+        let length = char::from(u8::try_from(text.len()).expect("a short line"));
+        format!("\u{1}\0\0\0\0\0\0{length}{text}")
+    };
+    let id = exec(s, &json!({"Cmd": ["echo", "hi"], "AttachStdout": true}));
+    assert_eq!(start(&id, json!({})), (200, framed("hi\n")));
+    let text = format!("exec command {id} has already run");
+    assert_eq!(start(&id, json!({})), (200, framed(&format!("{text}\r\n"))));
+    assert_eq!(
+        start(&id, json!({"Tty": true})),
+        (200, format!("{text}\r\n"))
+    );
+    let (status, answer) = start(&id, json!({"Detach": true}));
+    assert_eq!((status, answer.contains(&text)), (409, true), "{answer}");
+    let id = exec(s, &json!({"Cmd": ["sleep", "1000"]}));
+    assert_eq!(start(&id, json!({"Detach": true})).0, 200);
+    let text = format!("exec command {id} is already running\r\n");
+    assert_eq!(start(&id, json!({})), (200, framed(&text)));
+    // Whether the container runs is asked first.
+    s.d("pause @c").ok();
+    assert_eq!(start(&id, json!({})).0, 409);
+    s.d("unpause @c").ok();
 }

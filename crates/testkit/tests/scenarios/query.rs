@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_testkit::golden::Recording;
-use gantry_testkit::session::Session;
+use gantry_testkit::session::{Client, Session};
 use serde_json::Value;
 
 gantry_testkit::scenarios![
@@ -23,6 +23,9 @@ gantry_testkit::scenarios![
     everything_of_a_container_as_json,
     disk_usage_as_json,
     an_image_that_lost_its_name_is_shown_by_id,
+    plugins_are_listed,
+    words_are_completed,
+    bash_completes,
 ];
 
 /// The paths in `value` and the kind of what is there. Maps whose keys are data are cut.
@@ -465,4 +468,117 @@ fn an_image_that_lost_its_name_is_shown_by_id(s: &Session) {
     assert_eq!(shown(""), id["sha256:".len()..][..12]);
     s.d("inspect -f '{{.Config.Image}}' @c")
         .prints("@named:1\n");
+}
+
+fn plugins_are_listed(s: &Session) {
+    let table = "ID        NAME      DESCRIPTION   ENABLED\n";
+    for flags in [
+        "",
+        "--no-trunc",
+        "--filter enabled=true",
+        "--filter capability=volumedriver",
+    ] {
+        s.d(&format!("plugin ls {flags}")).prints(table);
+    }
+    s.d("plugin list --format 'table {{.Name}}\\t{{.PluginReference}}'")
+        .prints("NAME      IMAGE\n");
+    for flags in [
+        "--quiet",
+        "--format json",
+        "--format '{{.ID}}'",
+        "-q --format raw",
+    ] {
+        s.d(&format!("plugin ls {flags}")).prints("");
+    }
+    s.d("plugin ls --filter nosuch=1")
+        .fails(1, "Error response from daemon: invalid filter 'nosuch'\n");
+    s.d("plugin ls --filter enabled=x").fails(
+        1,
+        "Error response from daemon: invalid filter 'enabled=[x]'\n",
+    );
+}
+
+fn words_are_completed(s: &Session) {
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    s.d("create --name @d @bb").ok();
+    s.d("network create @n").ok();
+    s.d("volume create @v").ok();
+    s.d("tag @bb @i:1").ok();
+    let has = |line: &str, wanted: &[&str], others: &[&str]| {
+        let answer = s.d(&format!("__complete {line}")).ok();
+        let lines: Vec<&str> = answer.stdout.lines().collect();
+        for name in wanted {
+            assert!(
+                lines.contains(&s.x(name).as_str()),
+                "{line}: {name} in {lines:?}"
+            );
+        }
+        for name in others {
+            assert!(
+                !lines.contains(&s.x(name).as_str()),
+                "{line}: {name} in {lines:?}"
+            );
+        }
+        assert_eq!(lines.last(), Some(&":4"), "{line}");
+    };
+    has("stop @prefix", &["@c"], &["@d", "@n"]);
+    has("start ''", &["@d"], &["@c"]);
+    has("logs ''", &["@c", "@d"], &["@n"]);
+    has("rm ''", &["@d"], &["@c"]);
+    has("network rm ''", &["@n", "bridge"], &["@c", "@v"]);
+    has("network connect @n ''", &["@c", "@d"], &["@n"]);
+    has("run --network ''", &["@n", "host"], &[]);
+    has("run --network=@n", &["@n"], &[]);
+    has("volume rm ''", &["@v"], &["@n"]);
+    has("run ''", &["@i:1", "@bb"], &["@c"]);
+    has("rmi ''", &["@i:1"], &[]);
+    has("context use ''", &[], &["@c"]);
+    has(
+        "ne",
+        &["network\tManage networks"],
+        &["volume\tManage volumes"],
+    );
+    has(
+        "network ''",
+        &[
+            "connect\tConnect a container to a network",
+            "rm\tRemove one or more networks",
+        ],
+        &[],
+    );
+    has(
+        "ps --no",
+        &["--no-trunc\tDon't truncate output"],
+        &["--quiet\tOnly display container IDs"],
+    );
+    has("run --restart ''", &["no", "unless-stopped"], &[]);
+    s.d("__complete nosuch ''").prints(":0\n");
+}
+
+fn bash_completes(s: &Session) {
+    if s.client == Client::Docker {
+        return; // its script is its own, and wants a package besides
+    }
+    s.d("run -d --name @c @bb sleep 1000").ok();
+    s.d("tag @bb @i:1").ok();
+    let completed = |line: &str| {
+        s.file(
+            "complete",
+            &s.x(&format!(
+                "source <(docker completion bash)\ncomplete -p docker >&2\nCOMP_LINE='{line}'\nCOMP_POINT=${{#COMP_LINE}}\n_docker_complete\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n"
+            )),
+        );
+        let answer = s.script("bash @dir/complete").ok();
+        assert_eq!(answer.stderr, "complete -F _docker_complete docker\n");
+        answer.stdout
+    };
+    assert_eq!(completed("docker netw"), "network\n");
+    assert_eq!(completed("docker network dis"), "disconnect\n");
+    assert_eq!(completed("docker ps --no-t"), "--no-trunc\n");
+    assert_eq!(completed("docker stop @prefix"), s.x("@c\n"));
+    assert_eq!(completed("docker run --network=bri"), "bridge\n");
+    // What stands before a colon is a word of its own for bash.
+    assert_eq!(completed("docker rmi @i:"), "1\n");
+    assert_eq!(completed("docker run --restart un"), "unless-stopped\n");
+    assert_eq!(completed("docker run @bb "), "\n");
 }

@@ -45,7 +45,6 @@ const BY_THE_CLIENT: &[(&str, &str)] = &[
     ("plugin enable --timeout 1 x", "docker"),
     ("plugin inspect x", ""),
     ("plugin install --grant-all-permissions x", "docker"),
-    ("plugin ls -q", ""),
     ("plugin push x", ""),
     ("plugin rm -f x", ""),
     ("plugin set x a=b", "docker"),

@@ -2,6 +2,7 @@
 //! docker-registry on the engine's host.
 
 use gantry_testkit::peer::{DockerRegistry, digest, fresh};
+use gantry_testkit::registry::{Access, Registry, TokenServer};
 use gantry_testkit::session::Session;
 
 gantry_testkit::scenarios![
@@ -20,6 +21,7 @@ gantry_testkit::scenarios![
     an_index_is_pulled_for_this_machine,
     dangling_images_after_a_new_pull,
     space_of_pulled_images,
+    headers_for_the_registry_are_passed_on,
 ];
 
 /// Takes out what depends on chance: a registry that is fast is not waited for.
@@ -454,4 +456,47 @@ fn space_of_pulled_images(s: &Session) {
         .collect();
     // Repository, tag, id, age, size, shared, unique, containers.
     assert_eq!(columns[4..], ["300kB", "0B", "300kB", "0"], "{row}");
+}
+
+fn headers_for_the_registry_are_passed_on(s: &Session) {
+    let registry = s.engine.on_host(Registry::start);
+    registry.set_access(Access::Bearer(TokenServer {
+        anonymous: true,
+        ..TokenServer::default()
+    }));
+    let name = format!("{}/{}", registry.host(), s.x("@i"));
+    s.d(&format!("tag @bb {name}:1")).ok();
+    // A script, not the clients: they send such headers by their configuration alone.
+    let headers = "-H 'X-Registry-Auth: e30=' -H 'X-Meta-Foo: first' -H 'x-meta-foo: bar' -H 'X-Meta-Build: 7' -H 'X-Metal: no' -H 'X-Other: no'";
+    let socket = s.engine.socket.display();
+    for path in [
+        format!("-X POST 'http://d/images/{name}/push?tag=1'"),
+        format!("-X POST 'http://d/images/create?fromImage={name}&tag=1'"),
+        format!("'http://d/images/search?term={name}'"),
+    ] {
+        registry.forget_requests();
+        let answer = s
+            .script(&format!("curl -sS --unix-socket {socket} {headers} {path}"))
+            .ok();
+        let requests = registry.requests();
+        assert!(!requests.is_empty(), "{path}: {}", answer.stdout);
+        for request in requests {
+            let line = format!("{path}: {} {}", request.method, request.path);
+            // Docker asks for a search whether there is version 2 without them.
+            if path.contains("search") && request.path.starts_with("/v2/") {
+                continue;
+            }
+            let own = request.headers.iter().filter(|(name, _)| {
+                let name = name.to_lowercase();
+                name.starts_with("x-") && name != "x-docker-token"
+            });
+            let mut own: Vec<_> = own
+                .map(|(name, value)| format!("{}: {value}", name.to_lowercase()))
+                .collect();
+            own.sort_unstable();
+            let wanted = ["x-meta-build: 7", "x-meta-foo: bar", "x-meta-foo: first"];
+            assert_eq!(own, wanted, "{line}");
+        }
+    }
+    s.d(&format!("rmi {name}:1")).ok();
 }

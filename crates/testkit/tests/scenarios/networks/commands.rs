@@ -20,6 +20,7 @@ gantry_testkit::scenarios![
     a_network_of_a_stopped_container_goes,
     thousands_would_fit,
     what_needs_a_swarm_is_refused,
+    lists_count_digits_as_numbers,
 ];
 
 fn shown(s: &Session, name: &str) -> Value {
@@ -377,4 +378,28 @@ fn what_needs_a_swarm_is_refused(s: &Session) {
         s.d(&format!("network create {flags} @n"))
             .fails(1, &format!("Error response from daemon: {words}\n"));
     }
+}
+
+fn lists_count_digits_as_numbers(s: &Session) {
+    let names = ["@n10", "@n2", "@n02", "@nA1", "@n2b10", "@n2b9"];
+    let sorted = "@n2\n@n2b9\n@n2b10\n@n02\n@n10\n@nA1\n";
+    for kind in ["network", "volume"] {
+        for name in names {
+            s.d(&format!("{kind} create {name}")).ok();
+        }
+        s.d(&format!(
+            "{kind} ls --filter name=@n --format '{{{{.Name}}}}'"
+        ))
+        .prints(sorted);
+        for name in names {
+            s.d(&format!("{kind} rm {name}")).ok();
+        }
+    }
+    for name in names {
+        s.d(&format!(
+            "context create {name} --docker host=unix:///nosuch"
+        ))
+        .ok();
+    }
+    s.d("context ls -q").prints(&format!("default\n{sorted}"));
 }

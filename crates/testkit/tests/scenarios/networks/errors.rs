@@ -4,7 +4,13 @@ use gantry_testkit::session::Session;
 
 use crate::errors::check;
 
-gantry_testkit::scenarios![wrong_words_about_networks];
+gantry_testkit::scenarios![
+    wrong_words_about_networks,
+    names_of_networks_may_be_odd,
+    a_network_in_use_names_all_its_containers,
+    a_name_that_is_empty_is_refused_by_the_client,
+    addresses_that_cannot_be_given,
+];
 
 fn wrong_words_about_networks(s: &Session) {
     // The addresses are in the recorded words, so the clients take turns. They lie outside of what scenarios take.
@@ -190,4 +196,210 @@ fn wrong_words_about_networks(s: &Session) {
     );
     s.d("rm -f @c @created").ok();
     s.d("network rm @n @m").ok();
+}
+
+fn names_of_networks_may_be_odd(s: &Session) {
+    for name in [
+        "@n/a", "@n..", "@n x", "@n%20x", "@nü", "@n?x", "@n#x", "@n/../x",
+    ] {
+        let id = s.d(&format!("network create '{name}'")).ok().text();
+        s.d(&format!("network inspect -f '{{{{.Name}}}}' {id}"))
+            .prints(&format!("{name}\n"));
+        if name.contains("/..") {
+            // The path is cleaned: this means the network `x`.
+            s.d(&format!("network inspect '{name}'"))
+                .fails_with(1, "Error response from daemon: network x not found\n");
+            s.d(&format!("network rm '{name}'")).fails(
+                1,
+                "Error response from daemon: network x not found\nexit status 1\n",
+            );
+            s.d(&format!("network rm {id}")).ok();
+            continue;
+        }
+        s.d(&format!("network inspect -f '{{{{.Id}}}}' '{name}'"))
+            .prints(&format!("{id}\n"));
+        s.d(&format!("create --name @c --network '{name}' @bb"))
+            .ok();
+        s.d(&format!("network disconnect '{name}' @c")).ok();
+        s.d(&format!("network connect '{name}' @c")).ok();
+        s.d("rm @c").ok();
+        s.d(&format!("network rm '{name}'"))
+            .prints(&format!("{name}\n"));
+    }
+    // Slashes around a name are not part of the path.
+    s.d("network create /@n").ok();
+    s.d("network rm /@n").fails(
+        1,
+        "Error response from daemon: network @n not found\nexit status 1\n",
+    );
+    let id = s.d("network ls -q --filter name=/@n").ok().text();
+    s.d(&format!("network rm {id}")).ok();
+    for name in ["..", "a/../.."] {
+        s.d(&format!("network inspect {name}"))
+            .fails(1, "Error response from daemon: page not found\n");
+        s.d(&format!("network rm {name}")).fails(
+            1,
+            "Error response from daemon: page not found\nexit status 1\n",
+        );
+    }
+    s.d("network inspect /").fails(
+        1,
+        "json: cannot unmarshal array into Go value of type network.Inspect\n",
+    );
+}
+
+fn a_name_that_is_empty_is_refused_by_the_client(s: &Session) {
+    s.d("network create @n").ok();
+    for name in ["", " "] {
+        for kind in ["network", "volume", "container"] {
+            s.d(&format!("{kind} inspect '{name}'"))
+                .fails(1, &format!("invalid {kind} name or ID: value is empty\n"));
+        }
+        s.d(&format!("inspect '{name}'"))
+            .fails(1, "invalid container name or ID: value is empty\n");
+        s.d(&format!("volume rm '{name}'"))
+            .fails(1, "invalid volume name or ID: value is empty\n");
+        s.d(&format!("network rm '{name}'")).fails(
+            1,
+            "invalid network name or ID: value is empty\nexit status 1\n",
+        );
+        s.d(&format!("network rm -f '{name}'")).fails(
+            1,
+            "invalid network name or ID: value is empty\nexit status 1\n",
+        );
+        for verb in [
+            "stop", "kill", "logs", "restart", "pause", "top", "port", "wait", "attach",
+        ] {
+            s.d(&format!("{verb} '{name}'"))
+                .fails(1, "invalid container name or ID: value is empty\n");
+        }
+        s.d(&format!("start '{name}'")).fails(
+            1,
+            &format!("invalid container name or ID: value is empty\nError: failed to start containers: {name}\n"),
+        );
+        s.d(&format!("exec '{name}' true"))
+            .fails(1, "invalid container name or ID: value is empty\n");
+        for verb in ["connect", "disconnect"] {
+            s.d(&format!("network {verb} '{name}' '{name}'"))
+                .fails(1, "invalid network name or ID: value is empty\n");
+            s.d(&format!("network {verb} @n '{name}'"))
+                .fails(1, "invalid container name or ID: value is empty\n");
+        }
+    }
+    s.d("image inspect ''").fails(1, "Error: No such image: \n");
+    for verb in ["rmi", "history"] {
+        s.d(&format!("{verb} ''"))
+            .fails(1, "Error response from daemon: page not found\n");
+    }
+    // Spaces around a name are not part of it.
+    s.d("create --name @c @bb").ok();
+    s.d("inspect -f '{{.Name}}' ' @c '").prints("/@c\n");
+    s.d("network rm ' @n '").prints(" @n \n");
+}
+
+fn a_network_in_use_names_all_its_containers(s: &Session) {
+    s.d("network create @n").ok();
+    for name in ["@a", "@b", "@c"] {
+        s.d(&format!("run -d --name {name} --network @n @bb sleep 1000"))
+            .ok();
+    }
+    let refused = s.d("network rm @n").exits(1).stderr;
+    let (begin, end) = (
+        s.x("Error response from daemon: error while removing network: network @n has active endpoints ("),
+        ")\nexit status 1\n",
+    );
+    let named = refused
+        .strip_prefix(&begin)
+        .and_then(|rest| rest.strip_suffix(end))
+        .unwrap_or_else(|| panic!("{refused}"));
+    // Docker's are in no order.
+    let mut named: Vec<&str> = named.split(", ").collect();
+    named.sort_unstable();
+    let wanted = ["@a", "@b", "@c"].map(|name| {
+        let networks = &s.inspect(name)["NetworkSettings"]["Networks"];
+        let endpoint = networks[s.x("@n")]["EndpointID"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        format!("name:{:?} id:{:?}", s.x(name), &endpoint[..12])
+    });
+    assert_eq!(named, wanted);
+    s.d("rm -f @a @b @c").ok();
+    s.d("network rm @n").ok();
+}
+
+fn addresses_that_cannot_be_given(s: &Session) {
+    let subnet = s.subnet();
+    s.d(&format!("network create --subnet {subnet}.0/24 @n"))
+        .ok();
+    s.d("create --name @c @bb").ok();
+    let outside =
+        |ip: &str| format!("no configured subnet or ip-range contain the IP address {ip}");
+    let unconfigured = "user specified IP address is supported only when connecting to networks with user configured subnets";
+    for (flags, faults) in [
+        ("--ip 1.2.3.4", outside("1.2.3.4")),
+        (
+            "--ip foo",
+            format!("* invalid IPv4 address: foo\n* {}", outside("foo")),
+        ),
+        (
+            "--ip 01.2.3.4",
+            format!(
+                "* invalid IPv4 address: 01.2.3.4\n* {}",
+                outside("01.2.3.4")
+            ),
+        ),
+        (
+            "--ip 0.0.0.0",
+            format!("* invalid IPv4 address: 0.0.0.0\n* {}", outside("0.0.0.0")),
+        ),
+        (
+            "--ip fd00::1",
+            format!("* invalid IPv4 address: fd00::1\n* {}", outside("fd00::1")),
+        ),
+        ("--ip6 fd00::1", unconfigured.to_owned()),
+        (
+            "--ip6 ::",
+            format!("* invalid IPv6 address: ::\n* {unconfigured}"),
+        ),
+        (
+            "--ip6 1.2.3.4",
+            format!("* invalid IPv6 address: 1.2.3.4\n* {unconfigured}"),
+        ),
+        (
+            "--ip6 ::ffff:1.2.3.4",
+            format!("* invalid IPv6 address: ::ffff:1.2.3.4\n* {unconfigured}"),
+        ),
+        (
+            "--link-local-ip foo",
+            "invalid link-local IP address: foo".to_owned(),
+        ),
+        (
+            "--link-local-ip 0.0.0.0",
+            "invalid link-local IP address: 0.0.0.0".to_owned(),
+        ),
+        (
+            "--ip 1.2.3.4 --link-local-ip foo",
+            format!(
+                "* invalid link-local IP address: foo\n* {}",
+                outside("1.2.3.4")
+            ),
+        ),
+        (
+            "--ip fd00::1 --ip6 1.2.3.4",
+            format!(
+                "* invalid IPv4 address: fd00::1\n* invalid IPv6 address: 1.2.3.4\n* {}\n* {unconfigured}",
+                outside("fd00::1")
+            ),
+        ),
+    ] {
+        s.d(&format!("network connect {flags} @n @c")).fails(
+            1,
+            &format!("Error response from daemon: invalid endpoint settings:\n{faults}\n"),
+        );
+        s.d(&format!("run --rm --network @n {flags} @bb true")).fails(
+            125,
+            &format!("docker: Error response from daemon: invalid config for network @n: invalid endpoint settings:\n{faults}\n\nRun 'docker run --help' for more information\n"),
+        );
+    }
 }
