@@ -1,5 +1,7 @@
 //! netd as a process, in a network namespace that plays the host. Needs root.
 
+mod kept;
+
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{
@@ -71,6 +73,27 @@ impl Host {
         }
     }
 
+    /// Kills netd and waits for its end. The next request starts another.
+    fn kill_netd(&self) {
+        let pidfd = self.client.pidfd().unwrap();
+        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+    }
+
+    /// The keepers of this host's netds.
+    fn keepers(&self) -> Vec<i32> {
+        processes(self.exec_root.path(), "gantry-keeper")
+    }
+
+    /// Kills the keeper of a netd, which may be dead, and waits for its end.
+    fn kill_keeper(&self) {
+        let keepers = self.keepers();
+        assert_eq!(keepers.len(), 1, "{keepers:?}");
+        let pidfd = gantry_sys::process::pidfd_open(keepers[0]).unwrap();
+        gantry_sys::process::pidfd_send_signal(pidfd.as_fd(), 9).unwrap();
+        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+    }
+
     fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -91,6 +114,24 @@ impl Drop for Host {
             let _ = self.client.shutdown();
         }
     }
+}
+
+/// The processes of a name (proc(5), `comm`) that serve an exec root.
+fn processes(exec_root: &std::path::Path, name: &str) -> Vec<i32> {
+    let root = exec_root.to_str().unwrap().as_bytes();
+    let mut found: Vec<i32> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let file = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            file("comm").strip_suffix(b"\n") == Some(name.as_bytes())
+                && file("cmdline")
+                    .split(|&byte| byte == 0)
+                    .any(|word| word == root)
+        })
+        .collect();
+    found.sort_unstable();
+    found
 }
 
 fn options(exec_root: &std::path::Path) -> SpawnOptions {
@@ -421,9 +462,8 @@ fn who_connects_while_netd_is_dead_waits_in_sockets_that_are_held_beside_it() {
     for _ in 0..3 {
         let kept = host.client.ports(None).unwrap();
         assert_eq!(kept.len(), 2);
-        let pidfd = host.client.pidfd().unwrap();
-        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
-        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+        host.kill_netd();
+        host.kill_keeper();
         // Nobody listens, and nobody is refused.
         let mut stream = TcpStream::connect("[::1]:8080").unwrap();
         let asker = UdpSocket::bind("[::1]:0").unwrap();
@@ -622,12 +662,13 @@ fn ten_thousand_ports_fit() {
         private_kib(pid)
     );
     assert!(!can_bind("::", 29_999, net::Transport::Tcp));
-    // A restarted one needs no more of them, whether they are held beside it or not.
-    for is_held in [false, true] {
+    // A restarted one needs no more of them, whether its keeper has them, the daemon, both, or nobody.
+    for (is_held, is_kept) in [(false, false), (true, false), (false, true), (true, true)] {
         let kept = is_held.then(|| host.client.ports(None).unwrap());
-        let pidfd = host.client.pidfd().unwrap();
-        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
-        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+        host.kill_netd();
+        if !is_kept {
+            host.kill_keeper();
+        }
         if let Some(kept) = &kept {
             host.client.adopt_ports("many", kept).unwrap();
         }

@@ -1,0 +1,687 @@
+//! Connections over netd's death: they go on, whatever they are about to do.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gantry_sys::process::{Spawn, StringList, spawn};
+use gantry_sys::shared::SharedWords;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A host that carries to port 80 of the container, with who listens there.
+fn carrying() -> (Host, TcpListener) {
+    let host = Host::new();
+    host.client
+        .reserve("web", &both(Protocol::Tcp, 8080, 80))
+        .unwrap();
+    let listener = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    (host, listener)
+}
+
+fn connect() -> TcpStream {
+    let stream = TcpStream::connect("[::1]:8080").unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// The bytes of a stream, each told by its place.
+fn fill(block: &mut [u8], offset: usize) {
+    for (place, byte) in (offset..).zip(block) {
+        *byte = (place % 251) as u8;
+    }
+}
+
+/// Writes the stream until `over`, and then its end; gives its length.
+fn write_until(mut stream: &TcpStream, over: &AtomicBool) -> usize {
+    let mut block = vec![0; 30_011];
+    let mut offset = 0;
+    while !over.load(Ordering::Relaxed) {
+        fill(&mut block, offset);
+        stream.write_all(&block).unwrap();
+        offset += block.len();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    offset
+}
+
+/// Reads the stream to its end and checks each byte; gives its length.
+fn read_to_end(mut stream: &TcpStream) -> usize {
+    let mut block = vec![0; 65_536];
+    let mut expected = block.clone();
+    let mut offset = 0;
+    loop {
+        let length = stream
+            .read(&mut block)
+            .unwrap_or_else(|error| panic!("after {offset} bytes: {error}"));
+        if length == 0 {
+            return offset;
+        }
+        fill(&mut expected[..length], offset);
+        assert!(
+            block[..length] == expected[..length],
+            "after {offset} bytes"
+        );
+        offset += length;
+    }
+}
+
+#[test]
+fn a_transfer_in_both_directions_goes_on_byte_for_byte() {
+    let (host, listener) = carrying();
+    let client = connect();
+    let server = accept(&listener);
+    let over = AtomicBool::new(false);
+    let total = thread::scope(|scope| {
+        let writers = [&client, &server].map(|end| scope.spawn(|| write_until(end, &over)));
+        let readers = [&server, &client].map(|end| scope.spawn(|| read_to_end(end)));
+        for round in 0..50 {
+            thread::sleep(Duration::from_millis(round % 7 * 3));
+            host.kill_netd();
+            assert_eq!(host.client.status().unwrap().forwards, 1);
+        }
+        over.store(true, Ordering::Relaxed);
+        let written = writers.map(|writer| writer.join().unwrap());
+        let read = readers.map(|reader| reader.join().unwrap());
+        assert_eq!(read, written);
+        written
+    });
+    assert!(
+        total.iter().all(|&bytes| bytes > 8 << 20),
+        "{total:?} bytes"
+    );
+    println!("{total:?} bytes");
+}
+
+#[test]
+fn a_netd_that_is_killed_while_it_takes_over_leaves_everything_to_the_next() {
+    let (host, listener) = carrying();
+    let client = connect();
+    let server = accept(&listener);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writers = [&client, &server].map(|end| scope.spawn(|| write_until(end, &over)));
+        let readers = [&server, &client].map(|end| scope.spawn(|| read_to_end(end)));
+        // Whoever comes is killed, sooner or later after its start.
+        for round in 0..60u64 {
+            let asking = scope.spawn(|| Client::open(options(host.exec_root.path())));
+            let until = Instant::now() + PATIENCE;
+            let pid = loop {
+                if let Some(&pid) = processes(host.exec_root.path(), "gantry-netd").first() {
+                    break pid;
+                }
+                assert!(Instant::now() < until, "nobody starts netd");
+            };
+            thread::sleep(Duration::from_micros(round * 200));
+            let pid = rustix::process::Pid::from_raw(pid).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let _ = asking.join().unwrap();
+        }
+        let other = Client::open(options(host.exec_root.path())).unwrap();
+        assert_eq!(other.status().unwrap().forwards, 1);
+        over.store(true, Ordering::Relaxed);
+        let written = writers.map(|writer| writer.join().unwrap());
+        assert_eq!(readers.map(|reader| reader.join().unwrap()), written);
+    });
+    // Nobody holds the connections, or the port, beside the last one and its keeper.
+    let start = Instant::now();
+    while host.keepers().len() > 1 {
+        assert!(start.elapsed() < PATIENCE, "{:?}", host.keepers());
+    }
+    host.client.release("web").unwrap();
+    assert!(can_bind("::", 8080, net::Transport::Tcp));
+    // One that this host's client has started, and waits for.
+    host.kill_netd();
+    host.client.status().unwrap();
+}
+
+#[test]
+fn what_a_slow_reader_has_not_taken_is_kept() {
+    let (host, listener) = carrying();
+    let client = connect();
+    let server = accept(&listener);
+    let full = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| write_until(&server, &full));
+        // All buffers on the way are full.
+        thread::sleep(Duration::from_millis(300));
+        for _ in 0..5 {
+            host.kill_netd();
+            assert_eq!(host.client.status().unwrap().forwards, 1);
+        }
+        full.store(true, Ordering::Relaxed);
+        assert_eq!(read_to_end(&client), writer.join().unwrap());
+    });
+    // The other half is open.
+    let mut client = client;
+    client.write_all(b"thanks").unwrap();
+    host.kill_netd();
+    host.client.status().unwrap();
+    let mut server = server;
+    let mut word = [0; 6];
+    server.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"thanks");
+}
+
+#[test]
+fn a_half_closed_connection_is_answered_after_netds_death() {
+    let (host, listener) = carrying();
+    // The end comes from the client, or from the container; netd sees it, or finds it when it starts.
+    for (is_server_first, is_seen) in [(false, true), (false, false), (true, true), (true, false)] {
+        let (mut first, mut second) = (connect(), accept(&listener));
+        if is_server_first {
+            std::mem::swap(&mut first, &mut second);
+        }
+        if !is_seen {
+            host.kill_netd();
+        }
+        first.write_all(b"question").unwrap();
+        first.shutdown(Shutdown::Write).unwrap();
+        if is_seen {
+            thread::sleep(Duration::from_millis(50));
+            host.kill_netd();
+        }
+        host.client.status().unwrap();
+        let mut text = String::new();
+        second.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "question");
+        host.kill_netd();
+        second.write_all(b"answer").unwrap();
+        drop(second);
+        host.client.status().unwrap();
+        text.clear();
+        first.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "answer");
+    }
+    let start = Instant::now();
+    while host.client.status().unwrap().forwards > 0 {
+        assert!(start.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_reset_while_netd_is_dead_is_passed_on() {
+    let (host, listener) = carrying();
+    for is_server_first in [false, true] {
+        let (mut first, mut second) = (connect(), accept(&listener));
+        if is_server_first {
+            std::mem::swap(&mut first, &mut second);
+        }
+        first.write_all(b"x").unwrap();
+        second.read_exact(&mut [0; 1]).unwrap();
+        host.kill_netd();
+        rustix::net::sockopt::set_socket_linger(&first, Some(Duration::ZERO)).unwrap();
+        drop(first);
+        host.client.status().unwrap();
+        let error = second.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn a_connection_that_is_being_made_is_made_by_the_next_netd() {
+    let (host, listener) = carrying();
+    let nft = |words: &str| {
+        host.enter(|| {
+            let status = std::process::Command::new("nft").args([words]).status();
+            assert!(status.unwrap().success());
+        });
+    };
+    nft(
+        "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; }; \
+         add rule ip deaf in tcp dport 80 drop",
+    );
+    let mut client = connect();
+    client.write_all(b"hello").unwrap();
+    let start = Instant::now();
+    while host.client.status().unwrap().forwards < 1 {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    host.kill_netd();
+    assert_eq!(host.client.status().unwrap().forwards, 1);
+    nft("delete table ip deaf");
+    let mut server = accept(&listener);
+    let mut word = [0; 5];
+    server.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"hello");
+    // And one that fails meanwhile fails.
+    drop(listener);
+    nft(
+        "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; }; \
+         add rule ip deaf in tcp dport 80 drop",
+    );
+    let mut client = connect();
+    let start = Instant::now();
+    while host.client.status().unwrap().forwards < 2 {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    host.kill_netd();
+    nft("delete table ip deaf");
+    // Its second try is after a second, while nobody carries.
+    thread::sleep(Duration::from_millis(1500));
+    host.client.status().unwrap();
+    let error = client.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn who_connects_while_netd_is_dead_waits_with_the_keeper() {
+    let host = Host::new();
+    let ports = [both(Protocol::Tcp, 8080, 80), both(Protocol::Udp, 5353, 53)].concat();
+    host.client.reserve("web", &ports).unwrap();
+    let listener = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    let datagrams = host.enter(|| UdpSocket::bind("0.0.0.0:53").unwrap());
+    host.kill_netd();
+    assert!(!can_bind("::", 8080, net::Transport::Tcp));
+    assert!(!can_bind("::", 5353, net::Transport::Udp));
+    let streams: Vec<TcpStream> = (0..20).map(|_| connect()).collect();
+    let asker = UdpSocket::bind("[::1]:0").unwrap();
+    asker.send_to(b"question", "[::1]:5353").unwrap();
+    assert_eq!(host.client.status().unwrap().sockets, 2);
+    for mut stream in streams {
+        accept(&listener).write_all(b"here").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "here");
+    }
+    let mut buffer = [0; 16];
+    let length = datagrams.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"question");
+    host.client.release("web").unwrap();
+    assert!(can_bind("::", 8080, net::Transport::Tcp));
+    assert!(can_bind("::", 5353, net::Transport::Udp));
+}
+
+#[test]
+fn a_killed_keeper_is_replaced_and_nothing_is_lost() {
+    let (host, listener) = carrying();
+    let mut client = connect();
+    let mut server = accept(&listener);
+    for round in 0..3u8 {
+        let before = host.keepers();
+        host.kill_keeper();
+        let start = Instant::now();
+        while host.keepers() == before || host.keepers().is_empty() {
+            assert!(start.elapsed() < PATIENCE, "no new keeper");
+        }
+        client.write_all(&[round]).unwrap();
+        let mut byte = [0; 1];
+        server.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [round]);
+        // The new one keeps as well.
+        host.kill_netd();
+        assert_eq!(host.client.status().unwrap().forwards, 1);
+    }
+}
+
+#[test]
+fn with_netd_and_keeper_killed_connections_end_and_netd_starts() {
+    let (host, listener) = carrying();
+    for is_keeper_first in [false, true] {
+        let mut client = connect();
+        let mut server = accept(&listener);
+        if is_keeper_first {
+            // Stopped, so that it starts no other one.
+            let pid = host.client.status().unwrap().pid.cast_signed();
+            let pid = rustix::process::Pid::from_raw(pid).unwrap();
+            let pidfd = host.client.pidfd().unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+            host.kill_keeper();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            gantry_sys::unix::wait_readable(pidfd.as_fd(), PATIENCE).unwrap();
+        } else {
+            host.kill_netd();
+            host.kill_keeper();
+        }
+        for end in [&mut client, &mut server] {
+            let ended = end.read(&mut [0; 1]);
+            let is_timeout = ended
+                .as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+            assert!(!is_timeout && !matches!(ended, Ok(1..)), "{ended:?}");
+        }
+        assert_eq!(host.client.status().unwrap().forwards, 0);
+        let mut client = connect();
+        accept(&listener).write_all(b"x").unwrap();
+        client.read_exact(&mut [0; 1]).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_netd_that_ends_in_order() {
+    let (host, listener) = carrying();
+    let mut client = connect();
+    let _server = accept(&listener);
+    host.kill_netd();
+    host.client.status().unwrap();
+    assert_eq!(host.keepers().len(), 1);
+    host.client.shutdown().unwrap();
+    assert_eq!(host.keepers(), [0i32; 0]);
+    assert!(can_bind("::", 8080, net::Transport::Tcp));
+    assert_eq!(
+        client.read(&mut [0; 1]).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    let lock = fs::read(state_dir(host.exec_root.path()).join("lock")).unwrap();
+    assert!(lock.is_empty(), "{lock:?}");
+}
+
+#[test]
+fn a_thousand_connections_and_fifty_kills_cost_no_descriptor() {
+    let (host, listener) = carrying();
+    let server = thread::spawn(move || {
+        for mut stream in listener.incoming().flatten().take(1020) {
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).unwrap();
+            stream.write_all(&bytes).unwrap();
+        }
+    });
+    let count = || {
+        let start = Instant::now();
+        let status = loop {
+            let status = host.client.status().unwrap();
+            if status.forwards == 0 {
+                break status;
+            }
+            assert!(start.elapsed() < PATIENCE, "{status:?}");
+            thread::sleep(Duration::from_millis(5));
+        };
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", status.pid)).unwrap();
+        descriptors.count()
+    };
+    let ask = |number: u32| {
+        let mut stream = connect();
+        stream.write_all(&number.to_le_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, number.to_le_bytes());
+    };
+    // Every netd but the first has a predecessor.
+    host.kill_netd();
+    host.client.status().unwrap();
+    (0..20).for_each(ask);
+    let before = count();
+    for number in 0..1000 {
+        if number % 20 == 10 {
+            host.kill_netd();
+            // Not waited for: who asks meanwhile waits with the keeper.
+            thread::scope(|scope| {
+                scope.spawn(|| host.client.status().unwrap());
+                ask(number);
+            });
+        } else {
+            ask(number);
+        }
+    }
+    host.kill_netd();
+    let after = count();
+    // Idle pipes may be more or fewer.
+    assert!(
+        after <= before,
+        "{before} descriptors before, {after} after"
+    );
+    server.join().unwrap();
+    assert_eq!(host.keepers().len(), 1);
+}
+
+#[test]
+fn thousands_are_taken_over_in_a_moment() {
+    const COUNT: usize = 2000;
+    let (host, listener) = carrying();
+    gantry_sys::process::prlimit(0, 7, 20_000, 20_000).unwrap();
+    let ends: Vec<(TcpStream, TcpStream)> =
+        (0..COUNT).map(|_| (connect(), accept(&listener))).collect();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..5 {
+        host.kill_netd();
+        let start = Instant::now();
+        assert_eq!(host.client.status().unwrap().forwards, COUNT);
+        slowest = slowest.max(start.elapsed());
+    }
+    println!("{COUNT} were taken over in {slowest:?}");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    for (mut client, mut server) in ends {
+        client.write_all(b"x").unwrap();
+        server.read_exact(&mut [0; 1]).unwrap();
+    }
+}
+
+#[test]
+fn netds_death_is_seen_as_fast_as_without_a_keeper() {
+    let (host, _listener) = carrying();
+    let mut times: Vec<Duration> = (0..20)
+        .map(|_| {
+            let pidfd = host.client.pidfd().unwrap();
+            let mut stream = UnixStream::connect(socket_path(host.exec_root.path())).unwrap();
+            host.client.status().unwrap();
+            let start = Instant::now();
+            rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+            // A daemon waits by either.
+            assert!(!matches!(stream.read(&mut [0; 1]), Ok(1..)));
+            gantry_sys::unix::wait_readable(pidfd.as_fd(), PATIENCE).unwrap();
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("{times:?}");
+    assert!(times[10] < Duration::from_millis(50), "{times:?}");
+}
+
+#[test]
+fn urgent_data_does_not_stop_a_stream() {
+    let (_host, listener) = carrying();
+    let mut client = connect();
+    let mut server = accept(&listener);
+    client.write_all(b"before").unwrap();
+    let urgent = rustix::net::send(&client, b"!", rustix::net::SendFlags::OOB);
+    assert_eq!(urgent, Ok(1));
+    client.write_all(b"after").unwrap();
+    let mut text = [0; 11];
+    server.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"beforeafter");
+    // And splice(2) goes on.
+    client.write_all(b"more").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut more = String::new();
+    server.read_to_string(&mut more).unwrap();
+    assert_eq!(more, "more");
+}
+
+/// A process that has descriptors and does nothing, as the keeper of a netd that was killed in a certain moment. The mark
+/// names it.
+struct Left {
+    child: gantry_sys::process::Child,
+}
+
+/// The numbers that descriptors have there.
+const LISTENER: i32 = 20;
+const CLIENT: i32 = 21;
+const SERVER: i32 = 22;
+const LEDGER: i32 = 23;
+
+impl Left {
+    /// `slot` is what the ledger says of the one connection, of `version`.
+    fn new(host: &Host, version: u64, slot: &[u64], fds: &[(&dyn AsFd, i32)]) -> Self {
+        let words = SharedWords::new(c"ledger", 16).unwrap();
+        let head = [u64::from_le_bytes(*b"gtyledgr"), version, 8, 1];
+        for (index, word) in head.iter().enumerate() {
+            words.store(index, *word);
+        }
+        for (index, word) in slot.iter().enumerate() {
+            words.store(8 + index, *word);
+        }
+        let mut fds: Vec<_> = fds
+            .iter()
+            .map(|(fd, number)| (fd.as_fd(), *number))
+            .collect();
+        fds.push((words.fd().as_fd(), LEDGER));
+        let child = spawn(&Spawn {
+            program: c"/bin/sleep",
+            arguments: &StringList::new(vec![c"sleep".to_owned(), c"600".to_owned()]),
+            environment: &StringList::new(Vec::new()),
+            fds: &fds,
+            session: false,
+            directory: None,
+        })
+        .unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.pid)).unwrap();
+        let start = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .nth(19)
+            .unwrap();
+        let mark = format!("{:<127}\n", format!("{} {start} {LEDGER} 0 0", child.pid));
+        fs::write(state_dir(host.exec_root.path()).join("lock"), mark).unwrap();
+        Self { child }
+    }
+
+    fn is_ended(&self) -> bool {
+        gantry_sys::process::wait_pidfd(self.child.pidfd.as_fd(), false)
+            .unwrap()
+            .is_some()
+    }
+}
+
+/// The word of two descriptors.
+fn word(first: i32, second: i32) -> u64 {
+    u64::from(first.cast_unsigned() + 1) | u64::from(second.cast_unsigned() + 1) << 32
+}
+
+/// A killed netd's port, with a connection accepted from it.
+fn accepted(host: &Host) -> (OwnedFd, TcpStream, OwnedFd) {
+    host.client.shutdown().unwrap();
+    let directory = state_dir(host.exec_root.path());
+    let record = r#"{"version":1,"owner":"web","reservations":[
+        {"protocol":"tcp","address":"0.0.0.0","port":8080,"target":"172.17.0.2:80"},
+        {"protocol":"tcp","address":"::","port":8080,"target":"172.17.0.2:80"}]}"#;
+    fs::write(directory.join("web.json"), record).unwrap();
+    let port = net::socket("::".parse().unwrap(), net::Transport::Tcp, true).unwrap();
+    net::set_reuse_address(port.as_fd(), true).unwrap();
+    net::bind(port.as_fd(), "[::]:8080".parse().unwrap()).unwrap();
+    net::listen(port.as_fd(), 16).unwrap();
+    let client = connect();
+    let taken = loop {
+        match net::accept(port.as_fd()) {
+            Ok(taken) => break taken,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    };
+    (port, client, taken)
+}
+
+/// Says whether netd has all of its descriptors from its own table.
+fn sockets(host: &Host) -> usize {
+    host.client.status().unwrap().sockets
+}
+
+#[test]
+fn a_connection_that_was_accepted_a_moment_before_is_carried() {
+    let host = Host::new();
+    let inside = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    let (port, mut client, taken) = accepted(&host);
+    let left = Left::new(&host, 1, &[], &[(&port, LISTENER), (&taken, CLIENT)]);
+    drop((port, taken));
+    client.write_all(b"hello").unwrap();
+    assert_eq!(sockets(&host), 1);
+    let mut server = accept(&inside);
+    let mut word = [0; 5];
+    server.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"hello");
+    drop(server);
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    assert!(left.is_ended());
+}
+
+#[test]
+fn a_connection_that_was_written_down_and_not_begun_is_begun() {
+    let host = Host::new();
+    let inside = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    let (port, mut client, taken) = accepted(&host);
+    let server = net::socket(CONTAINER.into(), net::Transport::Tcp, false).unwrap();
+    let address = u128::from_be_bytes(CONTAINER.to_ipv6_mapped().octets());
+    let slot = [
+        word(CLIENT, SERVER),
+        0,
+        0,
+        (address >> 64) as u64,
+        address as u64,
+        80,
+        0,
+    ];
+    let fds: [(&dyn AsFd, i32); 3] = [(&port, LISTENER), (&taken, CLIENT), (&server, SERVER)];
+    let left = Left::new(&host, 1, &slot, &fds);
+    drop((port, taken, server));
+    assert_eq!(host.client.status().unwrap().forwards, 1);
+    accept(&inside).write_all(b"here").unwrap();
+    let mut text = String::new();
+    client.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "here");
+    assert!(left.is_ended());
+}
+
+#[test]
+fn bytes_that_were_in_the_memory_of_a_killed_netd_are_not_left_out() {
+    let host = Host::new();
+    let inside = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    // It failed, or it was copying.
+    for flags in [1, 2] {
+        let (port, mut client, taken) = accepted(&host);
+        let server = net::socket(CONTAINER.into(), net::Transport::Tcp, false).unwrap();
+        net::connect(server.as_fd(), SocketAddr::from((CONTAINER, 80))).unwrap();
+        let mut end = accept(&inside);
+        let address = u128::from_be_bytes(CONTAINER.to_ipv6_mapped().octets());
+        let slot = [
+            word(CLIENT, SERVER),
+            0,
+            0,
+            (address >> 64) as u64,
+            address as u64,
+            80,
+            flags,
+        ];
+        let fds: [(&dyn AsFd, i32); 3] = [(&port, LISTENER), (&taken, CLIENT), (&server, SERVER)];
+        let _left = Left::new(&host, 1, &slot, &fds);
+        drop((port, taken, server));
+        assert_eq!(sockets(&host), 1);
+        for end in [&mut client, &mut end] {
+            let error = end.read(&mut [0; 1]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+    }
+}
+
+#[test]
+fn a_ledger_of_another_version_is_not_taken_up() {
+    let host = Host::new();
+    let (port, mut client, taken) = accepted(&host);
+    let left = Left::new(&host, 2, &[], &[(&port, LISTENER), (&taken, CLIENT)]);
+    drop((port, taken));
+    assert_eq!(sockets(&host), 1, "the port is reserved anew");
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    assert!(left.is_ended());
+}
+
+#[test]
+fn a_mark_that_names_nobody_is_no_hindrance() {
+    let host = Host::new();
+    for mark in ["", "x", "1 1 1 1 1\n", "999999999 1 1 999999998 1"] {
+        host.client.shutdown().unwrap();
+        let path = state_dir(host.exec_root.path()).join("lock");
+        fs::write(&path, format!("{mark:<128}")).unwrap();
+        host.client.status().unwrap();
+        assert_eq!(host.keepers().len(), 1);
+        assert!(File::open(&path).is_ok());
+    }
+}
