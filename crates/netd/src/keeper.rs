@@ -15,6 +15,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -37,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// The mark's length: it is written at once, padded with blanks.
 const MARK_BYTES: usize = 128;
+/// Where containers ask for names.
+const NAMES_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 /// So many descriptors have room in the table from the start. A shared table grows slowly: the kernel waits until no
 /// processor uses the one before.
 const TABLE_MIN: i32 = 1024;
@@ -239,8 +242,14 @@ fn kind(fd: BorrowedFd<'_>, netns: Option<u64>) -> Option<Kind> {
         Ok(AddressFamily::INET | AddressFamily::INET6)
     );
     // Sockets of names are inside the containers' namespaces, and the shims keep those that are to be kept.
-    let is_strange =
-        netns.is_some_and(|netns| net::netns_cookie(fd).is_ok_and(|cookie| cookie != netns));
+    let is_strange = match netns {
+        Some(netns) => net::netns_cookie(fd).is_ok_and(|cookie| cookie != netns),
+        // Before Linux 5.14 their address tells them, and a port of the host's that has the same is made anew.
+        None => rustix::net::getsockname(fd)
+            .ok()
+            .and_then(|local| SocketAddr::try_from(local).ok())
+            .is_some_and(|local| local.ip() == NAMES_ADDRESS),
+    };
     Some(match kind {
         _ if !is_internet || is_strange => Kind::Other,
         SocketType::STREAM if sockopt::socket_protocol(fd) == Ok(Some(ipproto::TCP)) => Kind::Tcp,
@@ -421,6 +430,8 @@ mod tests {
         if let Some(netns) = netns {
             assert!(!is_kept(listener.as_fd(), Some(netns + 1)));
         }
-        assert!(is_kept(listener.as_fd(), None));
+        // Elsewhere the address does.
+        let names = TcpListener::bind("127.0.0.11:0").unwrap();
+        assert!(is_kept(listener.as_fd(), None) && !is_kept(names.as_fd(), None));
     }
 }

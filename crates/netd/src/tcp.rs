@@ -264,6 +264,7 @@ impl Pair {
         if has_failed {
             carrier.ledger.set_flag(self.slot, FAILED, false);
         }
+        let was_connecting = self.connecting;
         if self.connecting {
             if side == 1 && flags.intersects(EventFlags::OUT | EventFlags::HUP) {
                 self.connecting = false;
@@ -273,7 +274,11 @@ impl Pair {
             }
         }
         for from in [0, 1] {
-            self.carry(carrier, from, buffer)?;
+            let is_readable = side == from && flags.intersects(EventFlags::IN | EventFlags::HUP);
+            let is_writable = side != from && flags.intersects(EventFlags::OUT | EventFlags::HUP);
+            if is_readable || is_writable || was_connecting {
+                self.carry(carrier, usize::from(from), is_readable, buffer)?;
+            }
         }
         if self.ends.iter().all(|end| end.eof && end.shut) {
             return Ok(After::Ends);
@@ -283,8 +288,14 @@ impl Pair {
     }
 
     /// Carries bytes in one direction as far as it goes, or until others get their turn: level-triggered epoll comes back
-    /// by itself where there is more.
-    fn carry(&mut self, carrier: &mut Carrier, from: usize, buffer: &mut [u8]) -> io::Result<()> {
+    /// by itself where there is more. `is_readable`: epoll has said that there is something.
+    fn carry(
+        &mut self,
+        carrier: &mut Carrier,
+        from: usize,
+        is_readable: bool,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
         let to = 1 - from;
         let mut rounds = 0;
         while self.flush(carrier, to)? {
@@ -327,7 +338,9 @@ impl Pair {
                 Ok(0) => source.eof = true,
                 Ok(_) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let is_copied = sink.pipe.is_none() || net::is_at_mark(source.fd.as_fd())?;
+                    let is_contradiction = is_readable && rounds == 1;
+                    let is_copied = sink.pipe.is_none()
+                        || (is_contradiction && net::is_at_mark(source.fd.as_fd())?);
                     if !is_copied || !self.copy(carrier, from, buffer)? {
                         break;
                     }
