@@ -796,3 +796,62 @@ fn a_mark_that_names_nobody_is_no_hindrance() {
         assert!(File::open(&path).is_ok());
     }
 }
+
+/// Executes a program that may not make one system call, the first argument, as before it was there or by a policy.
+const WITHOUT: &str = r#"
+import ctypes, os, struct, sys
+number, real = int(sys.argv[1]), sys.argv[2]
+# Loads the number; equal: EPERM; else: allowed.
+code = b"".join(struct.pack("HBBI", *line) for line in [
+    (0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)])
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(code := ctypes.create_string_buffer(code))))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
+os.execv(real, [real] + sys.argv[3:])
+"#;
+
+#[test]
+fn where_the_calls_are_forbidden_connections_end_and_the_rest_goes_on() {
+    const CLONE3: i32 = 435;
+    const PIDFD_GETFD: i32 = 438;
+    let scripts = tempfile::tempdir().unwrap();
+    let script = scripts.path().join("without.py");
+    fs::write(&script, WITHOUT).unwrap();
+    for (call, keepers) in [(CLONE3, 0), (PIDFD_GETFD, 1)] {
+        let host = Host::with_netd(|exec_root| SpawnOptions {
+            exec_root: exec_root.to_owned(),
+            program: "/bin/sh".into(),
+            arguments: vec![
+                "-c".to_owned(),
+                format!(
+                    "exec {} {} {call} {} \"$@\"",
+                    python(),
+                    script.display(),
+                    env!("CARGO_BIN_EXE_netd-under-test"),
+                ),
+                "sh".to_owned(),
+            ],
+        });
+        host.client
+            .reserve("web", &both(Protocol::Tcp, 8080, 80))
+            .unwrap();
+        let listener = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+        for _ in 0..3 {
+            let mut client = connect();
+            let mut server = accept(&listener);
+            client.write_all(b"x").unwrap();
+            server.read_exact(&mut [0; 1]).unwrap();
+            assert_eq!(host.keepers().len(), keepers);
+            host.kill_netd();
+            assert_eq!(host.client.status().unwrap().sockets, 1);
+            for end in [&mut client, &mut server] {
+                let ended = end.read(&mut [0; 1]);
+                let is_end = match &ended {
+                    Ok(length) => *length == 0,
+                    Err(error) => error.kind() == ErrorKind::ConnectionReset,
+                };
+                assert!(is_end, "{ended:?}");
+            }
+        }
+    }
+}

@@ -29,6 +29,11 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::with_netd(options)
+    }
+
+    /// `start` tells how netd is started.
+    fn with_netd(start: impl Fn(&std::path::Path) -> SpawnOptions) -> Self {
         net::unshare_net().expect("these tests need root");
         let rtnl = Socket::open(Family::Route).unwrap();
         let (container, inside) = thread::spawn(|| {
@@ -65,7 +70,7 @@ impl Host {
         let control = UdpSocket::bind("127.0.0.1:0").unwrap();
         assert!(net::ethtool_glink(control.as_fd(), "veth1").unwrap());
         let exec_root = tempfile::tempdir().unwrap();
-        let client = Client::open(options(exec_root.path())).unwrap();
+        let client = Client::open(start(exec_root.path())).unwrap();
         Self {
             exec_root,
             container,
@@ -679,6 +684,15 @@ fn ten_thousand_ports_fit() {
     println!("released in {:?}", start.elapsed());
 }
 
+/// Where Python is, whatever the search path of a process without an environment.
+fn python() -> String {
+    let python = std::process::Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable, end='')"])
+        .output()
+        .expect("python3 is installed");
+    String::from_utf8(python.stdout).unwrap()
+}
+
 /// Plays a netd that knows no names, once; after that it is the real one.
 const EARLIER: &str = r#"
 import json, os, socket, struct, sys
@@ -715,14 +729,10 @@ fn a_netd_of_an_earlier_version_is_replaced_and_its_ports_are_taken_over() {
         exec_root.path().join("mark"),
     );
     fs::write(&script, EARLIER).unwrap();
-    let python = std::process::Command::new("python3")
-        .args(["-c", "import sys; print(sys.executable, end='')"])
-        .output()
-        .expect("python3 is installed");
     // By a shell, because Python looks for its library by its own name, which is netd's here.
     let command = format!(
         "exec {} {} {} {} \"$@\"",
-        String::from_utf8(python.stdout).unwrap(),
+        python(),
         script.display(),
         env!("CARGO_BIN_EXE_netd-under-test"),
         mark.display()
