@@ -21,6 +21,8 @@ pub struct Pipe {
 
 impl Pipe {
     fn new() -> io::Result<Self> {
+        // Of the size that the kernel gives: larger ones are counted against what all of the user's processes share, those
+        // of containers among them (pipe(7), pipe-user-pages-soft).
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         Ok(Self {
             reader,

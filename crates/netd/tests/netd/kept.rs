@@ -20,6 +20,14 @@ fn carrying() -> (Host, TcpListener) {
     (host, listener)
 }
 
+/// Sets how many descriptors a process may have (0: this one), and leaves it what it may set itself.
+fn limit_descriptors(pid: i32, limit: u64) {
+    const NOFILE: u32 = 7;
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let maximum = own.maximum.unwrap_or(u64::MAX);
+    gantry_sys::process::prlimit(pid, NOFILE, limit, maximum).unwrap();
+}
+
 fn connect() -> TcpStream {
     let stream = TcpStream::connect("[::1]:8080").unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -493,7 +501,7 @@ fn hundreds_of_kills_fail_no_connection() {
 fn thousands_are_taken_over_in_a_moment() {
     const COUNT: usize = 2000;
     let (host, listener) = carrying();
-    gantry_sys::process::prlimit(0, 7, 20_000, 20_000).unwrap();
+    limit_descriptors(0, 20_000);
     let ends: Vec<(TcpStream, TcpStream)> =
         (0..COUNT).map(|_| (connect(), accept(&listener))).collect();
     let mut slowest = Duration::ZERO;
@@ -530,6 +538,76 @@ fn netds_death_is_seen_as_fast_as_without_a_keeper() {
     times.sort();
     println!("{times:?}");
     assert!(times[10] < Duration::from_millis(250), "{times:?}");
+}
+
+#[test]
+fn without_a_descriptor_for_a_pipe_bytes_are_copied_and_none_is_left_out() {
+    let (host, listener) = carrying();
+    let pid = host.client.status().unwrap().pid.cast_signed();
+    let taken: Vec<u32> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    // The two sockets of one connection, and nothing else.
+    let last = (0..)
+        .filter(|number| !taken.contains(number))
+        .nth(1)
+        .unwrap();
+    limit_descriptors(pid, u64::from(last) + 1);
+    let client = connect();
+    let server = accept(&listener);
+    // netd tries to accept the next one, and closes a spare for it for a moment.
+    let has_no_pipe = || {
+        let count = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        let start = Instant::now();
+        while count() != taken.len() + 2 {
+            assert!(start.elapsed() < PATIENCE, "{} of {taken:?}", count());
+        }
+    };
+    has_no_pipe();
+    // Longer than all buffers on the way.
+    let bytes: Vec<u8> = (0..16_000_000u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
+    thread::scope(|scope| {
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            let (bytes, mut from, mut to) = (&bytes, from, to);
+            scope.spawn(move || from.write_all(bytes).unwrap());
+            scope.spawn(move || {
+                let mut received = vec![0; bytes.len()];
+                to.read_exact(&mut received).unwrap();
+                assert!(received == *bytes);
+            });
+        }
+    });
+    has_no_pipe();
+    // What netd has in its memory when it is killed is missing: both sides are told so.
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut server = &server;
+            while !over.load(Ordering::Relaxed) {
+                server.write_all(&bytes)?;
+            }
+            Ok::<(), std::io::Error>(())
+        });
+        thread::sleep(Duration::from_millis(300));
+        host.kill_netd();
+        assert_eq!(host.client.status().unwrap().forwards, 0);
+        let mut rest = Vec::new();
+        let read = (&client).read_to_end(&mut rest);
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        over.store(true, Ordering::Relaxed);
+        assert!(writer.join().unwrap().is_err());
+    });
 }
 
 #[test]
