@@ -19,6 +19,7 @@ use gantry_sys::unix;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::protocol::{self, Envelope, NAMES, PORTS, Reply, Request, Status};
+use crate::server::QUESTIONS;
 
 mod names;
 mod ports;
@@ -41,6 +42,16 @@ pub fn socket_path(exec_root: &Path) -> PathBuf {
 /// The directory of the lock and of one file per owner.
 pub fn state_dir(exec_root: &Path) -> PathBuf {
     exec_root.join("netd")
+}
+
+/// Says whether netd owns anything or has to know anything: files beside those that each netd makes for itself.
+pub fn has_state(exec_root: &Path) -> bool {
+    let own = ["lock", QUESTIONS];
+    fs::read_dir(state_dir(exec_root)).is_ok_and(|entries| {
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let mut others = names.filter(|name| own.iter().all(|own| name != own));
+        others.next().is_some()
+    })
 }
 
 /// How netd is started.

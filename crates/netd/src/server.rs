@@ -83,7 +83,7 @@ struct Holding {
 }
 
 /// The file of the questions that are being answered.
-const QUESTIONS: &str = "questions";
+pub(crate) const QUESTIONS: &str = "questions";
 
 /// Opens the file of the questions that are being answered, where the next netd finds them. Where there is no room for
 /// a file they lie in memory and end with this netd.

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gantry_api::port::{PortReserver, Protocol, Reservation, ReserveError};
-use gantry_netd::client::{Client, SpawnOptions, socket_path, state_dir};
+use gantry_netd::client::{Client, SpawnOptions, has_state, socket_path, state_dir};
 use gantry_netd::protocol::{self, Envelope, Reply};
 use gantry_sys::netlink::{Batch, Family, Socket, route};
 use gantry_sys::{net, nft};
@@ -224,14 +224,15 @@ fn a_refused_reservation_names_the_address_and_keeps_nothing() {
         Err(ReserveError::NoSuchAddress { port: 9000, .. })
     ));
     assert!(host.client.reserve("../evil", &wanted).is_err());
-    assert!(
-        fs::read_dir(state_dir(host.exec_root.path()))
-            .unwrap()
-            .all(|entry| {
-                let name = entry.unwrap().file_name();
-                name == "lock"
-            })
-    );
+    assert!(!has_state(host.exec_root.path()));
+    host.client
+        .reserve("one", &both(Protocol::Tcp, 9000, 80))
+        .unwrap();
+    assert!(has_state(host.exec_root.path()));
+    // A killed netd leaves files of its own behind, which nobody needs.
+    host.client.release("one").unwrap();
+    host.kill_netd();
+    assert!(!has_state(host.exec_root.path()));
 }
 
 #[test]
