@@ -48,6 +48,12 @@ pub fn state_dir(exec_root: &Path) -> PathBuf {
     exec_root.join("netd")
 }
 
+/// Says whether netd owns anything or has to know anything: files beside the lock.
+pub fn has_state(exec_root: &Path) -> bool {
+    fs::read_dir(state_dir(exec_root))
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != "lock"))
+}
+
 /// How netd is started.
 #[derive(Debug, Clone)]
 pub struct SpawnOptions {

@@ -4,6 +4,9 @@
 //! the firewall does not: connections to the host's IPv6 addresses, and everything while the ruleset is missing. And it
 //! answers containers that ask for names, by sockets inside their network namespaces. It is single-threaded and
 //! synchronous, knows of containers only what it is told, and of the firewall only whether its table stands.
+//!
+//! Beside it sleeps its keeper, a second process on the same descriptors: what netd carries outlives a netd that is killed,
+//! and the next one goes on with it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,7 +20,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub mod client;
 mod guard;
+mod keeper;
+mod ledger;
 mod names;
+mod pipe;
 pub mod protocol;
 mod server;
 mod slab;
@@ -58,6 +64,7 @@ fn serve(exec_root: &Path) -> io::Result<()> {
     let questions = client::questions_path(exec_root);
     let mut server = server::Server::new(listener, client::state_dir(exec_root), &questions)?;
     server.run()?;
+    server.end_keeper()?;
     for path in [client::socket_path(exec_root), questions] {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -14,25 +14,33 @@ use gantry_sys::datagrams::{Inbox, LeftBehind, Outbox};
 use gantry_sys::epoll::{Epoll, EventFlags};
 use gantry_sys::netlink::Socket;
 use gantry_sys::nft;
+use gantry_sys::process::Child;
 
 use crate::guard::{self, Guard};
+use crate::keeper::Keeping;
 use crate::names::Names;
 use crate::names::connection::Connection;
 use crate::names::upstream::Pending;
 use crate::protocol::Reply;
 use crate::slab::{Key, Slab};
 use crate::socket::Targets;
-use crate::tcp::{After, PENDING_BYTES_MAX, Pair};
-use crate::{state, udp};
+use crate::tcp::{After, Carrier, Pair};
+use crate::udp;
 
 mod daemon;
 mod forward;
+mod inherit;
 mod lookup;
 mod names;
 mod reserve;
 mod transfer;
 
 use daemon::Daemon;
+use forward::FORWARDS_MAX;
+use inherit::has_ended;
+
+/// What one read takes at most.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What a slot holds.
 #[derive(Debug)]
@@ -62,6 +70,8 @@ enum Thing {
     Upstream(Box<Pending>),
     /// Hears of changes of the host's resolv.conf.
     HostFiles,
+    /// Keeps the descriptors when this process is killed.
+    Keeper(Child),
 }
 
 /// What an owner holds.
@@ -114,12 +124,19 @@ pub struct Server {
     /// Given up when descriptors run out, so that the connection in the queue can be taken and closed.
     spare: Option<File>,
     next_sweep: Option<Instant>,
+    carrier: Carrier,
+    /// `None` where there can be no keeper.
+    keeping: Option<Keeping>,
+    keeper: Option<Key>,
+    keeper_since: Instant,
+    /// When a keeper is to be started again.
+    next_keeper: Option<Instant>,
     ending: bool,
 }
 
 impl Server {
-    /// Takes the listening socket and reserves again what the files in `directory` name. Questions that are being answered
-    /// lie in the file `questions`.
+    /// Takes the listening socket, what a killed predecessor has left, and reserves again what the files in `directory`
+    /// name. Questions that are being answered lie in the file `questions`.
     pub fn new(listener: UnixListener, directory: PathBuf, questions: &Path) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let mut questions = inbox(questions)?;
@@ -130,7 +147,7 @@ impl Server {
             epoll: Epoll::new()?,
             slab: Slab::default(),
             owners: HashMap::new(),
-            buffer: vec![0; PENDING_BYTES_MAX].into_boxed_slice(),
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             daemons: 0,
             forwards: 0,
             flows: 0,
@@ -144,6 +161,11 @@ impl Server {
             nfnl: None,
             spare: File::open("/dev/null").ok(),
             next_sweep: None,
+            carrier: Carrier::new(FORWARDS_MAX)?,
+            keeping: Keeping::open(&directory).ok(),
+            keeper: None,
+            keeper_since: Instant::now(),
+            next_keeper: None,
             ending: false,
             directory,
         };
@@ -159,9 +181,7 @@ impl Server {
                 .add(events.as_fd(), key.token(0), EventFlags::IN)?;
             server.slab.put(key, Thing::HostFiles);
         }
-        for (owner, reservations) in state::load(&server.directory)? {
-            server.reserve_again(&owner, reservations);
-        }
+        server.inherit()?;
         if !server.guard.interfaces.is_empty() {
             server.watch_ruleset()?;
         }
@@ -234,6 +254,7 @@ impl Server {
             let due = self
                 .next_sweep
                 .into_iter()
+                .chain(self.next_keeper)
                 .chain(self.names.next_deadline());
             let timeout = due
                 .min()
@@ -251,6 +272,9 @@ impl Server {
             if self.next_sweep.is_some_and(|due| due <= now) {
                 self.sweep();
             }
+            if self.next_keeper.is_some_and(|due| due <= now) {
+                self.start_keeper(None);
+            }
             self.name_deadlines(now);
         }
         Ok(())
@@ -258,6 +282,7 @@ impl Server {
 
     fn handle(&mut self, key: Key, side: u8, flags: EventFlags, mut thing: Thing) {
         let mut ended = None;
+        let mut lost_keeper = false;
         let keep = match &mut thing {
             Thing::Listener(listener) => {
                 self.accept_daemon(listener);
@@ -296,11 +321,16 @@ impl Server {
                 true
             }
             Thing::Pair(pair) => {
-                pair.step(&self.epoll, key, side, flags, &mut self.buffer) == After::Goes
+                let carrier = &mut self.carrier;
+                pair.step(carrier, &self.epoll, key, side, flags, &mut self.buffer) == After::Goes
             }
             Thing::Flow(flow) => {
                 self.return_answers(flow);
                 true
+            }
+            Thing::Keeper(child) => {
+                lost_keeper = has_ended(child);
+                !lost_keeper
             }
         };
         self.slab.put(key, thing);
@@ -310,13 +340,19 @@ impl Server {
         if let Some(container) = ended {
             self.shim_ended(&container);
         }
+        if lost_keeper {
+            self.keeper_lost();
+        }
     }
 
     /// Empties a slot and counts.
     fn close(&mut self, key: Key) {
         match self.slab.remove(key) {
             Some(Thing::Daemon(_)) => self.daemons -= 1,
-            Some(Thing::Pair(_)) => self.forwards -= 1,
+            Some(Thing::Pair(pair)) => {
+                self.forwards -= 1;
+                pair.close(&mut self.carrier);
+            }
             Some(Thing::Flow(flow)) => {
                 self.forwards -= 1;
                 self.flows -= 1;

@@ -1,28 +1,52 @@
-//! A carried TCP connection: two sockets and what could not be written yet.
+//! A carried TCP connection: two sockets, and a pipe where bytes are on their way.
 //!
-//! Bytes are copied through one buffer that all connections share; only what the other side does not take at once is
-//! kept, at most [`PENDING_BYTES_MAX`] per direction, and until it is gone nothing more is read. An end of file on one
-//! side closes the other side's writing half and nothing else; a reset is passed on as one.
+//! Bytes go from socket to pipe to socket by splice(2). What the receiver does not take at once stays in the pipe, at
+//! most [`pipe::BYTES_MAX`] per direction, and until it is gone nothing more is read. An idle connection has no pipe. An
+//! end of file on one side closes the other side's writing half and nothing else; a reset is passed on as one.
+//!
+//! What belongs together is in the ledger before anything is done with it. So whoever takes the descriptors of a killed
+//! netd over goes on where it was: sockets and pipes hold every byte, an end of file is read again, and a second shutdown
+//! is as good as the first. Two things splice(2) cannot do, and then bytes are copied: pass over urgent data, and go on
+//! without a descriptor for a pipe. Meanwhile the ledger says so, and a successor resets such a connection.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use gantry_sys::epoll::{Epoll, EventFlags};
-use gantry_sys::net::{self, Transport};
+use gantry_sys::net::{self, TcpState, Transport};
 use rustix::net::{SendFlags, Shutdown, sockopt};
 
+use crate::ledger::{self, COPIES, FAILED, Ledger, SHUT, Slot};
+use crate::pipe::{Pipe, Pool};
 use crate::slab::Key;
 
-/// The shared buffer's size: what one read takes at most.
-pub const PENDING_BYTES_MAX: usize = 64 * 1024;
 /// How often one connection reads before others get their turn.
 const ROUNDS_MAX: usize = 16;
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Carrier {
+    pub ledger: Ledger,
+    pool: Pool,
+}
+
+impl Carrier {
+    /// Makes room for so many connections.
+    pub fn new(connections_max: usize) -> io::Result<Self> {
+        Ok(Self {
+            ledger: Ledger::new(connections_max)?,
+            pool: Pool::default(),
+        })
+    }
+}
 
 #[derive(Debug)]
 struct End {
     fd: OwnedFd,
     /// Bytes for this end that it has not taken yet.
+    pipe: Option<Pipe>,
+    /// The same, where they had to be copied.
     pending: Vec<u8>,
     /// Nothing more comes from this end.
     eof: bool,
@@ -35,11 +59,17 @@ impl End {
     fn new(fd: OwnedFd) -> Self {
         Self {
             fd,
+            pipe: None,
             pending: Vec::new(),
             eof: false,
             shut: false,
             interest: None,
         }
+    }
+
+    /// Something waits until this end takes it.
+    fn is_blocked(&self) -> bool {
+        !self.pending.is_empty() || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
     }
 }
 
@@ -48,8 +78,28 @@ impl End {
 pub struct Pair {
     /// The port it came in by.
     pub port: Key,
+    slot: Slot,
     ends: [End; 2],
     connecting: bool,
+}
+
+/// What was found of a connection that a predecessor carried.
+#[derive(Debug)]
+pub struct Found {
+    pub client: OwnedFd,
+    pub server: OwnedFd,
+    /// Bytes for the client and for the server.
+    pub pipes: [Option<Pipe>; 2],
+    pub entry: ledger::Entry,
+}
+
+impl Found {
+    /// Resets both sides as soon as nobody holds them any more.
+    pub fn abort(self) {
+        for fd in [&self.client, &self.server] {
+            let _ = net::set_abort_on_close(fd.as_fd());
+        }
+    }
 }
 
 /// What becomes of a connection after a step.
@@ -59,42 +109,134 @@ pub enum After {
     Ends,
 }
 
-enum Flow {
-    /// This direction waits for something.
-    Waits,
-    /// The rounds are used up; epoll reports again at once.
-    More,
-}
-
 impl Pair {
-    /// Starts the connection to the container.
-    pub fn start(port: Key, client: OwnedFd, target: SocketAddr) -> io::Result<Self> {
+    /// Starts the connection to the container; where that fails the client is reset.
+    pub fn start(
+        carrier: &mut Carrier,
+        port: Key,
+        client: OwnedFd,
+        target: SocketAddr,
+    ) -> io::Result<Self> {
+        let (server, slot) = match Self::prepare(carrier, &client, target) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                let _ = net::set_abort_on_close(client.as_fd());
+                return Err(error);
+            }
+        };
+        let pair = Self {
+            port,
+            slot,
+            ends: [End::new(client), End::new(server)],
+            connecting: true,
+        };
+        if let Err(error) = net::connect(pair.ends[1].fd.as_fd(), target) {
+            pair.abort(carrier);
+            pair.close(carrier);
+            return Err(error);
+        }
+        Ok(pair)
+    }
+
+    /// Makes the socket towards the container, and writes both down.
+    fn prepare(
+        carrier: &mut Carrier,
+        client: &OwnedFd,
+        target: SocketAddr,
+    ) -> io::Result<(OwnedFd, Slot)> {
         let server = net::socket(target.ip(), Transport::Tcp, false)?;
-        for fd in [&client, &server] {
+        for fd in [client, &server] {
             sockopt::set_tcp_nodelay(fd, true)?;
             sockopt::set_socket_keepalive(fd, true)?;
         }
-        net::connect(server.as_fd(), target)?;
+        let slot = carrier
+            .ledger
+            .record(client.as_fd(), server.as_fd(), target)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok((server, slot))
+    }
+
+    /// Enters a connection that a predecessor carried into the ledger. Nothing happens to it before [`Pair::resume`].
+    pub fn adopt(carrier: &mut Carrier, port: Key, found: Found) -> io::Result<Self> {
+        let Found {
+            client,
+            server,
+            pipes,
+            entry,
+        } = found;
+        let ledger = &mut carrier.ledger;
+        let slot = ledger
+            .record(client.as_fd(), server.as_fd(), entry.target)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        ledger.set_flag(slot, entry.flags, true);
+        let mut ends = [End::new(client), End::new(server)];
+        for (side, pipe) in pipes.into_iter().enumerate() {
+            let Some(pipe) = pipe.filter(|pipe| !pipe.is_empty()) else {
+                continue;
+            };
+            ledger.set_pipe(slot, side, Some(pipe.ends()));
+            ends[side].pipe = Some(pipe);
+        }
         Ok(Self {
             port,
-            ends: [End::new(client), End::new(server)],
+            slot,
+            ends,
             connecting: true,
         })
+    }
+
+    /// Goes on with an adopted connection where its predecessor was, whatever it was about to do.
+    pub fn resume(
+        &mut self,
+        carrier: &Carrier,
+        epoll: &Epoll,
+        key: Key,
+        entry: &ledger::Entry,
+    ) -> After {
+        match self.try_resume(epoll, key, entry) {
+            Ok(()) => After::Goes,
+            Err(_) => {
+                self.abort(carrier);
+                After::Ends
+            }
+        }
+    }
+
+    fn try_resume(&mut self, epoll: &Epoll, key: Key, entry: &ledger::Entry) -> io::Result<()> {
+        if entry.flags & (FAILED | COPIES) != 0 {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let is_shut = |side: usize| entry.flags & (SHUT << side) != 0;
+        let [client, server] = &self.ends;
+        // A predecessor may have taken the error of a reset and not have come to write it down. What is closed and was not
+        // shut is such a one.
+        if net::tcp_state(client.fd.as_fd())? == TcpState::Closed && !is_shut(0) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        match net::tcp_state(server.fd.as_fd())? {
+            TcpState::Connecting => {}
+            TcpState::Connected => self.connecting = false,
+            TcpState::Closed if is_shut(1) => self.connecting = false,
+            // Not begun, or it has failed, which this says as well.
+            TcpState::Closed => net::connect(server.fd.as_fd(), entry.target)?,
+        }
+        self.update_interest(epoll, key)
     }
 
     /// Works on what an event of one side made possible.
     pub fn step(
         &mut self,
+        carrier: &mut Carrier,
         epoll: &Epoll,
         key: Key,
         side: u8,
         flags: EventFlags,
         buffer: &mut [u8],
     ) -> After {
-        match self.try_step(epoll, key, side, flags, buffer) {
+        match self.try_step(carrier, epoll, key, side, flags, buffer) {
             Ok(after) => after,
             Err(_) => {
-                self.abort();
+                self.abort(carrier);
                 After::Ends
             }
         }
@@ -102,17 +244,27 @@ impl Pair {
 
     fn try_step(
         &mut self,
+        carrier: &mut Carrier,
         epoll: &Epoll,
         key: Key,
         side: u8,
         flags: EventFlags,
         buffer: &mut [u8],
     ) -> io::Result<After> {
+        let has_failed = flags.contains(EventFlags::ERR);
+        if has_failed {
+            // The error is there once: it is written down before it is taken.
+            carrier.ledger.set_flag(self.slot, FAILED, true);
+        }
         if flags.intersects(EventFlags::ERR | EventFlags::HUP)
             && let Some(error) = net::take_error(self.ends[usize::from(side)].fd.as_fd())?
         {
             return Err(error);
         }
+        if has_failed {
+            carrier.ledger.set_flag(self.slot, FAILED, false);
+        }
+        let was_connecting = self.connecting;
         if self.connecting {
             if side == 1 && flags.intersects(EventFlags::OUT | EventFlags::HUP) {
                 self.connecting = false;
@@ -122,8 +274,11 @@ impl Pair {
             }
         }
         for from in [0, 1] {
-            // Level-triggered epoll comes back by itself where there is more.
-            let (Flow::Waits | Flow::More) = self.carry(from, buffer)?;
+            let is_readable = side == from && flags.intersects(EventFlags::IN | EventFlags::HUP);
+            let is_writable = side != from && flags.intersects(EventFlags::OUT | EventFlags::HUP);
+            if is_readable || is_writable || was_connecting {
+                self.carry(carrier, usize::from(from), is_readable, buffer)?;
+            }
         }
         if self.ends.iter().all(|end| end.eof && end.shut) {
             return Ok(After::Ends);
@@ -132,66 +287,123 @@ impl Pair {
         Ok(After::Goes)
     }
 
-    /// Carries bytes in one direction as far as it goes.
-    fn carry(&mut self, from: usize, buffer: &mut [u8]) -> io::Result<Flow> {
-        let [first, second] = &mut self.ends;
-        let (source, sink) = if from == 0 {
-            (first, second)
-        } else {
-            (second, first)
-        };
+    /// Carries bytes in one direction as far as it goes, or until others get their turn: level-triggered epoll comes back
+    /// by itself where there is more. `is_readable`: epoll has said that there is something.
+    fn carry(
+        &mut self,
+        carrier: &mut Carrier,
+        from: usize,
+        is_readable: bool,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
+        let to = 1 - from;
         let mut rounds = 0;
-        loop {
-            while !sink.pending.is_empty() {
-                match rustix::net::send(&sink.fd, &sink.pending, SendFlags::NOSIGNAL) {
-                    Ok(sent) => drop(sink.pending.drain(..sent)),
-                    Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Flow::Waits),
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            if sink.pending.capacity() > 0 {
-                sink.pending = Vec::new();
-            }
+        while self.flush(carrier, to)? {
+            let [first, second] = &mut self.ends;
+            let (source, sink) = if from == 0 {
+                (first, second)
+            } else {
+                (second, first)
+            };
             if source.eof {
                 if !sink.shut {
                     sink.shut = true;
+                    // Before it is done: afterwards a closed socket is no sign of a reset any more.
+                    carrier.ledger.set_flag(self.slot, SHUT << to, true);
                     match rustix::net::shutdown(&sink.fd, Shutdown::Write) {
                         // The other side is gone already.
                         Err(rustix::io::Errno::NOTCONN) => {}
                         answer => answer?,
                     }
                 }
-                return Ok(Flow::Waits);
+                break;
             }
             // Only here, where epoll still waits for the source: whoever stopped between an end of file and passing it
             // on would never be woken again.
             if rounds == ROUNDS_MAX {
-                return Ok(Flow::More);
+                break;
             }
             rounds += 1;
-            let length = match rustix::io::read(&source.fd, &mut *buffer) {
-                Ok(0) => {
-                    source.eof = true;
-                    continue;
-                }
-                Ok(length) => length,
-                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Flow::Waits),
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let mut sent = 0;
-            while sent < length {
-                match rustix::net::send(&sink.fd, &buffer[sent..length], SendFlags::NOSIGNAL) {
-                    Ok(more) => sent += more,
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(rustix::io::Errno::WOULDBLOCK) => {
-                        sink.pending.extend_from_slice(&buffer[sent..length]);
-                        return Ok(Flow::Waits);
-                    }
-                    Err(error) => return Err(error.into()),
-                }
+            if sink.pipe.is_none()
+                && let Ok(pipe) = carrier.pool.take()
+            {
+                carrier.ledger.set_pipe(self.slot, to, Some(pipe.ends()));
+                sink.pipe = Some(pipe);
             }
+            let filled = match &mut sink.pipe {
+                Some(pipe) => pipe.fill(source.fd.as_fd()),
+                None => Err(rustix::io::Errno::WOULDBLOCK),
+            };
+            match filled {
+                Ok(0) => source.eof = true,
+                Ok(_) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let is_contradiction = is_readable && rounds == 1;
+                    let is_copied = sink.pipe.is_none()
+                        || (is_contradiction && net::is_at_mark(source.fd.as_fd())?);
+                    if !is_copied || !self.copy(carrier, from, buffer)? {
+                        break;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.give_pipe_back(carrier, to);
+        Ok(())
+    }
+
+    /// Gives one end what waits for it; true if all is gone.
+    fn flush(&mut self, carrier: &Carrier, to: usize) -> io::Result<bool> {
+        let sink = &mut self.ends[to];
+        if let Some(pipe) = &mut sink.pipe {
+            match pipe.drain(sink.fd.as_fd()) {
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
+                drained => drained?,
+            }
+        }
+        if sink.pending.capacity() == 0 {
+            return Ok(true);
+        }
+        while !sink.pending.is_empty() {
+            match rustix::net::send(&sink.fd, &sink.pending, SendFlags::NOSIGNAL) {
+                Ok(sent) => drop(sink.pending.drain(..sent)),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        sink.pending = Vec::new();
+        if self.ends.iter().all(|end| end.pending.is_empty()) {
+            carrier.ledger.set_flag(self.slot, COPIES, false);
+        }
+        Ok(true)
+    }
+
+    /// Copies once what splice(2) does not carry, after which [`Pair::flush`] passes it on; false: there is nothing.
+    fn copy(&mut self, carrier: &Carrier, from: usize, buffer: &mut [u8]) -> io::Result<bool> {
+        carrier.ledger.set_flag(self.slot, COPIES, true);
+        let length =
+            rustix::io::retry_on_intr(|| rustix::io::read(&self.ends[from].fd, &mut *buffer));
+        match length {
+            Ok(0) => self.ends[from].eof = true,
+            Ok(length) => {
+                let pending = &mut self.ends[1 - from].pending;
+                pending.extend_from_slice(&buffer[..length]);
+                return Ok(true);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if self.ends.iter().all(|end| end.pending.is_empty()) {
+            carrier.ledger.set_flag(self.slot, COPIES, false);
+        }
+        Ok(self.ends[from].eof)
+    }
+
+    fn give_pipe_back(&mut self, carrier: &mut Carrier, to: usize) {
+        if let Some(pipe) = self.ends[to].pipe.take_if(|pipe| pipe.is_empty()) {
+            carrier.ledger.set_pipe(self.slot, to, None);
+            carrier.pool.give_back(pipe);
         }
     }
 
@@ -199,7 +411,7 @@ impl Pair {
     /// reported without end.
     pub fn update_interest(&mut self, epoll: &Epoll, key: Key) -> io::Result<()> {
         for side in [0, 1] {
-            let blocked = !self.ends[1 - side].pending.is_empty();
+            let blocked = self.ends[1 - side].is_blocked();
             let end = &mut self.ends[side];
             let mut wanted = EventFlags::empty();
             if self.connecting {
@@ -213,7 +425,7 @@ impl Pair {
                 if !end.eof && !blocked {
                     wanted |= EventFlags::IN;
                 }
-                if !end.pending.is_empty() {
+                if end.is_blocked() {
                     wanted |= EventFlags::OUT;
                 }
             }
@@ -234,10 +446,21 @@ impl Pair {
     }
 
     /// Makes closing reset both connections: one side failed, and the other must not take it for an end of file.
-    pub fn abort(&self) {
+    pub fn abort(&self, carrier: &Carrier) {
+        carrier.ledger.set_flag(self.slot, FAILED, true);
         for end in &self.ends {
             // If it fails, closing sends an end of file after all.
             let _ = net::set_abort_on_close(end.fd.as_fd());
+        }
+    }
+
+    /// Closes both sockets and forgets them, in this order: what is open and not in the ledger would be taken for new.
+    pub fn close(self, carrier: &mut Carrier) {
+        let [first, second] = self.ends;
+        drop((first.fd, second.fd));
+        carrier.ledger.erase(self.slot);
+        for pipe in [first.pipe, second.pipe].into_iter().flatten() {
+            carrier.pool.give_back(pipe);
         }
     }
 }

@@ -14,5 +14,6 @@ pub mod process;
 pub mod pty;
 pub mod seal;
 pub mod seccomp;
+pub mod shared;
 pub mod unix;
 pub mod xtables;

@@ -312,18 +312,75 @@ pub fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// Takes the pending error of a socket (SO_ERROR).
 pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     let mut value: libc::c_int = 0;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    get_option(fd, libc::SOL_SOCKET, libc::SO_ERROR, &mut value)?;
+    Ok((value != 0).then(|| io::Error::from_raw_os_error(value)))
+}
+
+/// getsockopt(2) of a value that is plain data without pointers; gives how many bytes of it the kernel wrote.
+fn get_option<T: Copy>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &mut T,
+) -> io::Result<usize> {
+    let mut length = size_of::<T>() as libc::socklen_t;
     // SAFETY: value and length live until the call returns; the length is the value's size.
     check(unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut value).cast(),
+            level,
+            name,
+            (&raw mut *value).cast(),
             &raw mut length,
         )
     })?;
-    Ok((value != 0).then(|| io::Error::from_raw_os_error(value)))
+    Ok(length as usize)
+}
+
+/// Where a TCP socket is in its life, as far as its owner has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpState {
+    /// On its way (`TCP_SYN_SENT`, `TCP_SYN_RECV`).
+    Connecting,
+    /// Nothing begun, or nothing left (`TCP_CLOSE`).
+    Closed,
+    /// Anything else.
+    Connected,
+}
+
+/// Tells the state of a TCP socket (TCP_INFO, tcp(7)).
+pub fn tcp_state(fd: BorrowedFd<'_>) -> io::Result<TcpState> {
+    const TCP_SYN_SENT: u8 = 2;
+    const TCP_SYN_RECV: u8 = 3;
+    const TCP_CLOSE: u8 = 7;
+    // The state is the first byte of struct tcp_info, and the kernel writes as much as there is room for.
+    let mut state = 0u8;
+    get_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut state)?;
+    Ok(match state {
+        TCP_SYN_SENT | TCP_SYN_RECV => TcpState::Connecting,
+        TCP_CLOSE => TcpState::Closed,
+        _ => TcpState::Connected,
+    })
+}
+
+/// Gives the number of a socket's network namespace, which is never another's (SO_NETNS_COOKIE).
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 5.14, `ENOTSOCK`.
+pub fn netns_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0u64;
+    get_option(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie)?;
+    Ok(cookie)
+}
+
+/// Says whether the next byte of a TCP stream is urgent data (SIOCATMARK, tcp(7)), which splice(2) stops at.
+pub fn is_at_mark(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    const SIOCATMARK: libc::Ioctl = 0x8905;
+    let mut answer: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, which outlives the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCATMARK, &raw mut answer) })?;
+    Ok(answer != 0)
 }
 
 /// Ancillary data, aligned as the kernel's `cmsghdr` wants it.

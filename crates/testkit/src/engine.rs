@@ -276,9 +276,14 @@ impl Engine {
         pids().filter(|&pid| pid != holder && is_own(pid)).collect()
     }
 
-    /// The shims and netd by role: processes of the engine with `role` as second argument.
+    /// The shims and netd by role: processes of the engine with `role` as second argument. netd's keeper, which is a copy
+    /// of it, has the role `keeper`.
     pub fn processes_of_role(&self, role: &str) -> Vec<u32> {
         let is_role = |pid: &u32| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if name == "gantry-keeper\n" {
+                return role == "keeper";
+            }
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.split(|&byte| byte == 0).nth(1) == Some(role.as_bytes())
         };

@@ -1,13 +1,13 @@
 //! Whether a container is found and reached while the daemon and netd are killed again and again.
 //!
 //! Look-ups from inside a container and connections on every way to a published port go on at a steady rate. None may fail and
-//! none may take longer than a second, whoever is dead at the moment. One exception: what netd carries itself, as connections to
-//! ::1, ends with it, so each of its deaths may cut the few that are under way; nobody may be refused.
+//! none may take longer than a second, whoever is dead at the moment. What netd carries itself, as connections to ::1, outlives
+//! it: a long transfer there goes on byte for byte in both directions.
 //!
 //! - `GANTRY_REACH_KILLS` (default 4): how many times the daemon and how many times netd is killed.
 
-use std::io::Read;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,6 +18,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 const PORT: u16 = 7000;
+/// Where what was sent comes back.
+const ECHO_PORT: u16 = 7001;
+/// What is sent at once there, and how often.
+const BLOCK: usize = 100_000;
+const BLOCK_PAUSE: Duration = Duration::from_millis(10);
 /// What may pass until an answer is there.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a lost one is waited for.
@@ -147,7 +152,7 @@ fn start(engine: &Engine, name: &str, ports: serde_json::Value) -> Container {
     let body = json!({
         "Image": "localhost/test/busybox:1",
         "Cmd": ["sleep", "1000000"],
-        "ExposedPorts": {format!("{PORT}/tcp"): {}},
+        "ExposedPorts": {format!("{PORT}/tcp"): {}, format!("{ECHO_PORT}/tcp"): {}},
         "HostConfig": {"NetworkMode": "reach", "PortBindings": ports},
     });
     let created = engine.api(
@@ -169,22 +174,71 @@ fn start(engine: &Engine, name: &str, ports: serde_json::Value) -> Container {
     }
 }
 
-/// Answers in the container's place: a thread in its network namespace.
-fn serve(pid: u32) {
+/// Answers in the container's place: threads in its network namespace.
+fn serve(pid: u32, port: u16, answer: fn(TcpStream)) {
     let (ready, is_ready) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         within_network_of(pid, || {
-            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT))
-                .or_else(|_| TcpListener::bind(("0.0.0.0", PORT)))
+            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+                .or_else(|_| TcpListener::bind(("0.0.0.0", port)))
                 .expect("listen in the container");
             ready.send(()).expect("somebody waits");
             for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { return };
-                let _ = std::io::Write::write_all(&mut stream, b"here");
+                let Ok(stream) = stream else { return };
+                answer(stream);
             }
         });
     });
     is_ready.recv().expect("the server starts");
+}
+
+/// Sends bytes that are told by their place, until `over`, and reads them back; gives their number.
+fn transfer(address: SocketAddr, over: &AtomicBool) -> Result<usize, String> {
+    let failed = |what: &str, error: std::io::Error| format!("{what}: {error}");
+    let stream = TcpStream::connect(address).map_err(|error| failed("connect", error))?;
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+        .map_err(|error| failed("set a timeout", error))?;
+    let bytes_from = |offset: usize, length: usize| {
+        let bytes = (offset..offset + length).map(|place| (place % 251) as u8);
+        bytes.collect::<Vec<u8>>()
+    };
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| -> Result<usize, String> {
+            let mut sent = 0;
+            while !over.load(Ordering::Relaxed) {
+                (&stream)
+                    .write_all(&bytes_from(sent, BLOCK))
+                    .map_err(|error| failed("send", error))?;
+                sent += BLOCK;
+                std::thread::sleep(BLOCK_PAUSE);
+            }
+            stream
+                .shutdown(Shutdown::Write)
+                .map_err(|error| failed("end", error))?;
+            Ok(sent)
+        });
+        let mut buffer = vec![0; 64 << 10];
+        let mut received = 0;
+        let read = loop {
+            match (&stream).read(&mut buffer) {
+                Ok(0) => break Ok(received),
+                Ok(length) if buffer[..length] == bytes_from(received, length) => {
+                    received += length;
+                }
+                Ok(_) => break Err(format!("other bytes after {received}")),
+                Err(error) => break Err(failed("read", error)),
+            }
+        };
+        let sent = writer.join().expect("the writer does not panic")?;
+        let received = read?;
+        if received == sent {
+            Ok(sent)
+        } else {
+            Err(format!("{received} bytes of {sent} came back"))
+        }
+    })
 }
 
 /// Kills netd and waits for its successor.
@@ -217,13 +271,21 @@ fn names_and_ports_answer_while_daemon_and_netd_are_killed() {
     let engine = Engine::private(&[]);
     let created = engine.api("POST", "/networks/create", Some(&json!({"Name": "reach"})));
     assert_eq!(created.status, 201, "{}", created.text());
-    let bindings = json!({format!("{PORT}/tcp"): [{"HostPort": PORT.to_string()}]});
+    let bindings = json!({
+        format!("{PORT}/tcp"): [{"HostPort": PORT.to_string()}],
+        format!("{ECHO_PORT}/tcp"): [{"HostPort": ECHO_PORT.to_string()}],
+    });
     let server = start(&engine, "server", bindings);
     let asker = start(&engine, "asker", json!({}));
     // A name resolves when `start` has returned.
     let first = within_network_of(asker.pid, || look_up("server", server.address, 1));
     assert_eq!(first, Ok(()));
-    serve(server.pid);
+    serve(server.pid, PORT, |mut stream| {
+        let _ = stream.write_all(b"here");
+    });
+    serve(server.pid, ECHO_PORT, |stream| {
+        std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+    });
 
     let host = engine.places().host_pid;
     let outside = engine.outside.pid();
@@ -239,6 +301,7 @@ fn names_and_ports_answer_while_daemon_and_netd_are_killed() {
     ];
     let tallies: Vec<Tally> = ways.iter().map(|_| Tally::default()).collect();
     let names = Tally::default();
+    let transferred: Mutex<Result<usize, String>> = Mutex::new(Ok(0));
     let over = AtomicBool::new(false);
     let number = Arc::new(AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -256,6 +319,12 @@ fn names_and_ports_answer_while_daemon_and_netd_are_killed() {
             }
         };
         steadily(scope, asker.pid, LOOK_UPS, &over, &names, ask);
+        scope.spawn(|| {
+            within_network_of(host, || {
+                let address = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), ECHO_PORT);
+                *transferred.lock().unwrap() = transfer(address, &over);
+            });
+        });
         // Whatever goes wrong here, the threads must hear of the end.
         let killing = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..kills {
@@ -274,16 +343,9 @@ fn names_and_ports_answer_while_daemon_and_netd_are_killed() {
         }
     });
     let mut bad = Vec::new();
-    // The server speaks at once, so a connection that was cut is one that netd had accepted and whose farewell came instead.
-    let is_cut = |failure: &&String| failure.starts_with("read ``");
-    {
-        let carried = &tallies[1];
-        let mut failures = carried.failures.lock().unwrap();
-        let cut = failures.iter().filter(is_cut).count();
-        println!("::1: {cut} were cut by netd's deaths");
-        if cut <= kills {
-            failures.retain(|failure| !is_cut(&failure));
-        }
+    match transferred.into_inner().unwrap() {
+        Ok(bytes) => println!("transfer by ::1: {} MB each way", bytes / 1_000_000),
+        Err(error) => bad.push(format!("transfer by ::1: {error}")),
     }
     let named = ways.iter().map(|(name, ..)| *name).zip(&tallies);
     for (name, tally) in named.chain([("look-ups", &names)]) {

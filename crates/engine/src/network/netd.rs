@@ -58,10 +58,8 @@ impl Netd {
 
     /// Tells whether netd may live or own anything: without a state it need not be started to say so.
     pub(super) fn is_needed(&self) -> bool {
-        let state = client::state_dir(&self.options.exec_root);
-        let any = std::fs::read_dir(state)
-            .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != "lock"));
-        any || self.client.lock().expect("no holder panics").is_some()
+        client::has_state(&self.options.exec_root)
+            || self.client.lock().expect("no holder panics").is_some()
     }
 
     /// Ends netd for good.

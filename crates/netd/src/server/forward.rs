@@ -15,7 +15,7 @@ use crate::tcp::Pair;
 use crate::udp;
 
 /// How many connections and UDP clients are carried at a time.
-const FORWARDS_MAX: usize = 16 * 1024;
+pub(super) const FORWARDS_MAX: usize = 16 * 1024;
 /// How many datagrams of one socket are taken before others get their turn.
 const DATAGRAMS_MAX: usize = 64;
 /// How often idle UDP flows are looked for, while there are any.
@@ -43,29 +43,31 @@ impl Server {
         }
     }
 
-    fn start_pair(&mut self, port: Key, client: OwnedFd, targets: Targets) -> io::Result<()> {
-        let kept = client.try_clone()?;
-        let target = targets.of_connection(client.as_fd());
-        let pair = target.and_then(|target| Pair::start(port, client, target));
-        let started = pair.and_then(|mut pair| {
-            let key = self.slab.reserve();
-            match pair.update_interest(&self.epoll, key) {
-                Ok(()) => {
-                    self.forwards += 1;
-                    self.forwards_total += 1;
-                    self.slab.put(key, Thing::Pair(Box::new(pair)));
-                    Ok(())
-                }
-                Err(error) => {
-                    self.slab.remove(key);
-                    Err(error)
-                }
+    pub(super) fn start_pair(
+        &mut self,
+        port: Key,
+        client: OwnedFd,
+        targets: Targets,
+    ) -> io::Result<()> {
+        let target = targets.of_connection(client.as_fd()).inspect_err(|_| {
+            let _ = net::set_abort_on_close(client.as_fd());
+        })?;
+        let mut pair = Pair::start(&mut self.carrier, port, client, target)?;
+        let key = self.slab.reserve();
+        match pair.update_interest(&self.epoll, key) {
+            Ok(()) => {
+                self.forwards += 1;
+                self.forwards_total += 1;
+                self.slab.put(key, Thing::Pair(Box::new(pair)));
+                Ok(())
             }
-        });
-        if started.is_err() {
-            let _ = net::set_abort_on_close(kept.as_fd());
+            Err(error) => {
+                self.slab.remove(key);
+                pair.abort(&self.carrier);
+                pair.close(&mut self.carrier);
+                Err(error)
+            }
         }
-        started
     }
 
     /// Takes a connection for which there is no descriptor and closes it, or epoll would report it without end.

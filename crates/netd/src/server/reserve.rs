@@ -116,7 +116,12 @@ impl Server {
     }
 
     /// Enters a host-port socket into the loop.
-    fn keep(&mut self, protocol: Protocol, targets: Targets, fd: OwnedFd) -> io::Result<Key> {
+    pub(super) fn keep(
+        &mut self,
+        protocol: Protocol,
+        targets: Targets,
+        fd: OwnedFd,
+    ) -> io::Result<Key> {
         let key = self.slab.reserve();
         if protocol != Protocol::Sctp
             && let Err(error) = self.epoll.add(fd.as_fd(), key.token(0), EventFlags::IN)
@@ -273,7 +278,7 @@ impl Server {
         });
         for key in carried {
             if let Some(Thing::Pair(pair)) = self.slab.get_mut(key) {
-                pair.abort();
+                pair.abort(&self.carrier);
             }
             self.close(key);
         }

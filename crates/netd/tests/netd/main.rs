@@ -1,5 +1,7 @@
 //! netd as a process, in a network namespace that plays the host. Needs root.
 
+mod kept;
+
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{
@@ -11,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gantry_api::port::{PortReserver, Protocol, Reservation, ReserveError};
-use gantry_netd::client::{Client, SpawnOptions, socket_path, state_dir};
+use gantry_netd::client::{Client, SpawnOptions, has_state, socket_path, state_dir};
 use gantry_netd::protocol::{self, Envelope, Reply};
 use gantry_sys::netlink::{Batch, Family, Socket, route};
 use gantry_sys::{net, nft};
@@ -27,6 +29,11 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::with_netd(options)
+    }
+
+    /// `start` tells how netd is started.
+    fn with_netd(start: impl Fn(&std::path::Path) -> SpawnOptions) -> Self {
         net::unshare_net().expect("these tests need root");
         let rtnl = Socket::open(Family::Route).unwrap();
         let (container, inside) = thread::spawn(|| {
@@ -63,12 +70,33 @@ impl Host {
         let control = UdpSocket::bind("127.0.0.1:0").unwrap();
         assert!(net::ethtool_glink(control.as_fd(), "veth1").unwrap());
         let exec_root = tempfile::tempdir().unwrap();
-        let client = Client::open(options(exec_root.path())).unwrap();
+        let client = Client::open(start(exec_root.path())).unwrap();
         Self {
             exec_root,
             container,
             client,
         }
+    }
+
+    /// Kills netd and waits for its end. The next request starts another.
+    fn kill_netd(&self) {
+        let pidfd = self.client.pidfd().unwrap();
+        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+    }
+
+    /// The keepers of this host's netds.
+    fn keepers(&self) -> Vec<i32> {
+        processes(self.exec_root.path(), "gantry-keeper")
+    }
+
+    /// Kills the keeper of a netd, which may be dead, and waits for its end.
+    fn kill_keeper(&self) {
+        let keepers = self.keepers();
+        assert_eq!(keepers.len(), 1, "{keepers:?}");
+        let pidfd = gantry_sys::process::pidfd_open(keepers[0]).unwrap();
+        gantry_sys::process::pidfd_send_signal(pidfd.as_fd(), 9).unwrap();
+        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
     }
 
     fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -91,6 +119,24 @@ impl Drop for Host {
             let _ = self.client.shutdown();
         }
     }
+}
+
+/// The processes of a name (proc(5), `comm`) that serve an exec root.
+fn processes(exec_root: &std::path::Path, name: &str) -> Vec<i32> {
+    let root = exec_root.to_str().unwrap().as_bytes();
+    let mut found: Vec<i32> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let file = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            file("comm").strip_suffix(b"\n") == Some(name.as_bytes())
+                && file("cmdline")
+                    .split(|&byte| byte == 0)
+                    .any(|word| word == root)
+        })
+        .collect();
+    found.sort_unstable();
+    found
 }
 
 fn options(exec_root: &std::path::Path) -> SpawnOptions {
@@ -178,14 +224,15 @@ fn a_refused_reservation_names_the_address_and_keeps_nothing() {
         Err(ReserveError::NoSuchAddress { port: 9000, .. })
     ));
     assert!(host.client.reserve("../evil", &wanted).is_err());
-    assert!(
-        fs::read_dir(state_dir(host.exec_root.path()))
-            .unwrap()
-            .all(|entry| {
-                let name = entry.unwrap().file_name();
-                name == "lock"
-            })
-    );
+    assert!(!has_state(host.exec_root.path()));
+    host.client
+        .reserve("one", &both(Protocol::Tcp, 9000, 80))
+        .unwrap();
+    assert!(has_state(host.exec_root.path()));
+    // A killed netd leaves files of its own behind, which nobody needs.
+    host.client.release("one").unwrap();
+    host.kill_netd();
+    assert!(!has_state(host.exec_root.path()));
 }
 
 #[test]
@@ -421,9 +468,8 @@ fn who_connects_while_netd_is_dead_waits_in_sockets_that_are_held_beside_it() {
     for _ in 0..3 {
         let kept = host.client.ports(None).unwrap();
         assert_eq!(kept.len(), 2);
-        let pidfd = host.client.pidfd().unwrap();
-        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
-        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+        host.kill_netd();
+        host.kill_keeper();
         // Nobody listens, and nobody is refused.
         let mut stream = TcpStream::connect("[::1]:8080").unwrap();
         let asker = UdpSocket::bind("[::1]:0").unwrap();
@@ -740,12 +786,13 @@ fn ten_thousand_ports_fit() {
         private_kib(pid)
     );
     assert!(!can_bind("::", 29_999, net::Transport::Tcp));
-    // A restarted one needs no more of them, whether they are held beside it or not.
-    for is_held in [false, true] {
+    // A restarted one needs no more of them, whether its keeper has them, the daemon, both, or nobody.
+    for (is_held, is_kept) in [(false, false), (true, false), (false, true), (true, true)] {
         let kept = is_held.then(|| host.client.ports(None).unwrap());
-        let pidfd = host.client.pidfd().unwrap();
-        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
-        gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
+        host.kill_netd();
+        if !is_kept {
+            host.kill_keeper();
+        }
         if let Some(kept) = &kept {
             host.client.adopt_ports("many", kept).unwrap();
         }
@@ -754,6 +801,15 @@ fn ten_thousand_ports_fit() {
     let start = Instant::now();
     host.client.release("many").unwrap();
     println!("released in {:?}", start.elapsed());
+}
+
+/// Where Python is, whatever the search path of a process without an environment.
+fn python() -> String {
+    let python = std::process::Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable, end='')"])
+        .output()
+        .expect("python3 is installed");
+    String::from_utf8(python.stdout).unwrap()
 }
 
 /// Plays a netd that knows no names, once; after that it is the real one.
@@ -792,14 +848,10 @@ fn a_netd_of_an_earlier_version_is_replaced_and_its_ports_are_taken_over() {
         exec_root.path().join("mark"),
     );
     fs::write(&script, EARLIER).unwrap();
-    let python = std::process::Command::new("python3")
-        .args(["-c", "import sys; print(sys.executable, end='')"])
-        .output()
-        .expect("python3 is installed");
     // By a shell, because Python looks for its library by its own name, which is netd's here.
     let command = format!(
         "exec {} {} {} {} \"$@\"",
-        String::from_utf8(python.stdout).unwrap(),
+        python(),
         script.display(),
         env!("CARGO_BIN_EXE_netd-under-test"),
         mark.display()
