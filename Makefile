@@ -72,7 +72,8 @@ oracle: images
 oracle-down:
 	bench/peers down
 
-bench: packages release
+bench: release
+	tests/packages bench
 	bench/peers up
 	bench/images make
 	bench/run $(B)

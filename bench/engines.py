@@ -261,9 +261,9 @@ class Floor:
             return self.gunzip(argument)
         if word == 'log':
             return self.write_log()
-        if word == 'veth':
+        if word in ('veth', 'answer'):
             import networks          # which imports this module
-            return networks.veth()
+            return getattr(networks, word)()
         self.process.stdin.write(measurement + '\n')
         self.process.stdin.flush()
         return float(self.process.stdout.readline()) / 1000
