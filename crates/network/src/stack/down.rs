@@ -117,7 +117,7 @@ impl Shared {
         }
         drop(alone);
         let applied = self.apply_firewall(report);
-        let applied = applied.and_then(|()| self.enable_forwarding(Protocol::V6));
+        let applied = applied.and_then(|()| self.enable_forwarding(Protocol::V6).map(drop));
         if let Err(error) = applied {
             report.warnings.push(error.whole());
         }

@@ -81,6 +81,7 @@ pub(crate) struct State {
     /// Published ports by endpoint.
     published: HashMap<String, Vec<Publication>>,
     options: firewall::Options,
+    forwarded_before: sysctl::ForwardedBefore,
     /// The chain of somebody else's that keeps out what is not allowed, if there is one.
     denied_by: Option<String>,
 }
