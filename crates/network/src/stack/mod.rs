@@ -20,6 +20,8 @@ mod sysctl;
 mod transfer;
 mod watch;
 
+pub use bridge::{BadBridgeName, check_bridge_name};
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
