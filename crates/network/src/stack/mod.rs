@@ -91,14 +91,14 @@ pub(crate) struct State {
 pub(crate) struct Network {
     info: NetworkInfo,
     config: NetworkConfig,
-    /// The bridge's or the parent's interface index.
+    /// The bridge's or the parent's interface index; 0 where somebody else's bridge is gone.
     index: u32,
     /// The interface was there before and is somebody else's.
     adopted: bool,
     pool4: Option<Pool>,
     pool6: Option<Pool>,
     endpoints: HashMap<String, Endpoint>,
-    /// Endpoints whose interfaces stand, by their id.
+    /// The host's interfaces of endpoints that are connected.
     connected: HashSet<String>,
     /// How many published ports are to be reached by the host's loopback.
     loopback_ports: usize,
