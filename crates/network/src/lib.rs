@@ -24,7 +24,7 @@ pub use error::Error;
 pub use gantry_api::port::{PortReserver, Protocol, Reservation, ReserveError};
 pub use ipam::{default_gateway, is_of_the_subnet};
 pub use netns::{Netns, loopback_up};
-pub use stack::Stack;
+pub use stack::{BadBridgeName, Stack, check_bridge_name};
 pub use types::{
     AddressPool, DefaultRoutes, Endpoint, EndpointRequest, MacAddress, NetnsOf, NetworkInfo,
     OnRepair, PortMapping, PortRange, PublishedPort, Repair, Report, StackConfig, SubnetInfo, Warn,

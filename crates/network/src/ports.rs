@@ -83,6 +83,15 @@ impl Table {
         }
     }
 
+    /// Says whether `owner` has a port on this address.
+    pub fn has(&self, owner: &str, protocol: Protocol, port: u16, address: IpAddr) -> bool {
+        let taken = self.taken.get(&(protocol, port));
+        taken.is_some_and(|all| {
+            all.iter()
+                .any(|(taken, by)| *taken == address && by == owner)
+        })
+    }
+
     /// Frees a port on one address.
     pub fn free(&mut self, owner: &str, protocol: Protocol, port: u16, address: IpAddr) {
         if let Some(entry) = self.taken.get_mut(&(protocol, port)) {

@@ -400,6 +400,20 @@ impl Engine {
         moved
     }
 
+    /// Takes rules from ports that neither of a container's endpoints has any more.
+    fn lead_nowhere<const N: usize>(
+        &self,
+        container: &Container,
+        endpoints: [(&Endpoint, &Vec<PublishedPort>); N],
+    ) {
+        for (endpoint, ports) in endpoints {
+            if let Err(error) = self.inner.network.unpublish(endpoint, ports) {
+                let error = crate::network::error(error);
+                tracing::error!(container = container.record().id, %error, "withdraw lost ports");
+            }
+        }
+    }
+
     /// Moves the published ports from one endpoint to another without letting the host's ports go. All or none; says whether
     /// that can be done at all.
     fn move_ports(
@@ -423,8 +437,13 @@ impl Engine {
             moved = network.transfer_ports(holder, held, target, &wishes);
         }
         let back = |record: &mut Record| {
-            record.acquired.ports.clone_from(held);
-            record.acquired.ports_endpoint = Some(holder.id.clone());
+            if network.holds_ports(holder, held) {
+                record.acquired.ports.clone_from(held);
+                record.acquired.ports_endpoint = Some(holder.id.clone());
+            } else {
+                record.acquired.ports.clear();
+                record.acquired.ports_endpoint = None;
+            }
         };
         let ports = match moved {
             Ok(Some(ports)) => ports,
@@ -433,6 +452,9 @@ impl Engine {
                 return Ok(false);
             }
             Err(error) => {
+                if !network.holds_ports(holder, held) {
+                    self.lead_nowhere(container, [(holder, held)]);
+                }
                 self.note_blocking(container, owner, back);
                 return Err(not_connected(&record, target, error));
             }
@@ -451,6 +473,9 @@ impl Engine {
         if let Err(error) = returned {
             let error = crate::network::error(error);
             tracing::error!(container = record.id, %error, "lead ports where they were");
+        }
+        if !network.holds_ports(holder, held) {
+            self.lead_nowhere(container, [(target, &ports), (holder, held)]);
         }
         self.note_blocking(container, owner, back);
         Err(error)

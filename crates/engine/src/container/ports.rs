@@ -1,5 +1,6 @@
 //! From Docker's port wishes to the network's mappings. Pure.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use gantry_api::port::Protocol;
@@ -30,6 +31,12 @@ pub(crate) fn plan(config: &Config, host: &HostConfig) -> Result<Vec<PortMapping
             }
         }
     }
+    // Docker listens for nobody at a UDP port, so it minds as little when it is asked for twice.
+    let mut seen = HashSet::new();
+    mappings.retain(|one| match (one.protocol, one.single_port()) {
+        (Protocol::Udp, Some(port)) => seen.insert((one.ip, port, one.container_port)),
+        _ => true,
+    });
     Ok(mappings)
 }
 
@@ -67,25 +74,25 @@ pub(crate) fn keeping(mappings: &[PortMapping], held: &[PublishedPort]) -> Vec<P
 /// Tells whether one container's port is to have the same port of the host twice. Docker takes such a port once and
 /// fails to listen at it a second time, where other ports of the container are told that it is allocated.
 pub(crate) fn listens_twice(mappings: &[PortMapping]) -> bool {
-    let single = |one: &PortMapping| {
-        let range = one.host_port?;
-        (range.first == range.last).then_some(range.first)
-    };
     let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
     let meet = |one: Option<IpAddr>, other: Option<IpAddr>| match (one, other) {
         (Some(one), Some(other)) if one.is_ipv4() != other.is_ipv4() => false,
         _ => one == other || any(one) || any(other),
     };
-    mappings.iter().enumerate().any(|(at, one)| {
-        mappings[..at].iter().any(|other| {
-            one.protocol == Protocol::Tcp
-                && one.protocol == other.protocol
-                && one.container_port == other.container_port
-                && single(one).is_some()
-                && single(one) == single(other)
-                && meet(one.ip, other.ip)
-        })
-    })
+    // There may be tens of thousands, and few for any one port.
+    let mut asked: HashMap<(u16, u16), Vec<Option<IpAddr>>> = HashMap::new();
+    let tcp = mappings.iter().filter(|one| one.protocol == Protocol::Tcp);
+    for one in tcp {
+        let Some(port) = one.single_port() else {
+            continue;
+        };
+        let others = asked.entry((one.container_port, port)).or_default();
+        if others.iter().any(|&other| meet(one.ip, other)) {
+            return true;
+        }
+        others.push(one.ip);
+    }
+    false
 }
 
 fn mapping(spec: &PortSpec, binding: &PortBinding) -> Result<PortMapping> {
@@ -198,6 +205,41 @@ mod tests {
             ..tcp("")
         };
         assert!(!listens_twice(&[open, open]));
+    }
+
+    #[test]
+    fn every_port_at_once_is_looked_through_in_no_time() {
+        let all: Vec<PortMapping> = (1..=u16::MAX)
+            .map(|port| PortMapping {
+                ip: None,
+                host_port: Some(PortRange::single(port)),
+                container_port: port,
+                protocol: Protocol::Tcp,
+            })
+            .collect();
+        let start = std::time::Instant::now();
+        assert!(!listens_twice(&all));
+        // Each one compared with each other takes a minute.
+        assert!(start.elapsed() < std::time::Duration::from_secs(2));
+    }
+
+    #[test]
+    fn the_same_udp_port_twice_is_once() {
+        let asked = |port: &str, host_ports: [&str; 2]| {
+            let mut host = host(port, "", host_ports[0]);
+            let binding = PortBinding {
+                host_ip: "".into(),
+                host_port: host_ports[1].into(),
+            };
+            let bindings = host.port_bindings.values_mut().next().unwrap();
+            bindings.push(binding);
+            plan(&Config::default(), &host).unwrap().len()
+        };
+        assert_eq!(asked("80/udp", ["8080", "8080"]), 1);
+        assert_eq!(asked("80/udp", ["8080", "8081"]), 2);
+        assert_eq!(asked("80/udp", ["", ""]), 2);
+        assert_eq!(asked("80/udp", ["8080-8081", "8080-8081"]), 2);
+        assert_eq!(asked("80", ["8080", "8080"]), 2);
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use gantry_network::{BridgeConfig, GatewayMode, Ipv6Config, MacvlanConfig, MacvlanKind};
+use gantry_network::{
+    BadBridgeName, BridgeConfig, GatewayMode, Ipv6Config, MacvlanConfig, MacvlanKind,
+    check_bridge_name,
+};
 use ipnet::IpNet;
 
 use super::record::{Ipam, NetworkRecord};
@@ -185,18 +188,13 @@ pub(super) fn bridge(record: &NetworkRecord) -> Result<BridgeConfig> {
     let addressing = addressing(&record.ipam, "bridge")?;
     let interface = match options.text(&key("name")) {
         None | Some("") => format!("br-{}", &record.id[..12]),
-        Some(name) if name.len() > 15 => {
-            return Err(Error::system("numerical result out of range"));
-        }
-        // The kernel takes `%` for a place where it puts a number, and a quotation mark would end a text of the rules.
-        Some(name)
-            if name.contains(['/', ':', '%', '"', '\0'])
-                || name.contains(char::is_whitespace)
-                || matches!(name, "." | "..") =>
-        {
-            return Err(Error::system("invalid argument"));
-        }
-        Some(name) => name.to_owned(),
+        Some(name) => match check_bridge_name(name) {
+            Ok(()) => name.to_owned(),
+            Err(BadBridgeName::TooLong) => {
+                return Err(Error::system("numerical result out of range"));
+            }
+            Err(BadBridgeName::Unusable) => return Err(Error::system("invalid argument")),
+        },
     };
     let trusted = options.text(&key("trusted_host_interfaces"));
     Ok(BridgeConfig {

@@ -15,6 +15,34 @@ pub(super) const INTERFACE_NAME_BYTES_MAX: usize = 15;
 /// The bridge's address by which IPv6 neighbours know each other; as good on every link as on any other.
 const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
+/// What is wrong with a bridge's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadBridgeName {
+    /// It has more bytes than the kernel keeps of an interface's name.
+    TooLong,
+    /// It is empty, or the kernel or the firewall's rules cannot have it.
+    Unusable,
+}
+
+/// Says whether a bridge may have a name (`dev_valid_name` in the kernel's net/core/dev.c, and more).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_bridge_name(name: &str) -> Result<(), BadBridgeName> {
+    if name.len() > INTERFACE_NAME_BYTES_MAX {
+        return Err(BadBridgeName::TooLong);
+    }
+    // The kernel takes `%` for a place where it puts a number, and a quotation mark would end a text of the rules.
+    let unusable = name.is_empty()
+        || matches!(name, "." | "..")
+        || name.contains(['/', ':', '%', '"', '\0'])
+        || name.contains(char::is_whitespace);
+    if unusable {
+        return Err(BadBridgeName::Unusable);
+    }
+    Ok(())
+}
+
 /// Which interface a network uses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Choice {
@@ -110,12 +138,25 @@ pub(super) fn damage(
     if !link.up {
         return Some(format!("bridge {name}, which was down"));
     }
-    let own = own_addresses(config, info);
-    let lacking = own.into_iter().find(|(address, _)| {
-        let mut standing = standing.iter();
-        !standing.any(|found| found.link == link.index && found.address == *address)
+    let lacking = lacking(link.index, config, info, standing);
+    let first = lacking.first();
+    first.map(|(address, _)| format!("address {address} of bridge {name}"))
+}
+
+/// Gives the addresses that a bridge is to have and has not, or not with their prefix.
+fn lacking(
+    index: u32,
+    config: &BridgeConfig,
+    info: &NetworkInfo,
+    standing: &[route::Address],
+) -> Vec<(IpAddr, u8)> {
+    let mut own = own_addresses(config, info);
+    own.retain(|&(address, prefix_len)| {
+        !standing.iter().any(|found| {
+            (found.link, found.address, found.prefix_len) == (index, address, prefix_len)
+        })
     });
-    lacking.map(|(address, _)| format!("address {address} of bridge {name}"))
+    own
 }
 
 impl Shared {
@@ -130,11 +171,7 @@ impl Shared {
         landscape: &Landscape,
     ) -> Result<Choice, Error> {
         let name = &config.interface;
-        if name.is_empty()
-            || name.len() > INTERFACE_NAME_BYTES_MAX
-            || matches!(name.as_str(), "." | "..")
-            || name.contains(['/', ':', ' ', '"'])
-        {
+        if check_bridge_name(name).is_err() {
             return Err(Error::Invalid(format!(
                 "invalid bridge interface name: `{name}`"
             )));
@@ -218,13 +255,15 @@ impl Shared {
             self.tame_ipv6(name, info.ipv6.is_some())?;
         }
         let mut batch = Batch::new();
-        for (address, prefix_len) in own_addresses(config, info) {
-            let stands = standing.iter().any(|found| {
-                (found.link, found.address, found.prefix_len) == (link.index, address, prefix_len)
-            });
-            if !stands {
-                route::add_address(&mut batch, link.index, address, prefix_len);
+        for (address, prefix_len) in lacking(link.index, config, info, standing) {
+            let other = standing
+                .iter()
+                .find(|found| (found.link, found.address) == (link.index, address));
+            if let Some(other) = other.filter(|_| !adopted) {
+                // Of IPv6 the kernel has no address twice, and keeps the prefix that it has.
+                route::delete_address(&mut batch, link.index, address, other.prefix_len);
             }
+            route::add_address(&mut batch, link.index, address, prefix_len);
         }
         if !link.up {
             route::set_up(&mut batch, link.index);
@@ -270,6 +309,64 @@ mod tests {
             kind: Some(kind.to_owned()),
             alias: alias.map(str::to_owned),
             ..route::Link::default()
+        }
+    }
+
+    #[test]
+    fn an_address_with_another_prefix_is_damage() {
+        let config = BridgeConfig::default_bridge("n1");
+        let info = NetworkInfo {
+            id: "n1".to_owned(),
+            interface: "docker0".to_owned(),
+            ipv4: Some(crate::SubnetInfo {
+                subnet: "172.17.0.0/16".parse().unwrap(),
+                gateway: "172.17.0.1".parse().ok(),
+                ip_range: None,
+            }),
+            ipv6: None,
+            mtu: DEFAULT_MTU,
+            internal: false,
+            icc: true,
+            ip_masquerade: true,
+            host_binding: None,
+        };
+        let link = route::Link {
+            up: true,
+            ..link(3, "docker0", "bridge", None)
+        };
+        let address = |link: u32, prefix_len: u8| route::Address {
+            link,
+            address: "172.17.0.1".parse().unwrap(),
+            prefix_len,
+            tentative: false,
+        };
+        let check = |standing: &[route::Address]| damage(&link, &config, &info, standing);
+        assert_eq!(check(&[address(3, 16)]), None);
+        for standing in [address(3, 24), address(4, 16)] {
+            let found = check(&[standing]);
+            assert_eq!(
+                found.as_deref(),
+                Some("address 172.17.0.1 of bridge docker0")
+            );
+        }
+    }
+
+    #[test]
+    fn names_that_the_kernel_or_the_rules_cannot_have_are_refused() {
+        assert_eq!(check_bridge_name("br-0_a.b"), Ok(()));
+        assert_eq!(check_bridge_name("exactly15bytes_"), Ok(()));
+        assert_eq!(
+            check_bridge_name("exactly16bytes__"),
+            Err(BadBridgeName::TooLong)
+        );
+        for name in [
+            "", ".", "..", "a/b", "a:b", "a%d", "a\"b", "a\0", "a b", "a\t",
+        ] {
+            assert_eq!(
+                check_bridge_name(name),
+                Err(BadBridgeName::Unusable),
+                "{name}"
+            );
         }
     }
 

@@ -82,7 +82,8 @@ impl Shared {
     pub(super) fn retry_down(&self, report: &mut Report) {
         let down: Vec<String> = lock(&self.state).down.keys().cloned().collect();
         for id in down {
-            // The operator was told the reason at the first attempt.
+            // What kept the interface away was told at the first attempt; that its rules are missing is told by whoever
+            // compares them.
             let _ = self.retry(&id, report);
         }
     }
@@ -92,15 +93,16 @@ impl Shared {
     /// # Errors
     /// Why it stays down.
     pub(super) fn retry(&self, id: &str, report: &mut Report) -> Result<(), Error> {
-        let alone = lock(&self.making);
+        // Until the rules stand: nobody connects to a bridge that has none. Whoever starts a container on it comes here
+        // as long as it is among those that are down.
+        let _alone = lock(&self.making);
         let Some(config) = lock(&self.state).down.get(id).cloned() else {
             return Ok(());
         };
         self.add_network_alone(&config, &[], &mut None)?;
-        {
+        let live = {
             // In one step: an endpoint that is released meanwhile must not come back.
             let mut state = lock(&self.state);
-            state.down.remove(id);
             let (back, waiting) = std::mem::take(&mut state.waiting)
                 .into_iter()
                 .partition::<Vec<_>, _>(|one| one.endpoint.network == id);
@@ -114,15 +116,35 @@ impl Shared {
                 state.published.remove(&endpoint.id);
             }
             self.adopt(&mut state, &live, report);
-        }
-        drop(alone);
+            live
+        };
         let applied = self.apply_firewall(report);
-        let applied = applied.and_then(|()| self.enable_forwarding(Protocol::V6));
+        let applied = applied.and_then(|()| self.enable_forwarding(Protocol::V6).map(drop));
         if let Err(error) = applied {
-            report.warnings.push(error.whole());
+            self.put_down_again(id, live);
+            return Err(error);
         }
+        lock(&self.state).down.remove(id);
         report.restored.push(format!("network {}", config.name()));
         Ok(())
+    }
+
+    /// Takes back what `retry` entered into the state. Its bridge stays, with nobody new on it.
+    fn put_down_again(&self, id: &str, live: Vec<(Endpoint, Vec<PublishedPort>)>) {
+        let mut state = lock(&self.state);
+        let Some(network) = state.networks.remove(id) else {
+            return;
+        };
+        for (endpoint, mut ports) in live {
+            // Released or unpublished meanwhile, it stays so.
+            if !network.endpoints.contains_key(&endpoint.id) {
+                continue;
+            }
+            if state.published.remove(&endpoint.id).is_none() {
+                ports.clear();
+            }
+            self.wait_for_network(&mut state, &endpoint, &ports);
+        }
     }
 
     /// Deletes the interfaces of networks that did not stand before.

@@ -71,14 +71,20 @@ impl Stack {
         if lock(&self.shared.state).down.contains_key(&id) {
             // Whatever stood in its way may be gone since the last attempt.
             let mut report = Report::default();
-            self.shared.retry(&id, &mut report)?;
+            let tried = self.shared.retry(&id, &mut report);
             // The containers that are on it already lack what the bridge had.
-            if let Err(error) = self.shared.mend_interfaces(&mut report) {
+            if tried.is_ok()
+                && let Err(error) = self.shared.mend_interfaces(&mut report)
+            {
                 report.warnings.push(error.whole());
+            }
+            for repair in report.repairs {
+                self.shared.tell(repair);
             }
             for warning in report.warnings {
                 (self.shared.config.warn)(&warning);
             }
+            tried?;
         }
         let mut state = lock(&self.shared.state);
         let endpoint_id = loop {
@@ -151,7 +157,7 @@ impl Stack {
         self.shared.make_room_for_neighbours();
         self.shared.attach(endpoint, netns, routes)?;
         if let Some(network) = lock(&self.shared.state).networks.get_mut(&endpoint.network) {
-            network.connected.insert(endpoint.id.clone());
+            network.connected.insert(endpoint.host_interface.clone());
         }
         Ok(())
     }
@@ -167,7 +173,7 @@ impl Stack {
         if let Some(network) = state.networks.get_mut(&endpoint.network)
             && network.endpoints.remove(&endpoint.id).is_some()
         {
-            network.connected.remove(&endpoint.id);
+            network.connected.remove(&endpoint.host_interface);
             network.free_addresses(endpoint);
         }
         drop(state);
@@ -276,6 +282,11 @@ impl Shared {
                 .ok_or_else(|| Error::NetworkNotFound(endpoint.network.clone()))?;
             (network.index, network.info.clone(), network.config.clone())
         };
+        if index == 0 {
+            // The kernel takes it for no bridge at all.
+            let missing = io::ErrorKind::NotFound.into();
+            return Err(Error::kernel("find bridge", &*info.interface)(missing));
+        }
         let routed = macvlan::is_routed(&config);
         if let NetworkConfig::Macvlan(config) = config {
             self.add_stacked(config.kind, &info, index, endpoint, netns)?;

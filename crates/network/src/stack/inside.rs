@@ -253,7 +253,7 @@ impl Stack {
     pub fn disconnect(&self, endpoint: &Endpoint, netns: &Netns) -> Result<(), Error> {
         if let Some(network) = lock(&self.shared.state).networks.get_mut(&endpoint.network) {
             // Nobody is to mend what goes on purpose.
-            network.connected.remove(&endpoint.id);
+            network.connected.remove(&endpoint.host_interface);
         }
         let name = endpoint.container_interface.as_str();
         let failed = || Error::kernel("delete interface", name);

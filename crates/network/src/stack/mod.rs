@@ -20,6 +20,8 @@ mod sysctl;
 mod transfer;
 mod watch;
 
+pub use bridge::{BadBridgeName, check_bridge_name};
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
@@ -81,6 +83,7 @@ pub(crate) struct State {
     /// Published ports by endpoint.
     published: HashMap<String, Vec<Publication>>,
     options: firewall::Options,
+    forwarded_before: sysctl::ForwardedBefore,
     /// The chain of somebody else's that keeps out what is not allowed, if there is one.
     denied_by: Option<String>,
 }
@@ -88,14 +91,14 @@ pub(crate) struct State {
 pub(crate) struct Network {
     info: NetworkInfo,
     config: NetworkConfig,
-    /// The bridge's or the parent's interface index.
+    /// The bridge's or the parent's interface index; 0 where somebody else's bridge is gone.
     index: u32,
     /// The interface was there before and is somebody else's.
     adopted: bool,
     pool4: Option<Pool>,
     pool6: Option<Pool>,
     endpoints: HashMap<String, Endpoint>,
-    /// Endpoints whose interfaces stand, by their id.
+    /// The host's interfaces of endpoints that are connected.
     connected: HashSet<String>,
     /// How many published ports are to be reached by the host's loopback.
     loopback_ports: usize,

@@ -87,7 +87,7 @@ impl Stack {
         let kept = self.shared.kept_for_down(config)?;
         let info = self.shared.add_network(config, &kept)?;
         let applied = self.shared.add_bridge_rules(config.id());
-        let applied = applied.and_then(|()| self.shared.enable_forwarding(Protocol::V6));
+        let applied = applied.and_then(|()| self.shared.enable_forwarding(Protocol::V6).map(drop));
         if let Err(error) = applied {
             // The caller sees the first error. Where the rules can be removed as little, nobody is to hold the name for
             // good: the comparisons see to what is left.

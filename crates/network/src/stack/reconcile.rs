@@ -83,7 +83,7 @@ impl Shared {
                 network
                     .endpoints
                     .insert(endpoint.id.clone(), endpoint.clone());
-                network.connected.insert(endpoint.id.clone());
+                network.connected.insert(endpoint.host_interface.clone());
             }
             if ports.is_empty() {
                 continue;
@@ -121,25 +121,32 @@ impl Shared {
                 .values()
                 .filter_map(|network| {
                     let config = network.bridge()?.clone();
-                    Some((config, network.info.clone(), network.adopted))
+                    Some((config, network.info.clone(), network.adopted, network.index))
                 })
                 .collect()
         };
         let mut answer = Ok(());
-        for (config, info, adopted) in bridges {
+        for (config, info, adopted, known) in bridges {
             let link = links.iter().find(|link| link.name == info.interface);
             let missing = link.is_none();
             let text = match link {
                 None => Some(format!("bridge {}", info.interface)),
                 Some(link) => bridge::damage(link, &config, &info, &addresses),
             };
-            let index = match self.ensure_bridge(
-                &config,
-                &info,
-                missing,
-                adopted && !missing,
-                &addresses,
-            ) {
+            // What was not made here is mended by whoever made it. One that he made anew is taken over as the first was.
+            if adopted && link.is_none_or(|link| link.index == known) {
+                if let Some(text) = text {
+                    report.warnings.push(format!(
+                        "network {} lacks {text}; the bridge is not this engine's, so that is left to whoever made it",
+                        config.name
+                    ));
+                }
+                if missing && let Some(network) = lock(&self.state).networks.get_mut(&config.id) {
+                    network.index = 0;
+                }
+                continue;
+            }
+            let index = match self.ensure_bridge(&config, &info, missing, adopted, &addresses) {
                 Ok(index) => index,
                 Err(error) if answer.is_ok() => {
                     answer = Err(error);
@@ -173,7 +180,7 @@ impl Shared {
             bridges
                 .flat_map(|network| {
                     let connected = network.endpoints.values().filter(|endpoint| {
-                        network.connected.contains(&endpoint.id)
+                        network.connected.contains(&endpoint.host_interface)
                             && !standing.contains(endpoint.host_interface.as_str())
                     });
                     connected.cloned()
@@ -232,7 +239,7 @@ impl Shared {
                     owned.insert(endpoint.host_interface.clone());
                     let port = Port {
                         bridge: network.index,
-                        connected: network.connected.contains(&endpoint.id),
+                        connected: network.connected.contains(&endpoint.host_interface),
                         isolated: !network.info.icc,
                         published: state.published.contains_key(&endpoint.id),
                         network: endpoint.network.clone(),
@@ -257,7 +264,7 @@ impl Shared {
                     format!("interface {}, which was down", link.name),
                 );
             }
-            if link.master == Some(port.bridge) {
+            if link.master == Some(port.bridge) || port.bridge == 0 {
                 continue;
             }
             route::set_master(&mut batch, link.index, port.bridge);

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use gantry_sys::netlink::{Socket, route};
 
 use super::{Shared, lock};
-use crate::firewall::foreign;
+use crate::firewall::{Options, foreign};
 use crate::{Error, Report};
 
 /// A family whose packets are forwarded.
@@ -16,6 +16,42 @@ use crate::{Error, Report};
 pub(super) enum Protocol {
     V4,
     V6,
+}
+
+/// What became of a family's forwarding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forwarding {
+    /// It is on, or is not needed.
+    Stood,
+    /// It was off and was switched on.
+    Enabled,
+    /// It was on without this engine's doing, and somebody switched it off.
+    Withdrawn,
+}
+
+/// Which families the machine forwarded without this engine's doing, as this daemon saw it.
+#[derive(Debug, Default)]
+pub(super) struct ForwardedBefore {
+    ipv4: bool,
+    ipv6: bool,
+}
+
+impl ForwardedBefore {
+    fn of(&mut self, protocol: Protocol) -> &mut bool {
+        match protocol {
+            Protocol::V4 => &mut self.ipv4,
+            Protocol::V6 => &mut self.ipv6,
+        }
+    }
+}
+
+impl Options {
+    fn guards_mut(&mut self, protocol: Protocol) -> &mut bool {
+        match protocol {
+            Protocol::V4 => &mut self.guard_ipv4,
+            Protocol::V6 => &mut self.guard_ipv6,
+        }
+    }
 }
 
 /// How the report of forwarding that was switched on again begins.
@@ -30,6 +66,20 @@ impl Protocol {
         match self {
             Self::V4 => "/proc/sys/net/ipv4/ip_forward",
             Self::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+        }
+    }
+
+    const fn key(self) -> &'static str {
+        match self {
+            Self::V4 => "net.ipv4.ip_forward",
+            Self::V6 => "net.ipv6.conf.all.forwarding",
+        }
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
         }
     }
 
@@ -80,44 +130,71 @@ impl Shared {
             && (protocol == Protocol::V4 || lock(&self.state).networks.values().any(needed))
     }
 
-    /// Switches forwarding on where it is off and needed, and says whether it did.
+    /// Switches forwarding on where it is off and needed, and says what it found.
     ///
-    /// First the note, then the rules that keep the other interfaces apart, then the switch: whoever is killed in between
-    /// leaves no machine that forwards for strangers. To be called when the state is whole, since the rules are those of
-    /// the state.
-    pub(super) fn enable_forwarding(&self, protocol: Protocol) -> Result<bool, Error> {
+    /// First the rules that keep the other interfaces apart, then the note, then the switch: whoever is killed in between
+    /// leaves no machine that forwards for strangers, and no note of a switch that is still off. To be called when the
+    /// state is whole, since the rules are those of the state.
+    pub(super) fn enable_forwarding(&self, protocol: Protocol) -> Result<Forwarding, Error> {
         if !self.forwards(protocol) {
-            return Ok(false);
+            return Ok(Forwarding::Stood);
         }
         let switch = protocol.switch();
         let standing = fs::read_to_string(switch).map_err(Error::kernel("read", switch))?;
-        if standing.trim() != "0" {
-            return Ok(false);
-        }
         let note = self.state_file(protocol.note());
-        fs::write(&note, "switched on by this engine\n")
-            .map_err(Error::kernel("write", note.display().to_string()))?;
-        {
-            let guards = self.guards_forwarding(protocol);
-            let options = &mut lock(&self.state).options;
-            match protocol {
-                Protocol::V4 => options.guard_ipv4 = guards,
-                Protocol::V6 => options.guard_ipv6 = guards,
+        let is_ours = note.exists();
+        let before = {
+            let state = &mut *lock(&self.state);
+            let found = state.forwarded_before.of(protocol);
+            if standing.trim() != "0" {
+                *found |= !is_ours;
+                return Ok(Forwarding::Stood);
+            }
+            if *found && !is_ours {
+                return Ok(Forwarding::Withdrawn);
+            }
+            let guard = state.options.guards_mut(protocol);
+            std::mem::replace(guard, !self.config.ip_forward_no_drop)
+        };
+        let done = self.turn_on(protocol, &note);
+        if done.is_err() && !is_ours {
+            // Whoever turns the switch later is not this engine.
+            *lock(&self.state).options.guards_mut(protocol) = before;
+            if let Err(error) = fs::remove_file(&note)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                (self.config.warn)(&format!("remove `{}`: {error}", note.display()));
             }
         }
+        done.map(|()| Forwarding::Enabled)
+    }
+
+    /// Turns the switch, once rules and note stand.
+    fn turn_on(&self, protocol: Protocol, note: &Path) -> Result<(), Error> {
         self.apply_firewall(&mut Report::default())?;
         if protocol == Protocol::V6 {
             self.keep_router_advertisements()?;
         }
-        write(switch, "1")?;
-        Ok(true)
+        fs::write(note, "switched on by this engine\n")
+            .map_err(Error::kernel("write", note.display().to_string()))?;
+        write(protocol.switch(), "1")
     }
 
-    /// Switches forwarding on again that somebody switched off.
+    /// Switches forwarding on again that this engine had switched on and somebody switched off. What the machine did
+    /// before the engine came is its administrator's: he is told.
     pub(super) fn mend_forwarding(&self, report: &mut Report) -> Result<(), Error> {
-        for (protocol, name) in [(Protocol::V4, "IPv4"), (Protocol::V6, "IPv6")] {
-            if self.enable_forwarding(protocol)? {
-                report.repaired(None, None, format!("{FORWARDING}{name}"));
+        for protocol in [Protocol::V4, Protocol::V6] {
+            let name = protocol.name();
+            match self.enable_forwarding(protocol)? {
+                Forwarding::Stood => {}
+                Forwarding::Enabled => {
+                    report.repaired(None, None, format!("{FORWARDING}{name}"));
+                }
+                Forwarding::Withdrawn => report.warnings.push(format!(
+                    "forwarding of {name} was switched off by somebody. It was on before this engine came, so it is left: \
+                     until `sysctl -w {}=1` containers reach nothing beyond this machine by {name}, nor are they reached",
+                    protocol.key()
+                )),
             }
         }
         Ok(())

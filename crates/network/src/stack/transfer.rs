@@ -58,6 +58,9 @@ impl Stack {
     }
 
     /// Gives `from` back what it held before `transfer_ports`.
+    ///
+    /// # Errors
+    /// Why it cannot have them. Nobody has them then, as `holds_ports` says.
     pub fn return_ports(
         &self,
         to: &Endpoint,
@@ -69,9 +72,26 @@ impl Stack {
         shared.free_ports(to, ports);
         lock(&shared.state).take_ports(from, held);
         let reserver = &shared.config.reserver;
-        reserver
-            .transfer(&to.id, &from.id, &reservations(from, held))
-            .map_err(|error| refused(from, held, error))
+        let returned = reserver.transfer(&to.id, &from.id, &reservations(from, held));
+        returned.map_err(|error| {
+            for endpoint in [to, from] {
+                // A reserver that does not answer gives them up at the next start, which looks for their owners.
+                let _ = reserver.release(&endpoint.id);
+            }
+            shared.free_ports(from, held);
+            refused(from, held, error)
+        })
+    }
+
+    /// Says whether an endpoint has these ports of the host's.
+    pub fn holds_ports(&self, endpoint: &Endpoint, ports: &[PublishedPort]) -> bool {
+        let state = lock(&self.shared.state);
+        let mut numbered = ports.iter().filter(|port| port.host_port != 0);
+        numbered.all(|port| {
+            state
+                .ports
+                .has(&endpoint.id, port.protocol, port.host_port, port.ip)
+        })
     }
 
     /// Leads ports that were taken over to the container by its endpoint `to` and no longer by `from`.

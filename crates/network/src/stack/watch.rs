@@ -5,7 +5,7 @@
 //! again from the state in memory. Any change of the ruleset by another program leads to a comparison, at most one in a
 //! second: a firewall that was just switched on may drop what ours lets pass.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -20,13 +20,19 @@ use gantry_sys::nft;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::sysctl::{FORWARDING, Protocol};
-use super::{Shared, bridge, lock};
+use super::{Shared, State, bridge, lock};
 use crate::{Repair, Report};
 
 /// A restarting firewall deletes and makes its tables in several steps; ours come back after them.
 const SETTLE: Duration = Duration::from_millis(50);
 /// Comparisons for changes of others come no closer than this.
 const CHANGES_APART: Duration = Duration::from_secs(1);
+/// So often in a row the same is mended and told as soon as it is seen. After that somebody means it.
+const PATIENCE: u32 = 5;
+/// The longest time between two repairs of what is changed again and again.
+const APART_MAX: Duration = Duration::from_secs(64);
+/// What was left alone for so long has no past.
+const FORGET: Duration = Duration::from_secs(300);
 /// After a repair that failed it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a network that is down is left alone between attempts.
@@ -50,6 +56,9 @@ impl Watch {
             due: (!lock(&shared.state).down.is_empty()).then(|| Instant::now() + DOWN_AGAIN),
             compared: None,
             told: HashSet::new(),
+            lost: HashSet::new(),
+            mended: Repeats::default(),
+            repairs: Repeats::default(),
         };
         let thread = thread::Builder::new()
             .name("network-watch".to_owned())
@@ -113,6 +122,33 @@ struct Watcher {
     compared: Option<Instant>,
     /// Warnings are given once each.
     told: HashSet<String>,
+    /// The interfaces and switches of which something is lost.
+    lost: HashSet<String>,
+    /// How often each of them was mended.
+    mended: Repeats,
+    /// How often each repair was made.
+    repairs: Repeats,
+}
+
+/// How often the same happened of late.
+#[derive(Debug, Default)]
+struct Repeats(HashMap<String, (u32, Instant)>);
+
+impl Repeats {
+    /// Notes that it happened once more, and says how often it did.
+    fn count(&mut self, what: &str, now: Instant) -> u32 {
+        self.0.retain(|_, (_, last)| now - *last < FORGET);
+        let entry = self.0.entry(what.to_owned()).or_insert((0, now));
+        *entry = (entry.0 + 1, now);
+        entry.0
+    }
+
+    /// Says when it may happen again: after a time that doubles.
+    fn next(&self, what: &str) -> Option<Instant> {
+        let &(times, last) = self.0.get(what)?;
+        let doublings = times.saturating_sub(PATIENCE).min(31);
+        Some(last + (CHANGES_APART * (1 << doublings)).min(APART_MAX))
+    }
 }
 
 impl Watcher {
@@ -181,38 +217,75 @@ impl Watcher {
             self.look_by(Instant::now() + SETTLE);
         } else if rules {
             self.seen.rules = true;
-            let soon = Instant::now() + SETTLE;
-            let apart = self.compared.map(|compared| compared + CHANGES_APART);
-            self.look_by(apart.map_or(soon, |apart| apart.max(soon)));
+            self.look_by(self.soon());
         }
     }
 
     fn receive_links(&mut self, buffer: &mut [u8]) {
-        let before = self.seen;
         match self.links.receive(buffer) {
             Ok(length) => {
                 for loss in route::losses(&buffer[..length]) {
-                    match loss {
+                    let lost = match loss {
                         Loss::Forwarding { ipv6 } => {
-                            self.seen.forwarding |= self.shared.forwards(Protocol::of(ipv6));
+                            let protocol = Protocol::of(ipv6);
+                            let needed = self.shared.forwards(protocol);
+                            self.seen.forwarding |= needed;
+                            needed.then(|| format!("{FORWARDING}{}", protocol.name()))
                         }
-                        // Looked for once: what else was lost shows when all is compared.
-                        _ if self.seen.links => {}
-                        Loss::Link(name) => self.seen.links = self.shared.owns_link(&name),
+                        Loss::Link(name) => {
+                            let owned = self.shared.owns_link(&name);
+                            self.seen.links |= owned;
+                            owned.then_some(name)
+                        }
                         Loss::Address { link, address } => {
-                            self.seen.links = self.shared.owns_address(link, address);
+                            let bridge = self.shared.owner_of_address(link, address);
+                            self.seen.links |= bridge.is_some();
+                            bridge
                         }
-                    }
+                    };
+                    let Some(lost) = lost else { continue };
+                    let soon = self.soon();
+                    let next = self.mended.next(&lost);
+                    self.look_by(next.map_or(soon, |next| next.max(soon)));
+                    self.lost.insert(lost);
                 }
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                 self.seen.links = true;
                 self.seen.forwarding = true;
+                self.look_by(self.soon());
             }
             Err(_) => {}
         }
-        if self.seen != before {
-            self.look_by(Instant::now() + SETTLE);
+    }
+
+    /// Gives the moment of the next comparison: when what goes on has settled, and not too close to the last one.
+    fn soon(&self) -> Instant {
+        let soon = Instant::now() + SETTLE;
+        let apart = self.compared.map(|compared| compared + CHANGES_APART);
+        apart.map_or(soon, |apart| apart.max(soon))
+    }
+
+    /// Leaves for later what was mended again and again and is too early to be mended once more, if that is all that was
+    /// seen of interfaces and switches.
+    fn postpone(&mut self, seen: &mut Seen, now: Instant) {
+        let next: Vec<Instant> = self
+            .lost
+            .iter()
+            .filter_map(|lost| self.mended.next(lost))
+            .collect();
+        let first = next.iter().min();
+        match first {
+            Some(&first) if next.len() == self.lost.len() && first > now => {
+                self.seen.links = std::mem::take(&mut seen.links);
+                self.seen.forwarding = std::mem::take(&mut seen.forwarding);
+                self.look_by(first);
+            }
+            _ => {
+                for lost in std::mem::take(&mut self.lost) {
+                    self.mended.count(&lost, now);
+                }
+            }
         }
     }
 
@@ -222,17 +295,19 @@ impl Watcher {
 
     /// Mends what is missing and says so.
     fn compare(&mut self) {
+        let now = Instant::now();
         self.due = None;
-        self.compared = Some(Instant::now());
-        let seen = std::mem::take(&mut self.seen);
+        self.compared = Some(now);
+        let mut seen = std::mem::take(&mut self.seen);
         let (none, down) = {
             let state = lock(&self.shared.state);
-            (state.networks.is_empty(), !state.down.is_empty())
+            (state.networks.is_empty(), state.lacks_networks())
         };
         if none && !down {
             // It was our own teardown.
             return;
         }
+        self.postpone(&mut seen, now);
         let mut report = Report::default();
         let mut rules = Report::default();
         // The rules first: nothing else that fails may keep them away.
@@ -251,7 +326,7 @@ impl Watcher {
         if seen.forwarding && guarded.is_ok() {
             failed.extend(self.shared.mend_forwarding(&mut report).err());
         }
-        if !lock(&self.shared.state).down.is_empty() {
+        if lock(&self.shared.state).lacks_networks() {
             self.look_by(Instant::now() + DOWN_AGAIN);
         }
         if !failed.is_empty() {
@@ -277,16 +352,24 @@ impl Watcher {
         }
         report.warnings.extend(rules.warnings);
         for repair in report.repairs {
-            let what = match (&repair.network, &repair.container) {
-                (None, None) if repair.text.starts_with(FORWARDING) => {
-                    "forwarding was switched off"
-                }
-                (None, None) => "the firewall rules were removed",
-                (_, None) => "a bridge was removed or changed",
-                (_, Some(_)) => "a container's interface was removed or changed",
-            };
-            (self.shared.config.warn)(&format!("{what} by somebody; restored: {}", repair.text));
-            (self.shared.config.on_repair)(repair);
+            let Repair {
+                network,
+                container,
+                text,
+            } = &repair;
+            let times = self
+                .repairs
+                .count(&format!("{network:?} {container:?} {text}"), now);
+            if times > PATIENCE {
+                continue;
+            }
+            let text = text.clone();
+            self.shared.tell(repair);
+            if times == PATIENCE {
+                (self.shared.config.warn)(&format!(
+                    "{text}: somebody changes this again and again; from now on it is mended less often, and no more told"
+                ));
+            }
         }
         let failed = failed.iter().map(|error| {
             format!(
@@ -316,26 +399,66 @@ fn is_own(thread: u32) -> bool {
 }
 
 impl Shared {
+    /// Tells the operator of a repair.
+    pub(super) fn tell(&self, repair: Repair) {
+        let what = match (&repair.network, &repair.container) {
+            (None, None) if repair.text.starts_with(FORWARDING) => "forwarding was switched off",
+            (None, None) => "the firewall rules were removed",
+            (_, None) => "a bridge was removed or changed",
+            (_, Some(_)) => "a container's interface was removed or changed",
+        };
+        (self.config.warn)(&format!("{what} by somebody; restored: {}", repair.text));
+        (self.config.on_repair)(repair);
+    }
+
     /// Says whether an interface is a bridge of this engine or belongs to a container that is connected.
     fn owns_link(&self, name: &str) -> bool {
         lock(&self.state).networks.values().any(|network| {
-            network.info.interface == name && !network.leaving
-                || network.endpoints.values().any(|endpoint| {
-                    endpoint.host_interface == name && network.connected.contains(&endpoint.id)
-                })
+            network.info.interface == name && !network.leaving || network.connected.contains(name)
         })
     }
 
-    /// Says whether an address is one that a bridge of this engine is to have.
-    fn owns_address(&self, link: u32, address: IpAddr) -> bool {
+    /// Gives the bridge of this engine that is to have an address.
+    fn owner_of_address(&self, link: u32, address: IpAddr) -> Option<String> {
         let state = lock(&self.state);
         let mut networks = state.networks.values().filter(|network| !network.leaving);
-        networks.any(|network| {
+        let found = networks.find(|network| {
             network.index == link
                 && network.bridge().is_some_and(|config| {
                     let own = bridge::own_addresses(config, &network.info);
                     own.iter().any(|(one, _)| *one == address)
                 })
-        })
+        });
+        found.map(|network| network.info.interface.clone())
+    }
+}
+
+impl State {
+    /// Says whether a network is down, or the bridge of somebody else's that it uses is gone.
+    fn lacks_networks(&self) -> bool {
+        !self.down.is_empty() || self.networks.values().any(|network| network.index == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_again_and_again_may_happen_less_and_less_often() {
+        let start = Instant::now();
+        let mut repeats = Repeats::default();
+        assert_eq!(repeats.next("br0"), None);
+        let wait = |repeats: &Repeats| (repeats.next("br0").unwrap() - start).as_secs();
+        let waits: Vec<u64> = (1..=40)
+            .map(|times| {
+                assert_eq!(repeats.count("br0", start), times);
+                wait(&repeats)
+            })
+            .collect();
+        assert_eq!(waits[..12], [1, 1, 1, 1, 1, 2, 4, 8, 16, 32, 64, 64]);
+        assert_eq!(waits[39], 64);
+        assert_eq!(repeats.next("br1"), None);
+        assert_eq!(repeats.count("br0", start + FORGET), 1);
     }
 }

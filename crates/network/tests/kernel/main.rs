@@ -4,6 +4,7 @@
 //! never touched. Needs root.
 
 mod bridges;
+mod contested;
 mod dual;
 mod foreign;
 mod foreign_matrix;

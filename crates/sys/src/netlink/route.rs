@@ -396,6 +396,12 @@ fn address_header(address: IpAddr, index: u32, prefix_len: u8) -> [u8; 8] {
     header
 }
 
+/// Takes an address from an interface; EADDRNOTAVAIL if it has none such.
+pub fn delete_address(batch: &mut Batch, index: u32, address: IpAddr, prefix_len: u8) {
+    batch.message(RTM_DELADDR, 0, &address_header(address, index, prefix_len));
+    attribute_address(batch, IFA_LOCAL, address);
+}
+
 /// Adds an address with its subnet's route and, in IPv4, broadcast address. An IPv6 address is used at once, without
 /// asking around for another owner (DAD): whoever gives it knows that there is none.
 pub fn add_address(batch: &mut Batch, index: u32, address: impl Into<IpAddr>, prefix_len: u8) {

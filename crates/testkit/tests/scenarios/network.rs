@@ -463,6 +463,8 @@ fn a_port_that_is_asked_for_twice(s: &Session) {
     for flags in [
         format!("-p {port}:80 -p {other}:80"),
         format!("-p {port}:80 -p {port}:80/udp"),
+        format!("-p {port}:80/udp -p {port}:80/udp"),
+        format!("-p 127.0.0.1:{port}:80/udp -p 127.0.0.1:{port}:80/udp"),
         format!("-p 127.0.0.1:{port}:80 -p 127.0.0.2:{port}:80 -p [::1]:{port}:80"),
     ] {
         s.d(&format!("run --rm {flags} @bb true")).ok();
