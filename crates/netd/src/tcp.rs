@@ -334,18 +334,22 @@ impl Pair {
                 Some(pipe) => pipe.fill(source.fd.as_fd()),
                 None => Err(rustix::io::Errno::WOULDBLOCK),
             };
-            match filled {
-                Ok(0) => source.eof = true,
-                Ok(_) => {}
+            let is_copied = match filled {
+                // Once the end has come as well, urgent data looks like it: bytes may follow.
+                Ok(0) if net::is_at_mark(source.fd.as_fd())? => true,
+                Ok(0) => {
+                    source.eof = true;
+                    continue;
+                }
+                Ok(_) => continue,
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     let is_contradiction = is_readable && rounds == 1;
-                    let is_copied = sink.pipe.is_none()
-                        || (is_contradiction && net::is_at_mark(source.fd.as_fd())?);
-                    if !is_copied || !self.copy(carrier, from, buffer)? {
-                        break;
-                    }
+                    sink.pipe.is_none() || (is_contradiction && net::is_at_mark(source.fd.as_fd())?)
                 }
                 Err(error) => return Err(error.into()),
+            };
+            if !is_copied || !self.copy(carrier, from, buffer)? {
+                break;
             }
         }
         self.give_pipe_back(carrier, to);

@@ -630,6 +630,31 @@ fn urgent_data_does_not_stop_a_stream() {
     assert_eq!(more, "more");
 }
 
+#[test]
+fn urgent_data_is_not_taken_for_the_end_that_follows_it() {
+    let (host, listener) = carrying();
+    for (before, after) in [("before", "after"), ("", "after"), ("before", "")] {
+        // All of it is there, and the end, when the next netd comes.
+        host.kill_netd();
+        let mut client = connect();
+        client.write_all(before.as_bytes()).unwrap();
+        let urgent = rustix::net::send(&client, b"!", rustix::net::SendFlags::OOB);
+        assert_eq!(urgent, Ok(1));
+        client.write_all(after.as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        host.client.status().unwrap();
+        let mut server = accept(&listener);
+        let mut text = String::new();
+        server.read_to_string(&mut text).unwrap();
+        assert_eq!(text, format!("{before}{after}"));
+        server.write_all(b"answer").unwrap();
+        drop(server);
+        text.clear();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "answer");
+    }
+}
+
 /// A process that has descriptors and does nothing, as the keeper of a netd that was killed in a certain moment. The mark
 /// names it.
 struct Left {
