@@ -8,6 +8,7 @@ use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
 };
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -412,6 +413,30 @@ fn datagrams_are_carried_and_answered_from_the_address_they_were_sent_to() {
     assert_eq!(host.client.status().unwrap().forwards, 4);
     host.client.release("dns").unwrap();
     assert_eq!(host.client.status().unwrap().forwards, 0);
+}
+
+#[test]
+fn nobody_else_reads_what_containers_ask_for() {
+    let host = Host::new();
+    let path = gantry_netd::client::questions_path(host.exec_root.path());
+    let mode = || fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(), 0o600);
+    // That of an earlier version.
+    host.kill_netd();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    host.client.status().unwrap();
+    assert_eq!(mode(), 0o600);
+    // What a link leads to is not touched.
+    host.kill_netd();
+    let other = host.exec_root.path().join("other");
+    fs::write(&other, "something").unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&other, &path).unwrap();
+    host.client.status().unwrap();
+    assert_eq!(fs::read_to_string(&other).unwrap(), "something");
+    let other = fs::metadata(&other).unwrap().permissions().mode();
+    assert_eq!(other & 0o7777, 0o644);
 }
 
 #[test]
