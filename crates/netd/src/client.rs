@@ -24,7 +24,7 @@ mod names;
 mod ports;
 
 pub use names::Sockets;
-pub use ports::KeptPort;
+pub use ports::{HostPorts, KeptPort};
 
 /// How long an answer may take before netd counts as unresponsive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

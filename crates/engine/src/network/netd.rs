@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gantry_api::port::{PortReserver, Reservation, ReserveError};
-use gantry_netd::client::{self, Client, KeptPort, Sockets, SpawnOptions};
+use gantry_netd::client::{self, Client, HostPorts, KeptPort, Sockets, SpawnOptions};
 use gantry_shim::protocol::{Reply as ShimReply, Request as ShimRequest};
 use gantry_sys::unix;
 use tokio::sync::{Notify, oneshot};
@@ -140,11 +140,12 @@ impl PortReserver for Netd {
         reservations: &[Reservation],
     ) -> Result<(), ReserveError> {
         let client = self.client()?;
+        let ports = HostPorts::of(reservations);
         // Nobody fetches or hands over sockets while it is open whose they are.
         let mut kept = self.kept.lock().expect("no holder panics");
         client.transfer(from, to, reservations)?;
         let mut sockets = kept.remove(from).unwrap_or_default();
-        sockets.retain_mut(|socket| socket.transfer(to, reservations));
+        sockets.retain_mut(|socket| socket.transfer(to, &ports));
         kept.entry(to.to_owned()).or_default().extend(sockets);
         let mut waiting = self.waiting.lock().expect("no holder panics");
         waiting.retain(|waiting| waiting != from);
