@@ -123,6 +123,25 @@ impl Netd {
     }
 }
 
+impl Netd {
+    /// Says whether a netd of an earlier version lives on.
+    fn is_outdated(&self) -> bool {
+        let client = self.client.lock().expect("no holder panics");
+        client.as_ref().is_some_and(|client| client.is_outdated())
+    }
+
+    /// Replaces a netd of an earlier version if it carries nothing at the moment.
+    fn replace_outdated(&self) -> std::io::Result<()> {
+        // Not after its end for good.
+        let ended = self.ended.lock().expect("no holder panics");
+        if *ended {
+            return Ok(());
+        }
+        let client = self.client().map_err(std::io::Error::other)?;
+        client.replace_outdated()
+    }
+}
+
 impl PortReserver for Netd {
     fn reserve(&self, owner: &str, reservations: &[Reservation]) -> Result<(), ReserveError> {
         self.client()?.reserve(owner, reservations)?;
@@ -223,6 +242,13 @@ impl Engine {
                 }
                 let Some(inner) = inner.upgrade() else { return };
                 tokio::spawn(Engine { inner }.hand_over_sockets());
+                let mut is_outdated = netd.is_outdated();
+                if is_outdated {
+                    tracing::warn!(
+                        "the netd that was found is of an earlier version and carries connections, which would end with it: \
+                         it is replaced as soon as it carries none"
+                    );
+                }
                 let mut ended = std::pin::pin!(end_of(process));
                 loop {
                     tokio::select! {
@@ -231,6 +257,17 @@ impl Engine {
                                 tracing::error!(%error, "watch netd");
                             }
                             break;
+                        }
+                        () = tokio::time::sleep(WATCH), if is_outdated => {
+                            let replace = netd.clone();
+                            let replaced = crate::blocking::run(move || replace.replace_outdated());
+                            match replaced.await {
+                                Ok(Ok(())) => is_outdated = netd.is_outdated(),
+                                Ok(Err(error)) => {
+                                    tracing::warn!(%error, "replace a netd of an earlier version");
+                                }
+                                Err(_) => return,
+                            }
                         }
                         () = netd.reserved.notified() => {
                             let keep = netd.clone();

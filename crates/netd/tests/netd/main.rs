@@ -868,55 +868,97 @@ fn python() -> String {
     String::from_utf8(python.stdout).unwrap()
 }
 
-/// Plays a netd that knows no names, once; after that it is the real one.
+/// Plays a netd of an earlier version with the features named, once; after that it is the real one. What it carries is
+/// as many connections as the file of its mark has bytes.
 const EARLIER: &str = r#"
 import json, os, socket, struct, sys
-real, mark = sys.argv[1:3]
+real, mark, features, carried = sys.argv[1:5]
 if os.path.exists(mark):
-    os.execv(real, [real] + sys.argv[3:])
-open(mark, "w").close()
+    os.execv(real, [real] + sys.argv[5:])
+with open(mark, "w") as file:
+    file.write(carried)
 replies = {
-    "hello": {"reply": "hello", "version": 1, "features": ["reserve"]},
-    "status": {"reply": "status", "pid": os.getpid(), "owners": 1, "sockets": 1, "forwards": 0,
-               "forwards_total": 0, "forwards_refused": 0},
+    "hello": lambda: {"reply": "hello", "version": 1, "features": features.split()},
+    "status": lambda: {"reply": "status", "pid": os.getpid(), "owners": 1, "sockets": 1,
+                       "forwards": os.path.getsize(mark), "forwards_total": 0, "forwards_refused": 0},
 }
 listener = socket.socket(fileno=0)
 while True:
     daemon = listener.accept()[0].makefile("rwb")
     while head := daemon.read(4):
         request = json.loads(daemon.read(struct.unpack("<I", head)[0]))
-        reply = json.dumps({"id": request["id"], **replies[request["verb"]]}).encode()
+        reply = json.dumps({"id": request["id"], **replies[request["verb"]]()}).encode()
         daemon.write(struct.pack("<I", len(reply)) + reply)
         daemon.flush()
 "#;
 
-#[test]
-fn a_netd_of_an_earlier_version_is_replaced_and_its_ports_are_taken_over() {
-    net::unshare_net().unwrap();
-    let exec_root = tempfile::tempdir().unwrap();
-    let directory = state_dir(exec_root.path());
+/// How a netd of an earlier version is started, and the file of its mark.
+fn earlier(
+    exec_root: &std::path::Path,
+    features: &str,
+    carried: &str,
+) -> (SpawnOptions, std::path::PathBuf) {
+    let directory = state_dir(exec_root);
     fs::create_dir(&directory).unwrap();
     let record = r#"{"version":1,"owner":"one","reservations":[
         {"protocol":"tcp","address":"0.0.0.0","port":8080,"target":"172.17.0.2:80"}]}"#;
     fs::write(directory.join("one.json"), record).unwrap();
-    let (script, mark) = (
-        exec_root.path().join("earlier.py"),
-        exec_root.path().join("mark"),
-    );
+    let (script, mark) = (exec_root.join("earlier.py"), exec_root.join("mark"));
     fs::write(&script, EARLIER).unwrap();
     // By a shell, because Python looks for its library by its own name, which is netd's here.
     let command = format!(
-        "exec {} {} {} {} \"$@\"",
+        "exec {} {} {} {} '{features}' '{carried}' \"$@\"",
         python(),
         script.display(),
         env!("CARGO_BIN_EXE_netd-under-test"),
         mark.display()
     );
     let options = SpawnOptions {
-        exec_root: exec_root.path().to_owned(),
+        exec_root: exec_root.to_owned(),
         program: "/bin/sh".into(),
         arguments: vec!["-c".to_owned(), command, "sh".to_owned()],
     };
+    (options, mark)
+}
+
+#[test]
+fn a_netd_without_a_keeper_is_replaced_when_it_carries_nothing() {
+    net::unshare_net().unwrap();
+    let exec_root = tempfile::tempdir().unwrap();
+    let (options, mark) = earlier(exec_root.path(), "reserve adopt-ports names transfer", "");
+    let client = Client::open(options).unwrap();
+    assert!(mark.exists(), "the earlier one has lived");
+    assert!(!client.is_outdated());
+    assert_eq!(client.owners().unwrap(), ["one"]);
+    assert_eq!(processes(exec_root.path(), "gantry-keeper").len(), 1);
+    client.shutdown().unwrap();
+    // It carries something when it is found.
+    let exec_root = tempfile::tempdir().unwrap();
+    let features = "reserve adopt-ports names transfer";
+    let (options, mark) = earlier(exec_root.path(), features, "x");
+    let client = Client::open(options).unwrap();
+    let pid = client.status().unwrap().pid;
+    assert_eq!(client.status().unwrap().forwards, 1);
+    client.replace_outdated().unwrap();
+    assert!(client.is_outdated());
+    assert_eq!(client.status().unwrap().pid, pid);
+    fs::write(&mark, "").unwrap();
+    client.replace_outdated().unwrap();
+    assert!(!client.is_outdated());
+    assert_ne!(client.status().unwrap().pid, pid);
+    assert_eq!(processes(exec_root.path(), "gantry-keeper").len(), 1);
+    // There is nothing to be replaced any more.
+    let pid = client.status().unwrap().pid;
+    client.replace_outdated().unwrap();
+    assert_eq!(client.status().unwrap().pid, pid);
+    client.shutdown().unwrap();
+}
+
+#[test]
+fn a_netd_of_an_earlier_version_is_replaced_and_its_ports_are_taken_over() {
+    net::unshare_net().unwrap();
+    let exec_root = tempfile::tempdir().unwrap();
+    let (options, mark) = earlier(exec_root.path(), "reserve", "");
     let client = Client::open(options).unwrap();
     assert!(mark.exists(), "the earlier one has lived");
     assert_eq!(client.owners().unwrap(), ["one"]);
