@@ -647,6 +647,36 @@ fn a_socket_of_both_families_carries_each_to_its_own_target() {
 }
 
 #[test]
+fn what_a_daemon_asked_that_has_gone_meanwhile_is_not_done() {
+    let host = Host::new();
+    host.client
+        .reserve("web", &both(Protocol::Tcp, 8080, 80))
+        .unwrap();
+    let pid = host.client.status().unwrap().pid.cast_signed();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    for asks in [1, 100] {
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        let mut stream = UnixStream::connect(socket_path(host.exec_root.path())).unwrap();
+        for _ in 0..asks {
+            let request = protocol::Request::Release {
+                owner: "web".to_owned(),
+            };
+            let envelope = Envelope {
+                id: 1,
+                fds: 0,
+                body: request,
+            };
+            protocol::write(&mut stream, &envelope).unwrap();
+        }
+        // It has waited for the answer in vain.
+        drop(stream);
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        assert_eq!(host.client.owners().unwrap(), ["web"]);
+        assert_eq!(host.client.owners().unwrap(), ["web"]);
+    }
+}
+
+#[test]
 fn an_unknown_verb_is_answered_and_the_connection_goes_on() {
     let host = Host::new();
     let mut stream = UnixStream::connect(socket_path(host.exec_root.path())).unwrap();
