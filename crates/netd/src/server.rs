@@ -359,7 +359,7 @@ impl Server {
             Some(Thing::Daemon(_)) => self.daemons -= 1,
             Some(Thing::Pair(pair)) => {
                 self.forwards -= 1;
-                pair.close(&mut self.carrier);
+                pair.close(&mut self.carrier, &self.epoll);
             }
             Some(Thing::Flow(flow)) => {
                 self.forwards -= 1;

@@ -64,7 +64,7 @@ impl Server {
             Err(error) => {
                 self.slab.remove(key);
                 pair.abort(&self.carrier);
-                pair.close(&mut self.carrier);
+                pair.close(&mut self.carrier, &self.epoll);
                 Err(error)
             }
         }
