@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,13 +19,13 @@ use gantry_api::port::{PortReserver, Reservation, ReserveError};
 use gantry_sys::unix;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::protocol::{self, Envelope, NAMES, PORTS, Reply, Request, Status};
+use crate::protocol::{self, Envelope, KEEPER, NAMES, PORTS, Reply, Request, Status, TRANSFER};
 
 mod names;
 mod ports;
 
 pub use names::Sockets;
-pub use ports::KeptPort;
+pub use ports::{HostPorts, KeptPort};
 
 /// How long an answer may take before netd counts as unresponsive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,6 +81,8 @@ impl SpawnOptions {
 pub struct Client {
     options: SpawnOptions,
     state: Mutex<State>,
+    /// The netd that was found lives on although it is of an earlier version.
+    is_outdated: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -96,17 +99,36 @@ impl Client {
         let client = Self {
             options,
             state: Mutex::default(),
+            is_outdated: AtomicBool::new(false),
         };
         let features = client.features()?;
-        if ![NAMES, PORTS]
-            .iter()
-            .all(|known| features.iter().any(|feature| feature == known))
-        {
-            // One of an earlier version. Its successor reads its files and takes the same ports.
+        let has = |known: &str| features.iter().any(|feature| feature == known);
+        // Of an earlier version may be one that lives already. Its successor reads its files and takes the same ports.
+        if !(has(NAMES) && has(PORTS)) {
             client.kill()?;
             client.features()?;
+        } else if !(has(TRANSFER) && has(KEEPER)) {
+            client.is_outdated.store(true, Ordering::Relaxed);
+            client.replace_outdated()?;
         }
         Ok(client)
+    }
+
+    /// Says whether the netd that was found is of an earlier version and lives on, because it carries connections that
+    /// would end with it.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated.load(Ordering::Relaxed)
+    }
+
+    /// Replaces a netd of an earlier version if it carries nothing at the moment. Otherwise it is to be tried again.
+    pub fn replace_outdated(&self) -> io::Result<()> {
+        if !self.is_outdated() || self.status()?.forwards > 0 {
+            return Ok(());
+        }
+        // The next one is of this program's version, also where another cause ends this one.
+        self.kill()?;
+        self.is_outdated.store(false, Ordering::Relaxed);
+        self.features().map(drop)
     }
 
     fn features(&self) -> io::Result<Vec<String>> {

@@ -40,6 +40,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 const MARK_BYTES: usize = 128;
 /// Where containers ask for names.
 const NAMES_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+/// How many descriptors are left free by what is taken over, so that a daemon can connect and a keeper be started.
+const FREE: usize = 16;
 /// So many descriptors have room in the table from the start. A shared table grows slowly: the kernel waits until no
 /// processor uses the one before.
 const TABLE_MIN: i32 = 1024;
@@ -283,27 +285,23 @@ impl Predecessor {
         pidfd_getfd(&self.pidfd, number, PidfdGetfdFlags::empty())
     }
 
-    /// Copies everything that is of use; the keeper has it still.
+    /// Copies everything that is of use, ports first; the keeper has it still. Connections for which there are not
+    /// enough descriptors, and those of a ledger that another version wrote, are reset when the keeper ends.
     ///
     /// # Errors
-    /// Where the kernel forbids it (pidfd_getfd(2)), where another version wrote the ledger, and where the keeper has
-    /// ended.
+    /// Where the kernel forbids it (pidfd_getfd(2)), and where the keeper has ended.
     pub fn inherit(&self) -> io::Result<Inheritance> {
-        let file = File::from(self.copy(self.ledger)?);
-        let entries = ledger::read(&file)?;
+        let entries = ledger::read(&File::from(self.copy(self.ledger)?));
+        let is_readable = entries.is_ok();
+        let entries = entries.unwrap_or_default();
         let mut known: HashSet<i32> = [self.ledger].into();
-        let mut found = Inheritance::default();
-        for entry in entries {
+        for entry in &entries {
             known.extend([entry.client, entry.server]);
-            known.extend(
-                entry
-                    .pipes
-                    .iter()
-                    .flatten()
-                    .flat_map(|pipe| [pipe.0, pipe.1]),
-            );
-            found.pairs.extend(self.inherit_pair(entry));
+            let pipes = entry.pipes.iter().flatten();
+            known.extend(pipes.flat_map(|pipe| [pipe.0, pipe.1]));
         }
+        let mut found = Inheritance::default();
+        let mut clients = Vec::new();
         for number in descriptors(self.identity.pid)? {
             if known.contains(&number) {
                 continue;
@@ -315,26 +313,56 @@ impl Predecessor {
                 Some(Kind::Tcp) if sockopt::socket_acceptconn(&fd) == Ok(true) => {
                     found.ports.push(fd);
                 }
+                // Nobody knows what belongs together.
+                Some(Kind::Tcp) if !is_readable => reset_at_the_end(&fd),
                 // Accepted ones have it from their listener; those that netd makes itself have it not.
                 Some(Kind::Tcp) if sockopt::socket_reuseaddr(&fd) == Ok(true) => {
-                    found.clients.push(fd);
+                    clients.push(number);
                 }
                 _ => {}
+            }
+        }
+        let mut free: Vec<File> = (0..FREE).map_while(|_| spare()).collect();
+        for entry in entries {
+            found.pairs.extend(self.inherit_pair(entry, &mut free));
+        }
+        for number in clients {
+            match self.copy(number) {
+                Ok(fd) => found.clients.push(fd),
+                Err(_) => self.give_up(number, &mut free),
             }
         }
         Ok(found)
     }
 
-    /// Copies what belongs to an entry; `None`: it was being closed.
-    fn inherit_pair(&self, mut entry: Entry) -> Option<Found> {
-        let sockets = [entry.client, entry.server].map(|number| self.copy(number).ok());
-        let [Some(client), Some(server)] = sockets else {
-            if entry.flags & FAILED != 0 {
-                for fd in sockets.iter().flatten() {
-                    let _ = net::set_abort_on_close(fd.as_fd());
+    /// Has a socket reset that is not taken over, when the keeper ends. Uses one of the free descriptors.
+    fn give_up(&self, number: i32, free: &mut Vec<File>) {
+        free.pop();
+        if let Ok(fd) = self.copy(number) {
+            reset_at_the_end(&fd);
+        }
+        free.extend(spare());
+    }
+
+    /// Copies what belongs to an entry; `None`: it was being closed, or there is no descriptor for it.
+    fn inherit_pair(&self, mut entry: Entry, free: &mut Vec<File>) -> Option<Found> {
+        let numbers = [entry.client, entry.server];
+        let sockets = numbers.map(|number| self.copy(number));
+        let (client, server) = match sockets {
+            [Ok(client), Ok(server)] => (client, server),
+            sockets => {
+                let was_closed = sockets
+                    .iter()
+                    .any(|socket| matches!(socket, Err(rustix::io::Errno::BADF)));
+                drop(sockets);
+                // One side that ends while the other is lost would look like the end of all its bytes.
+                if !was_closed || entry.flags & FAILED != 0 {
+                    for number in numbers {
+                        self.give_up(number, free);
+                    }
                 }
+                return None;
             }
-            return None;
         };
         let pipes = entry.pipes.map(|pipe| {
             let (reader, writer) = pipe?;
@@ -361,6 +389,17 @@ impl Predecessor {
     pub fn end(self) {
         end(&self.pidfd);
     }
+}
+
+/// Has a connection reset when the last one that holds it closes it.
+fn reset_at_the_end(fd: &OwnedFd) {
+    // If it fails, an end of file is sent after all.
+    let _ = net::set_abort_on_close(fd.as_fd());
+}
+
+/// Takes up a descriptor, to be closed where another one is needed.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
 }
 
 /// Lists the numbers of a process's descriptors.

@@ -9,6 +9,7 @@
 //!         3, 4     the target's address, as IPv6
 //!         5        its port, family and scope
 //!         6        flags
+//!         7        how many netds in a row have died at it
 //! ```
 //! Every step is one store of one word, and netd may be killed between any two. So a slot's first word is written last,
 //! and erased first: a slot that is not free is whole. Two descriptors share a word, each as its number and one more.
@@ -32,6 +33,8 @@ const PIPES: usize = 1;
 const ADDRESS: usize = 3;
 const PORT: usize = 5;
 const FLAGS: usize = 6;
+/// A writer that knew nothing of it has left 0.
+const TRIES: usize = 7;
 
 /// Something went wrong with one side: both are to be reset.
 pub const FAILED: u64 = 1;
@@ -71,6 +74,8 @@ pub struct Entry {
     pub pipes: [Option<(i32, i32)>; 2],
     pub target: SocketAddr,
     pub flags: u64,
+    /// How many netds in a row have died at it.
+    pub tries: u64,
 }
 
 fn pack(first: i32, second: i32) -> u64 {
@@ -142,6 +147,7 @@ impl Ledger {
             u64::from(target.port()) | family << 16 | u64::from(scope) << 32,
         );
         self.store(slot.word(FLAGS), 0);
+        self.store(slot.word(TRIES), 0);
         let sockets = pack(client.as_raw_fd(), server.as_raw_fd());
         self.store(slot.word(SOCKETS), sockets);
         Some(slot)
@@ -166,6 +172,11 @@ impl Ledger {
         if after != before {
             self.store(slot.word(FLAGS), after);
         }
+    }
+
+    /// Says how many netds in a row will have died at a pair, should this one be the next.
+    pub fn set_tries(&self, slot: Slot, tries: u64) {
+        self.store(slot.word(TRIES), tries);
     }
 
     /// Erases a pair whose sockets are closed.
@@ -216,6 +227,7 @@ fn parse_slot(slot: &[u64]) -> Option<Entry> {
         pipes: [unpack(slot[PIPES]), unpack(slot[PIPES + 1])],
         target,
         flags: slot[FLAGS],
+        tries: slot[TRIES],
     })
 }
 
@@ -244,12 +256,14 @@ mod tests {
         ledger.set_flag(second, FAILED, true);
         ledger.set_flag(second, SHUT << 1, true);
         ledger.set_flag(second, FAILED, false);
+        ledger.set_tries(second, 3);
         let expected = Entry {
             client: numbers.0,
             server: numbers.1,
             pipes: [None, None],
             target: V4.parse().unwrap(),
             flags: 0,
+            tries: 0,
         };
         let other_entry = Entry {
             client: numbers.1,
@@ -257,6 +271,7 @@ mod tests {
             pipes: [None, Some(numbers)],
             target: V6.parse().unwrap(),
             flags: SHUT << 1,
+            tries: 3,
         };
         assert_eq!(read(&file(&ledger)).unwrap(), [expected, other_entry]);
         ledger.erase(first);
@@ -309,6 +324,7 @@ mod tests {
             ledger.set_pipe(slot, 0, Some(ends[3]));
             ledger.set_flag(slot, COPIES, true);
             ledger.set_flag(slot, COPIES, false);
+            ledger.set_tries(slot, 2);
             ledger.set_flag(slot, SHUT, true);
             ledger.erase(slot);
         }
@@ -335,12 +351,13 @@ mod tests {
                 let which = which.expect("sockets that belong together");
                 assert_eq!(entry.target, targets[which % 2]);
                 assert!(entry.flags & !(COPIES | SHUT) == 0);
+                assert!(entry.tries == 0 || entry.pipes == [Some(numbers(&ends[3])), None]);
                 for pipe in entry.pipes.iter().flatten() {
                     assert_eq!(*pipe, numbers(&ends[3]));
                 }
                 assert!(entry.pipes.iter().flatten().count() <= 1);
             }
         }
-        assert_eq!(seen, 3 * 7);
+        assert_eq!(seen, 3 * 8);
     }
 }

@@ -49,7 +49,8 @@ impl Pipe {
         self.filled == 0
     }
 
-    /// Moves bytes of a socket into the empty pipe; 0 is the end of the stream.
+    /// Moves bytes of a socket into the empty pipe; 0 is the end of the stream, or urgent data in a stream whose end is
+    /// in the socket already.
     ///
     /// # Errors
     /// `WouldBlock` where there is nothing yet, or nothing but urgent data.

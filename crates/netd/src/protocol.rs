@@ -21,9 +21,10 @@ pub const FEATURES: &[&str] = &[
     "forward-tcp",
     "forward-udp",
     "guard",
-    "transfer",
+    TRANSFER,
     PORTS,
     NAMES,
+    KEEPER,
 ];
 
 /// The feature of taking sockets over, which a netd of an earlier version has not.
@@ -31,6 +32,12 @@ pub const PORTS: &str = "adopt-ports";
 
 /// The feature of answering names, which a netd of an earlier version has not.
 pub const NAMES: &str = "names";
+
+/// The feature of giving ports to another owner, which a netd of an earlier version has not.
+pub const TRANSFER: &str = "transfer";
+
+/// The feature of a keeper, by which the next netd goes on with what is carried; a netd of an earlier version has none.
+pub const KEEPER: &str = "keeper";
 
 /// Longest frame in bytes: 10,000 reservations fit.
 pub const FRAME_BYTES_MAX: u32 = 4 << 20;

@@ -1,9 +1,10 @@
 //! The loop: requests of the daemon, connections and datagrams to be carried, all on one thread.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -84,15 +85,22 @@ struct Holding {
 }
 
 /// Opens the file of the questions that are being answered, where the next netd finds them. Where there is no room for
-/// a file they lie in memory and end with this netd.
+/// a file they lie in memory and end with this netd. The file is root's alone to read: what containers ask for is nobody
+/// else's business, and others may enter its directory.
 fn inbox(path: &Path) -> io::Result<Inbox> {
     let kept = File::options()
         .create(true)
         .truncate(false)
         .read(true)
         .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(path)
-        .and_then(|file| Inbox::open(&file));
+        .and_then(|file| {
+            // One of an earlier version.
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            Inbox::open(&file)
+        });
     kept.or_else(|_| {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
         let memory = rustix::fs::memfd_create(c"questions", flags)?;
@@ -351,7 +359,7 @@ impl Server {
             Some(Thing::Daemon(_)) => self.daemons -= 1,
             Some(Thing::Pair(pair)) => {
                 self.forwards -= 1;
-                pair.close(&mut self.carrier);
+                pair.close(&mut self.carrier, &self.epoll);
             }
             Some(Thing::Flow(flow)) => {
                 self.forwards -= 1;

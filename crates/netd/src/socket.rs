@@ -77,6 +77,14 @@ impl Targets {
     }
 }
 
+/// A port of the host, wherever it leads.
+pub type HostPort = (Protocol, IpAddr, u16);
+
+/// Gives the port that a reservation is of.
+pub fn host_port(reservation: &Reservation) -> HostPort {
+    (reservation.protocol, reservation.address, reservation.port)
+}
+
 /// Gives the port that a socket keeps and the host's addresses that it keeps it on: both any-addresses where it serves
 /// both families.
 pub fn kept(socket: BorrowedFd<'_>) -> io::Result<(u16, Vec<IpAddr>)> {

@@ -24,6 +24,10 @@ use crate::slab::Key;
 /// How often one connection reads before others get their turn.
 const ROUNDS_MAX: usize = 16;
 
+/// So many netds in a row may die at the first thing that they do for a connection. Then it is taken for the cause and
+/// is reset. More than one, because a kill from elsewhere may meet that moment as well.
+const TRIES_MAX: u64 = 4;
+
 /// What all connections share.
 #[derive(Debug)]
 pub struct Carrier {
@@ -81,6 +85,9 @@ pub struct Pair {
     slot: Slot,
     ends: [End; 2],
     connecting: bool,
+    /// How many netds in a row have died at it, and whether this one has done something for it and lives.
+    tries: u64,
+    is_proved: bool,
 }
 
 /// What was found of a connection that a predecessor carried.
@@ -129,10 +136,12 @@ impl Pair {
             slot,
             ends: [End::new(client), End::new(server)],
             connecting: true,
+            tries: 0,
+            is_proved: false,
         };
         if let Err(error) = net::connect(pair.ends[1].fd.as_fd(), target) {
             pair.abort(carrier);
-            pair.close(carrier);
+            pair.erase(carrier);
             return Err(error);
         }
         Ok(pair)
@@ -167,8 +176,14 @@ impl Pair {
         let ledger = &mut carrier.ledger;
         let slot = ledger
             .record(client.as_fd(), server.as_fd(), entry.target)
-            .ok_or(io::ErrorKind::OutOfMemory)?;
+            .ok_or_else(|| {
+                for fd in [&client, &server] {
+                    let _ = net::set_abort_on_close(fd.as_fd());
+                }
+                io::ErrorKind::OutOfMemory
+            })?;
         ledger.set_flag(slot, entry.flags, true);
+        ledger.set_tries(slot, entry.tries);
         let mut ends = [End::new(client), End::new(server)];
         for (side, pipe) in pipes.into_iter().enumerate() {
             let Some(pipe) = pipe.filter(|pipe| !pipe.is_empty()) else {
@@ -182,6 +197,8 @@ impl Pair {
             slot,
             ends,
             connecting: true,
+            tries: entry.tries,
+            is_proved: false,
         })
     }
 
@@ -193,8 +210,13 @@ impl Pair {
         key: Key,
         entry: &ledger::Entry,
     ) -> After {
+        self.try_once(carrier);
         match self.try_resume(epoll, key, entry) {
-            Ok(()) => After::Goes,
+            Ok(()) => {
+                // Nothing is carried yet.
+                carrier.ledger.set_tries(self.slot, self.tries);
+                After::Goes
+            }
             Err(_) => {
                 self.abort(carrier);
                 After::Ends
@@ -203,7 +225,7 @@ impl Pair {
     }
 
     fn try_resume(&mut self, epoll: &Epoll, key: Key, entry: &ledger::Entry) -> io::Result<()> {
-        if entry.flags & (FAILED | COPIES) != 0 {
+        if entry.flags & (FAILED | COPIES) != 0 || entry.tries >= TRIES_MAX {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         let is_shut = |side: usize| entry.flags & (SHUT << side) != 0;
@@ -223,6 +245,22 @@ impl Pair {
         self.update_interest(epoll, key)
     }
 
+    /// Notes that netd may be about to die at this connection, until it is [proved](Self::prove) that it has not.
+    fn try_once(&self, carrier: &Carrier) {
+        if !self.is_proved {
+            carrier.ledger.set_tries(self.slot, self.tries + 1);
+        }
+    }
+
+    /// Notes that something was done for this connection and netd lives.
+    fn prove(&mut self, carrier: &Carrier) {
+        if !self.is_proved {
+            self.is_proved = true;
+            self.tries = 0;
+            carrier.ledger.set_tries(self.slot, 0);
+        }
+    }
+
     /// Works on what an event of one side made possible.
     pub fn step(
         &mut self,
@@ -233,8 +271,12 @@ impl Pair {
         flags: EventFlags,
         buffer: &mut [u8],
     ) -> After {
+        self.try_once(carrier);
         match self.try_step(carrier, epoll, key, side, flags, buffer) {
-            Ok(after) => after,
+            Ok(after) => {
+                self.prove(carrier);
+                after
+            }
             Err(_) => {
                 self.abort(carrier);
                 After::Ends
@@ -334,18 +376,25 @@ impl Pair {
                 Some(pipe) => pipe.fill(source.fd.as_fd()),
                 None => Err(rustix::io::Errno::WOULDBLOCK),
             };
-            match filled {
-                Ok(0) => source.eof = true,
-                Ok(_) => {}
+            let is_copied = match filled {
+                // Once the end has come as well, urgent data looks like it: bytes may follow.
+                Ok(0) if net::is_at_mark(source.fd.as_fd())? => true,
+                Ok(0) => {
+                    source.eof = true;
+                    continue;
+                }
+                Ok(_) => {
+                    self.prove(carrier);
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     let is_contradiction = is_readable && rounds == 1;
-                    let is_copied = sink.pipe.is_none()
-                        || (is_contradiction && net::is_at_mark(source.fd.as_fd())?);
-                    if !is_copied || !self.copy(carrier, from, buffer)? {
-                        break;
-                    }
+                    sink.pipe.is_none() || (is_contradiction && net::is_at_mark(source.fd.as_fd())?)
                 }
                 Err(error) => return Err(error.into()),
+            };
+            if !is_copied || !self.copy(carrier, from, buffer)? {
+                break;
             }
         }
         self.give_pipe_back(carrier, to);
@@ -445,17 +494,31 @@ impl Pair {
         Ok(())
     }
 
-    /// Makes closing reset both connections: one side failed, and the other must not take it for an end of file.
+    /// Resets both connections: one side failed, and the other must not take it for an end of file.
     pub fn abort(&self, carrier: &Carrier) {
         carrier.ledger.set_flag(self.slot, FAILED, true);
         for end in &self.ends {
             // If it fails, closing sends an end of file after all.
             let _ = net::set_abort_on_close(end.fd.as_fd());
+            // At once: a predecessor's keeper may be slow to end, and closing one of two descriptors sends nothing.
+            let _ = rustix::net::connect_unspec(&end.fd);
         }
     }
 
-    /// Closes both sockets and forgets them, in this order: what is open and not in the ledger would be taken for new.
-    pub fn close(self, carrier: &mut Carrier) {
+    /// Closes both sockets and forgets them.
+    pub fn close(mut self, carrier: &mut Carrier, epoll: &Epoll) {
+        for end in &mut self.ends {
+            // Closing alone does not end the watch while somebody else has the socket, as a keeper that is slow to end.
+            if end.interest.take().is_some() {
+                let _ = epoll.delete(end.fd.as_fd());
+            }
+        }
+        self.erase(carrier);
+    }
+
+    /// Closes sockets that nobody watches, and then forgets them: what is open and not in the ledger would be taken for
+    /// new.
+    fn erase(self, carrier: &mut Carrier) {
         let [first, second] = self.ends;
         drop((first.fd, second.fd));
         carrier.ledger.erase(self.slot);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gantry_api::port::{PortReserver, Reservation, ReserveError};
-use gantry_netd::client::{self, Client, KeptPort, Sockets, SpawnOptions};
+use gantry_netd::client::{self, Client, HostPorts, KeptPort, Sockets, SpawnOptions};
 use gantry_shim::protocol::{Reply as ShimReply, Request as ShimRequest};
 use gantry_sys::unix;
 use tokio::sync::{Notify, oneshot};
@@ -123,6 +123,25 @@ impl Netd {
     }
 }
 
+impl Netd {
+    /// Says whether a netd of an earlier version lives on.
+    fn is_outdated(&self) -> bool {
+        let client = self.client.lock().expect("no holder panics");
+        client.as_ref().is_some_and(|client| client.is_outdated())
+    }
+
+    /// Replaces a netd of an earlier version if it carries nothing at the moment.
+    fn replace_outdated(&self) -> std::io::Result<()> {
+        // Not after its end for good.
+        let ended = self.ended.lock().expect("no holder panics");
+        if *ended {
+            return Ok(());
+        }
+        let client = self.client().map_err(std::io::Error::other)?;
+        client.replace_outdated()
+    }
+}
+
 impl PortReserver for Netd {
     fn reserve(&self, owner: &str, reservations: &[Reservation]) -> Result<(), ReserveError> {
         self.client()?.reserve(owner, reservations)?;
@@ -140,11 +159,12 @@ impl PortReserver for Netd {
         reservations: &[Reservation],
     ) -> Result<(), ReserveError> {
         let client = self.client()?;
+        let ports = HostPorts::of(reservations);
         // Nobody fetches or hands over sockets while it is open whose they are.
         let mut kept = self.kept.lock().expect("no holder panics");
         client.transfer(from, to, reservations)?;
         let mut sockets = kept.remove(from).unwrap_or_default();
-        sockets.retain_mut(|socket| socket.transfer(to, reservations));
+        sockets.retain_mut(|socket| socket.transfer(to, &ports));
         kept.entry(to.to_owned()).or_default().extend(sockets);
         let mut waiting = self.waiting.lock().expect("no holder panics");
         waiting.retain(|waiting| waiting != from);
@@ -222,6 +242,13 @@ impl Engine {
                 }
                 let Some(inner) = inner.upgrade() else { return };
                 tokio::spawn(Engine { inner }.hand_over_sockets());
+                let mut is_outdated = netd.is_outdated();
+                if is_outdated {
+                    tracing::warn!(
+                        "the netd that was found is of an earlier version and carries connections, which would end with it: \
+                         it is replaced as soon as it carries none"
+                    );
+                }
                 let mut ended = std::pin::pin!(end_of(process));
                 loop {
                     tokio::select! {
@@ -230,6 +257,17 @@ impl Engine {
                                 tracing::error!(%error, "watch netd");
                             }
                             break;
+                        }
+                        () = tokio::time::sleep(WATCH), if is_outdated => {
+                            let replace = netd.clone();
+                            let replaced = crate::blocking::run(move || replace.replace_outdated());
+                            match replaced.await {
+                                Ok(Ok(())) => is_outdated = netd.is_outdated(),
+                                Ok(Err(error)) => {
+                                    tracing::warn!(%error, "replace a netd of an earlier version");
+                                }
+                                Err(_) => return,
+                            }
                         }
                         () = netd.reserved.notified() => {
                             let keep = netd.clone();

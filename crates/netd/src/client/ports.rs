@@ -1,5 +1,6 @@
 //! Sockets of host ports that outlive netd: the daemon holds descriptors of them and hands them to the next one.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,9 +9,21 @@ use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 use super::{Client, unexpected};
 use crate::protocol::{PortSocket, Reply, Request};
+use crate::socket::{self, HostPort};
 
 /// How many descriptors go with one request: fewer than the kernel's SCM_MAX_FD.
 const BATCH: usize = 200;
+
+/// Ports of the host, to be found without comparing all.
+#[derive(Debug)]
+pub struct HostPorts(HashSet<HostPort>);
+
+impl HostPorts {
+    /// Takes those of reservations.
+    pub fn of(reservations: &[Reservation]) -> Self {
+        Self(reservations.iter().map(socket::host_port).collect())
+    }
+}
 
 /// A socket that keeps a host port, held beside netd.
 #[derive(Debug)]
@@ -26,18 +39,17 @@ impl KeptPort {
     }
 
     /// Notes that the port is another owner's now, as [`PortReserver::transfer`] has it. Says whether it is one of
-    /// `reservations`; others were given back and must not be held.
+    /// `ports`; others were given back and must not be held.
     ///
     /// [`PortReserver::transfer`]: gantry_api::port::PortReserver::transfer
-    pub fn transfer(&mut self, owner: &str, reservations: &[Reservation]) -> bool {
+    pub fn transfer(&mut self, owner: &str, ports: &HostPorts) -> bool {
         owner.clone_into(&mut self.socket.owner);
-        let Ok((port, addresses)) = crate::socket::kept(self.fd.as_fd()) else {
+        let Ok((port, addresses)) = socket::kept(self.fd.as_fd()) else {
             return false;
         };
-        reservations.iter().any(|one| {
-            (one.protocol, one.port) == (self.socket.protocol, port)
-                && addresses.contains(&one.address)
-        })
+        addresses
+            .into_iter()
+            .any(|address| ports.0.contains(&(self.socket.protocol, address, port)))
     }
 }
 

@@ -27,8 +27,10 @@ impl Server {
             let client = match net::accept(listener.as_fd()) {
                 Ok(client) => client,
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-                    self.refuse(listener);
-                    continue;
+                    if self.refuse(listener) {
+                        continue;
+                    }
+                    return;
                 }
                 Err(error)
                     if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) =>
@@ -64,20 +66,24 @@ impl Server {
             Err(error) => {
                 self.slab.remove(key);
                 pair.abort(&self.carrier);
-                pair.close(&mut self.carrier);
+                pair.close(&mut self.carrier, &self.epoll);
                 Err(error)
             }
         }
     }
 
-    /// Takes a connection for which there is no descriptor and closes it, or epoll would report it without end.
-    pub(super) fn refuse(&mut self, listener: &OwnedFd) {
-        self.forwards_refused += 1;
+    /// Takes a connection for which there is no descriptor and closes it, or epoll would report it without end; false:
+    /// none waits, which the kernel says only where there is a descriptor.
+    pub(super) fn refuse(&mut self, listener: &OwnedFd) -> bool {
         self.spare = None;
-        if let Ok(client) = net::accept(listener.as_fd()) {
+        let client = net::accept(listener.as_fd());
+        let is_refused = client.is_ok();
+        if let Ok(client) = client {
             let _ = net::set_abort_on_close(client.as_fd());
+            self.forwards_refused += 1;
         }
         self.spare = File::open("/dev/null").ok();
+        is_refused
     }
 
     pub(super) fn take_datagrams(&mut self, key: Key, port: &mut udp::Port) {

@@ -97,8 +97,10 @@ impl Server {
                 Ok(fd) => fd,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE) => {
-                        self.refuse(listener);
-                        continue;
+                        if self.refuse(listener) {
+                            continue;
+                        }
+                        return;
                     }
                     Some(libc::ECONNABORTED | libc::EINTR) => continue,
                     _ => return,

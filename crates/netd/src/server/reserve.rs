@@ -94,7 +94,10 @@ impl Server {
         if !reservations.is_empty() {
             let holding = self.owners.entry(owner.to_owned()).or_default();
             // What a restarted netd could not have, it has now.
-            holding.lacking.retain(|one| !reservations.contains(one));
+            if !holding.lacking.is_empty() {
+                let had: HashSet<&Reservation> = reservations.iter().collect();
+                holding.lacking.retain(|one| !had.contains(one));
+            }
             holding.reservations.extend_from_slice(reservations);
             holding.sockets.extend(keys);
         }
@@ -230,9 +233,8 @@ impl Server {
         let Some(holding) = self.owners.get_mut(owner) else {
             return;
         };
-        holding
-            .reservations
-            .retain(|held| !reservations.contains(held));
+        let gone: HashSet<&Reservation> = reservations.iter().collect();
+        holding.reservations.retain(|held| !gone.contains(held));
         let gone = holding.sockets.split_off(sockets_before);
         if holding.reservations.is_empty() && holding.lacking.is_empty() {
             self.owners.remove(owner);

@@ -4,21 +4,19 @@
 //! netd that is killed in between leaves two files that name one port, its successor gives it to one of the two, and the
 //! request, which is sent again, finds it with either.
 
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 
 use gantry_api::port::{Protocol, Reservation};
 
-use super::{Holding, Server, Thing};
+use super::{Server, Thing};
 use crate::protocol::Reply;
 use crate::slab::Key;
-use crate::socket::{self, Targets};
+use crate::socket::{self, HostPort, Targets};
 use crate::{state, udp};
 
-/// Says whether two reservations are of one port of the host.
-fn is_same_port(one: &Reservation, other: &Reservation) -> bool {
-    (one.protocol, one.address, one.port) == (other.protocol, other.address, other.port)
-}
+/// What is wanted, by the port of the host.
+type ByPort = HashMap<HostPort, Vec<Reservation>>;
 
 /// A socket that goes over, with what it stands for from then on.
 struct Going {
@@ -37,32 +35,48 @@ impl Server {
         let leaving = self.owners.get(from);
         let keys = leaving.map_or_else(Vec::new, |holding| holding.sockets.clone());
         // What a restarted netd could not open stays so: a daemon may hold the socket and hand it over.
-        let mut lacking = leaving.map_or_else(Vec::new, |holding| holding.lacking.clone());
-        lacking.retain(|one| wanted.iter().any(|wanted| is_same_port(one, wanted)));
+        let lacking = leaving.map_or_else(Vec::new, |holding| holding.lacking.clone());
+        // Thousands of ports may go over, and everybody waits meanwhile: nothing is looked for by comparing all.
+        let mut by_port = ByPort::new();
+        for one in wanted {
+            by_port
+                .entry(socket::host_port(one))
+                .or_default()
+                .push(*one);
+        }
+        let late: HashSet<HostPort> = lacking
+            .iter()
+            .map(socket::host_port)
+            .filter(|port| by_port.contains_key(port))
+            .collect();
         let mut going = Vec::new();
         for key in keys {
-            let reservations = self.served_by(key, wanted);
+            let reservations = self.served_by(key, &by_port);
             if !reservations.is_empty() {
                 going.push(Going { key, reservations });
             }
         }
-        let comes = |one: &Reservation| {
-            going.iter().any(|going| going.reservations.contains(one))
-                || lacking.iter().any(|lacking| is_same_port(lacking, one))
-        };
-        let standing = |holding: &Holding, one: &Reservation| {
-            holding.reservations.contains(one) || holding.lacking.contains(one)
-        };
+        let brought: HashSet<Reservation> = going
+            .iter()
+            .flat_map(|going| going.reservations.iter().copied())
+            .collect();
+        let comes =
+            |one: &Reservation| brought.contains(one) || late.contains(&socket::host_port(one));
+        let standing: HashSet<Reservation> = self
+            .owners
+            .get(to)
+            .into_iter()
+            .flat_map(|to| to.reservations.iter().chain(&to.lacking).copied())
+            .collect();
         let new: Vec<Reservation> = wanted
             .iter()
-            .filter(|one| !comes(one))
-            .filter(|one| !self.owners.get(to).is_some_and(|to| standing(to, one)))
+            .filter(|one| !comes(one) && !standing.contains(one))
             .copied()
             .collect();
         let (arriving, late): (Vec<Reservation>, Vec<Reservation>) = wanted
             .iter()
             .filter(|one| comes(one))
-            .partition(|one| going.iter().any(|going| going.reservations.contains(one)));
+            .partition(|one| brought.contains(one));
         let before = self.owners.get(to).map_or(0, |to| to.sockets.len());
         if let Err((reservation, error)) = self.reserve(to, &new) {
             return Reply::Refused {
@@ -96,9 +110,10 @@ impl Server {
             };
         }
         let mut rest = self.owners.remove(from).unwrap_or_default().sockets;
-        rest.retain(|key| !going.iter().any(|going| going.key == *key));
-        self.close_ports(&rest);
         let keys: Vec<Key> = going.iter().map(|going| going.key).collect();
+        let stay: HashSet<Key> = keys.iter().copied().collect();
+        rest.retain(|key| !stay.contains(key));
+        self.close_ports(&rest);
         // What was carried went to where the port no longer leads.
         self.cut_off(&keys);
         for Going { key, reservations } in going {
@@ -106,8 +121,9 @@ impl Server {
         }
         if !wanted.is_empty() {
             let to = self.owners.entry(to.to_owned()).or_default();
+            let arrived: HashSet<HostPort> = arriving.iter().map(socket::host_port).collect();
             to.lacking
-                .retain(|one| !arriving.iter().any(|arriving| is_same_port(arriving, one)));
+                .retain(|one| !arrived.contains(&socket::host_port(one)));
             to.reservations.extend(arriving);
             to.lacking.extend(late);
             to.sockets.extend(keys);
@@ -116,7 +132,7 @@ impl Server {
     }
 
     /// Gives those of the wanted reservations that a socket can stand for.
-    fn served_by(&mut self, key: Key, wanted: &[Reservation]) -> Vec<Reservation> {
+    fn served_by(&mut self, key: Key, wanted: &ByPort) -> Vec<Reservation> {
         let (protocol, fd) = match self.slab.get_mut(key) {
             Some(Thing::Tcp { fd, .. }) => (Protocol::Tcp, fd),
             Some(Thing::Udp(udp::Port { fd, .. })) => (Protocol::Udp, fd),
@@ -126,13 +142,10 @@ impl Server {
         let Ok((port, addresses)) = socket::kept(fd.as_fd()) else {
             return Vec::new();
         };
-        let keeps = |protocol_wanted: Protocol, address: &IpAddr, number: u16| {
-            (protocol_wanted, number) == (protocol, port) && addresses.contains(address)
-        };
-        let served = wanted
+        let served = addresses
             .iter()
-            .filter(|one| keeps(one.protocol, &one.address, one.port));
-        served.copied().collect()
+            .filter_map(|&address| wanted.get(&(protocol, address, port)));
+        served.flatten().copied().collect()
     }
 
     /// Lets a socket carry elsewhere.

@@ -630,6 +630,31 @@ fn urgent_data_does_not_stop_a_stream() {
     assert_eq!(more, "more");
 }
 
+#[test]
+fn urgent_data_is_not_taken_for_the_end_that_follows_it() {
+    let (host, listener) = carrying();
+    for (before, after) in [("before", "after"), ("", "after"), ("before", "")] {
+        // All of it is there, and the end, when the next netd comes.
+        host.kill_netd();
+        let mut client = connect();
+        client.write_all(before.as_bytes()).unwrap();
+        let urgent = rustix::net::send(&client, b"!", rustix::net::SendFlags::OOB);
+        assert_eq!(urgent, Ok(1));
+        client.write_all(after.as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        host.client.status().unwrap();
+        let mut server = accept(&listener);
+        let mut text = String::new();
+        server.read_to_string(&mut text).unwrap();
+        assert_eq!(text, format!("{before}{after}"));
+        server.write_all(b"answer").unwrap();
+        drop(server);
+        text.clear();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "answer");
+    }
+}
+
 /// A process that has descriptors and does nothing, as the keeper of a netd that was killed in a certain moment. The mark
 /// names it.
 struct Left {
@@ -854,12 +879,210 @@ fn what_is_in_a_pipe_comes_before_the_end_of_a_side_that_is_closed() {
 #[test]
 fn a_ledger_of_another_version_is_not_taken_up() {
     let host = Host::new();
+    let inside = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
     let (port, mut client, taken) = accepted(&host);
-    let left = Left::new(&host, 2, &[], &[(&port, LISTENER), (&taken, CLIENT)]);
-    drop((port, taken));
-    assert_eq!(sockets(&host), 1, "the port is reserved anew");
-    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    let (server, mut end) = connected(&inside);
+    let fds: [(&dyn AsFd, i32); 3] = [(&port, LISTENER), (&taken, CLIENT), (&server, SERVER)];
+    let left = Left::new(&host, 2, &[], &fds);
+    drop((port, taken, server));
+    // Who waits in the queue is not lost with the port.
+    let mut waiting = connect();
+    assert_eq!(sockets(&host), 1);
+    accept(&inside).write_all(b"here").unwrap();
+    let mut text = String::new();
+    waiting.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "here");
+    // What belongs together is not known: nobody takes it for the end of all bytes.
+    for end in [&mut client, &mut end] {
+        let error = end.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
     assert!(left.is_ended());
+}
+
+#[test]
+fn a_connection_at_which_one_netd_after_the_other_has_died_is_reset() {
+    const TRIES: usize = 7;
+    let host = Host::new();
+    let inside = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    for (tries, is_carried) in [(3, true), (4, false)] {
+        let (port, mut client, taken) = accepted(&host);
+        let (server, mut end) = connected(&inside);
+        let fds: [(&dyn AsFd, i32); 3] = [(&port, LISTENER), (&taken, CLIENT), (&server, SERVER)];
+        let mut words = [0; 8];
+        words[..TRIES].copy_from_slice(&slot([0, 0], 0));
+        words[TRIES] = tries;
+        let _left = Left::new(&host, 1, &words, &fds);
+        drop((port, taken, server));
+        assert_eq!(sockets(&host), 1);
+        if is_carried {
+            // Once something was done for it, it is as good as any.
+            for _ in 0..6 {
+                end.write_all(b"x").unwrap();
+                client.read_exact(&mut [0; 1]).unwrap();
+                host.kill_netd();
+                host.client.status().unwrap();
+            }
+            continue;
+        }
+        for end in [&mut client, &mut end] {
+            let error = end.read(&mut [0; 1]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_kills_netd_does_not_kill_every_next_one() {
+    const SPLICE_KILLS: &str = "275:kill";
+    let scripts = tempfile::tempdir().unwrap();
+    let script = scripts.path().join("without.py");
+    fs::write(&script, WITHOUT).unwrap();
+    let host = Host::with_netd(|exec_root| without(&script, SPLICE_KILLS, exec_root));
+    host.client
+        .reserve("web", &both(Protocol::Tcp, 8080, 80))
+        .unwrap();
+    let listener = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    let mut client = connect();
+    let mut server = accept(&listener);
+    client.write_all(b"x").unwrap();
+    let over = AtomicBool::new(false);
+    let netds = thread::scope(|scope| {
+        // A daemon starts one after the other.
+        let asking = scope.spawn(|| {
+            let mut netds = std::collections::HashSet::new();
+            while !over.load(Ordering::Relaxed) {
+                netds.extend(host.client.status().map(|status| status.pid));
+                thread::sleep(Duration::from_millis(5));
+            }
+            netds
+        });
+        let reads = [&mut client, &mut server]
+            .map(|end| end.read(&mut [0; 1]).map_err(|error| error.kind()));
+        // And the last one stays.
+        thread::sleep(Duration::from_millis(200));
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(reads, [Err(ErrorKind::ConnectionReset); 2]);
+        asking.join().unwrap()
+    });
+    println!("{} netds were asked", netds.len());
+    let status = host.client.status().unwrap();
+    assert_eq!((status.forwards, status.sockets), (0, 1));
+    let pid = status.pid;
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(host.client.status().unwrap().pid, pid);
+}
+
+#[test]
+fn what_somebody_else_has_open_as_well_ends_all_the_same() {
+    let (host, listener) = carrying();
+    // As a predecessor's keeper that does not end: all of netd's sockets.
+    let copies = || {
+        let pid = host.client.status().unwrap().pid;
+        let pidfd = host.client.pidfd().unwrap();
+        let numbers = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let numbers = numbers.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let copies = numbers.filter_map(|number| {
+            let flags = rustix::process::PidfdGetfdFlags::empty();
+            let fd = rustix::process::pidfd_getfd(&pidfd, number.parse().unwrap(), flags).ok()?;
+            let is_tcp = rustix::net::sockopt::socket_protocol(&fd)
+                == Ok(Some(rustix::net::ipproto::TCP))
+                && rustix::net::sockopt::socket_acceptconn(&fd) == Ok(false);
+            is_tcp.then_some(fd)
+        });
+        let copies: Vec<OwnedFd> = copies.collect();
+        assert_eq!(copies.len(), 2);
+        copies
+    };
+    let used = || {
+        let pid = host.client.status().unwrap().pid;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let words: Vec<&str> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .collect();
+        words[11].parse::<u64>().unwrap() + words[12].parse::<u64>().unwrap()
+    };
+    // In order.
+    let (mut client, mut server) = (connect(), accept(&listener));
+    client.write_all(b"x").unwrap();
+    server.read_exact(&mut [0; 1]).unwrap();
+    let held = copies();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
+    server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    let start = Instant::now();
+    while host.client.status().unwrap().forwards > 0 {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    let before = used();
+    thread::sleep(Duration::from_millis(500));
+    // Of fifty ticks.
+    assert!(used() - before < 20, "netd does not rest");
+    drop(held);
+    // By a reset, which is passed on.
+    let (client, mut server) = (connect(), accept(&listener));
+    (&client).write_all(b"x").unwrap();
+    server.read_exact(&mut [0; 1]).unwrap();
+    let _held = copies();
+    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+    drop(client);
+    let error = server.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn with_few_descriptors_ports_are_taken_over_and_no_connection_ends_as_if_it_were_whole() {
+    const COUNT: usize = 40;
+    let scratch = tempfile::tempdir().unwrap();
+    let few = scratch.path().join("few");
+    let host = Host::with_netd(|exec_root| SpawnOptions {
+        exec_root: exec_root.to_owned(),
+        program: "/bin/sh".into(),
+        arguments: vec![
+            "-c".to_owned(),
+            format!(
+                "test -e {} && ulimit -n 64; exec {} \"$@\"",
+                few.display(),
+                env!("CARGO_BIN_EXE_netd-under-test"),
+            ),
+            "sh".to_owned(),
+        ],
+    });
+    host.client
+        .reserve("web", &both(Protocol::Tcp, 8080, 80))
+        .unwrap();
+    let listener = host.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    let ends: Vec<(TcpStream, TcpStream)> =
+        (0..COUNT).map(|_| (connect(), accept(&listener))).collect();
+    fs::write(&few, "").unwrap();
+    host.kill_netd();
+    let status = host.client.status().unwrap();
+    assert_eq!(status.sockets, 1);
+    let mut carried = 0;
+    for (mut client, mut server) in ends {
+        let moment = Some(Duration::from_millis(100));
+        server.set_read_timeout(moment).unwrap();
+        match server.read(&mut [0; 1]).map_err(|error| error.kind()) {
+            Err(ErrorKind::WouldBlock) => {
+                carried += 1;
+                server.set_read_timeout(Some(PATIENCE)).unwrap();
+                client.write_all(b"x").unwrap();
+                server.read_exact(&mut [0; 1]).unwrap();
+            }
+            lost => {
+                assert_eq!(lost, Err(ErrorKind::ConnectionReset));
+                let lost = client.read(&mut [0; 1]).map_err(|error| error.kind());
+                assert_eq!(lost, Err(ErrorKind::ConnectionReset));
+            }
+        }
+    }
+    println!("{carried} of {COUNT} are carried on");
+    assert!((1..COUNT).contains(&carried));
+    assert_eq!(carried, status.forwards);
 }
 
 #[test]
@@ -875,18 +1098,38 @@ fn a_mark_that_names_nobody_is_no_hindrance() {
     }
 }
 
-/// Executes a program that may not make one system call, the first argument, as before it was there or by a policy.
+/// Executes a program that may not make one system call, the first argument, as before it was there or by a policy; with
+/// `:kill` behind it the call kills it.
 const WITHOUT: &str = r#"
 import ctypes, os, struct, sys
-number, real = int(sys.argv[1]), sys.argv[2]
-# Loads the number; equal: EPERM; else: allowed.
+(number, _, kills), real = sys.argv[1].partition(":"), sys.argv[2]
+number, action = int(number), 0x80000000 if kills else 0x00050001
+# Loads the number; equal: EPERM, or the end; else: allowed.
 code = b"".join(struct.pack("HBBI", *line) for line in [
-    (0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)])
+    (0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, action), (0x06, 0, 0, 0x7fff0000)])
 program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(code := ctypes.create_string_buffer(code))))
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
 os.execv(real, [real] + sys.argv[3:])
 "#;
+
+/// How a netd is started that lacks a call.
+fn without(script: &std::path::Path, call: &str, exec_root: &std::path::Path) -> SpawnOptions {
+    SpawnOptions {
+        exec_root: exec_root.to_owned(),
+        program: "/bin/sh".into(),
+        arguments: vec![
+            "-c".to_owned(),
+            format!(
+                "exec {} {} {call} {} \"$@\"",
+                python(),
+                script.display(),
+                env!("CARGO_BIN_EXE_netd-under-test"),
+            ),
+            "sh".to_owned(),
+        ],
+    }
+}
 
 #[test]
 fn where_the_calls_are_forbidden_connections_end_and_the_rest_goes_on() {
@@ -896,20 +1139,7 @@ fn where_the_calls_are_forbidden_connections_end_and_the_rest_goes_on() {
     let script = scripts.path().join("without.py");
     fs::write(&script, WITHOUT).unwrap();
     for (call, keepers) in [(CLONE3, 0), (PIDFD_GETFD, 1)] {
-        let host = Host::with_netd(|exec_root| SpawnOptions {
-            exec_root: exec_root.to_owned(),
-            program: "/bin/sh".into(),
-            arguments: vec![
-                "-c".to_owned(),
-                format!(
-                    "exec {} {} {call} {} \"$@\"",
-                    python(),
-                    script.display(),
-                    env!("CARGO_BIN_EXE_netd-under-test"),
-                ),
-                "sh".to_owned(),
-            ],
-        });
+        let host = Host::with_netd(|exec_root| without(&script, &call.to_string(), exec_root));
         host.client
             .reserve("web", &both(Protocol::Tcp, 8080, 80))
             .unwrap();

@@ -51,8 +51,9 @@ pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
 /// Makes every descriptor from `first` on to `last` close-on-exec, or closes it at once.
 pub fn close_range(first: u32, last: u32, at_exec: bool) -> io::Result<()> {
     let flags: libc::c_uint = if at_exec { 4 } else { 0 }; // CLOSE_RANGE_CLOEXEC
-    // SAFETY: with CLOEXEC nothing is closed now. Without, the callers are children about to execute a program, whose
-    // remaining owners of descriptors are never dropped (the process ends by exec or `_exit`).
+    // SAFETY: with CLOEXEC nothing is closed now. Without, the callers are children about to execute a program, processes
+    // at their start that own nothing yet, and keepers alone on a dead process's table: whoever owned one of these
+    // descriptors is never dropped (the process ends by exec or `_exit`), or is not there.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) })
 }
 

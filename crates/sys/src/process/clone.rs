@@ -23,6 +23,16 @@ pub const CLONE_NEWTIME: u64 = 0x80;
 /// The child has the caller's parent.
 pub const CLONE_PARENT: u64 = libc::CLONE_PARENT as u64;
 
+/// Every kind of namespace.
+const NAMESPACES: u64 = CLONE_NEWNS
+    | CLONE_NEWCGROUP
+    | CLONE_NEWUTS
+    | CLONE_NEWIPC
+    | CLONE_NEWUSER
+    | CLONE_NEWPID
+    | CLONE_NEWNET
+    | CLONE_NEWTIME;
+
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -49,9 +59,26 @@ pub struct Child {
 /// caller's frames. The parent is told of the end by SIGCHLD (with [`CLONE_PARENT`]: as it is of the caller's).
 ///
 /// # Errors
-/// `InvalidInput` if the caller has several threads, since a lock that another one holds would stay locked in the copy;
-/// else the system's (`clone3(2)`).
+/// `InvalidInput` if the caller has several threads, since a lock that another one holds would stay locked in the copy,
+/// and for flags that share something of the caller's with the copy; else the system's (`clone3(2)`).
 pub fn clone3(options: &Clone3<'_>, child: impl FnOnce() -> i32) -> io::Result<Child> {
+    if options.flags & !(NAMESPACES | CLONE_PARENT) != 0 {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: none of these flags shares memory or descriptors.
+    unsafe { clone3_sharing(options, child) }
+}
+
+/// As [`clone3`], with any flags.
+///
+/// # Safety
+/// The flags share no memory (CLONE_VM, CLONE_THREAD). With CLONE_FILES, `child` closes no descriptor that the caller
+/// had, as long as the caller lives: it takes nothing that owns one, drops nothing of the caller's, and does not unwind
+/// over such a thing. Whoever owns it in the caller would close, or use, what somebody else has got under its number.
+pub(super) unsafe fn clone3_sharing(
+    options: &Clone3<'_>,
+    child: impl FnOnce() -> i32,
+) -> io::Result<Child> {
     if !is_single_threaded() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -80,8 +107,9 @@ pub fn clone3(options: &Clone3<'_>, child: impl FnOnce() -> i32) -> io::Result<C
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // SAFETY: without CLONE_VM and without a stack this is fork: the child runs on a copy of everything. The caller has
-    // one thread (checked above), so no lock of the allocator is held by a thread that the copy lacks.
+    // SAFETY: without CLONE_VM (the contract) and without a stack this is fork: the child runs on a copy of the memory. The
+    // caller has one thread (checked above), so no lock of the allocator is held by a thread that the copy lacks. What
+    // CLONE_FILES shares is the contract's.
     let result = unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -191,15 +219,7 @@ pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
 
 /// Leaves namespaces for new ones (`unshare(2)`).
 pub fn unshare(flags: u64) -> io::Result<()> {
-    let namespaces = CLONE_NEWNS
-        | CLONE_NEWCGROUP
-        | CLONE_NEWUTS
-        | CLONE_NEWIPC
-        | CLONE_NEWUSER
-        | CLONE_NEWPID
-        | CLONE_NEWNET
-        | CLONE_NEWTIME;
-    if flags & !namespaces != 0 {
+    if flags & !NAMESPACES != 0 {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
     // SAFETY: only namespaces change; the descriptor table, which others might rely on, stays shared.
@@ -224,6 +244,25 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         drop(sender);
         thread.join().expect("join").expect_err("closed");
+    }
+
+    #[test]
+    fn nothing_of_the_callers_is_shared_with_a_copy() {
+        for flag in [
+            libc::CLONE_FILES,
+            libc::CLONE_VM,
+            libc::CLONE_FS,
+            libc::CLONE_THREAD,
+        ] {
+            let options = Clone3 {
+                flags: CLONE_NEWUTS | flag as u64,
+                cgroup: None,
+            };
+            let error = clone3(&options, || 0).expect_err("it shares something");
+            // The other reason there may be: tests run in threads.
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.get_ref().is_none(), "{error}");
+        }
     }
 
     #[test]

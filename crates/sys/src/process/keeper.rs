@@ -13,7 +13,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 
-use super::{Child, Clone3, clone3, close_range, reset_signals, set_name, setsid};
+use super::clone::clone3_sharing;
+use super::{Child, Clone3, close_range, reset_signals, set_name, setsid};
 
 const CLONE_FILES: u64 = libc::CLONE_FILES as u64;
 
@@ -36,7 +37,7 @@ pub struct Keep<'a, W, K> {
 /// who wants the descriptors takes them by pidfd_getfd(2) and kills it.
 ///
 /// # Errors
-/// Those of [`clone3`].
+/// Those of [`clone3`](super::clone3).
 pub fn keep_descriptors<W, K>(options: &Keep<'_, W, K>) -> io::Result<Child>
 where
     W: Fn() -> bool,
@@ -49,9 +50,7 @@ where
     // The name is that of the copy from its first moment, or somebody would take it for the caller.
     let own_name = rustix::thread::name()?;
     set_name(options.name)?;
-    // The table is the caller's: nothing that owns a descriptor of before may be dropped in the copy, and nothing is,
-    // because the closure borrows and the copy ends by `_exit`.
-    let copied = clone3(&how, || {
+    let child = || {
         // Failures here cost the freedom from signals that others send to the group.
         let _ = setsid();
         let _ = reset_signals();
@@ -61,7 +60,11 @@ where
             let _ = pause(options.patience);
         }
         0
-    });
+    };
+    // SAFETY: no memory is shared. The table is; but the closure borrows all that it uses, and those are `Fn`, so nothing
+    // that owns a descriptor of the caller's is dropped; a panic unwinds no further than the closure, and the copy ends by
+    // `_exit`. What it closes on purpose it closes when the caller is dead.
+    let copied = unsafe { clone3_sharing(&how, child) };
     set_name(&own_name)?;
     copied
 }
