@@ -2,13 +2,17 @@
 //!
 //! Owns [`Shaped`], which every wire struct implements, and the second reading of a body whose keys are not spelled as
 //! in the API. A key that is a field's very name is that field, else the first field whose name differs in case alone;
-//! the last of several that mean one field wins, and objects that mean one field become one. Keys of maps are the
-//! user's own and stay. What this does not do: fold letters beyond ASCII, which no name of the API has.
+//! the last of several that mean one field wins, and objects that mean one field become one; what is replaced must have
+//! fitted all the same, for Go's decoder has read it. Keys of maps are the user's own and stay. What this does not do:
+//! fold letters beyond ASCII, which no name of the API has.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess,
+    Visitor,
+};
 use serde_json::{Map, Value};
 
 /// Where names of the API are within a type's JSON.
@@ -16,16 +20,27 @@ pub enum Shape {
     /// Nowhere.
     Leaf,
     /// In each item of a list, or each value of a map whose keys are the user's.
-    Each(fn() -> Shape),
+    Each(fn() -> Shape, Check),
     /// In the keys.
-    Object(Vec<Member>),
+    Object(Vec<Member>, Check),
+}
+
+/// Tells whether a value can be read as the type that has a shape.
+pub type Check = fn(Value) -> Result<(), serde_json::Error>;
+
+/// Is the [`Check`] of a type.
+///
+/// # Errors
+/// What serde says of a value that does not fit.
+pub fn fits<T: DeserializeOwned>(value: Value) -> Result<(), serde_json::Error> {
+    T::deserialize(value).map(drop)
 }
 
 /// A field on the wire: its name, and the shape of its value.
 pub type Member = (&'static str, fn() -> Shape);
 
 /// Is known by the names in its JSON.
-pub trait Shaped {
+pub trait Shaped: DeserializeOwned {
     /// Returns the names.
     fn shape() -> Shape;
 
@@ -51,8 +66,8 @@ impl Names {
     fn collect(&mut self, shape: &Shape) {
         match shape {
             Shape::Leaf => {}
-            Shape::Each(item) => self.collect(&item()),
-            Shape::Object(members) => {
+            Shape::Each(item, _) => self.collect(&item()),
+            Shape::Object(members, _) => {
                 for (name, value) in members {
                     self.exact.insert(name);
                     self.lower.insert(name.to_ascii_lowercase());
@@ -149,10 +164,7 @@ impl<'de> Visitor<'de> for Folded<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let item = match self.0 {
-            Shape::Each(item) => item(),
-            _ => Shape::Leaf,
-        };
+        let item = self.0.item();
         let mut list = Vec::new();
         while let Some(value) = items.next_element_seed(Folded(&item))? {
             list.push(value);
@@ -161,50 +173,103 @@ impl<'de> Visitor<'de> for Folded<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let item = self.0.item();
         let mut object = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            let (key, shape) = self.0.member(key);
-            let value = entries.next_value_seed(Folded(&shape))?;
-            put(&shape, &mut object, key, value);
+            let put = match self.0 {
+                Shape::Object(..) => {
+                    let Some((name, shape)) = self.0.member(&key) else {
+                        // No type refuses what it does not know, and this may be most of a body.
+                        entries.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    let (key, shape) = (name.to_owned(), shape());
+                    let value = entries.next_value_seed(Folded(&shape))?;
+                    self.0.put(&shape, &mut object, key, value)
+                }
+                Shape::Each(..) | Shape::Leaf => {
+                    let value = entries.next_value_seed(Folded(&item))?;
+                    self.0.put(&item, &mut object, key, value)
+                }
+            };
+            put.map_err(A::Error::custom)?;
         }
         Ok(object.into())
     }
 }
 
 impl Shape {
-    /// Returns the name that a key means, and the shape of what it has.
-    fn member(&self, key: String) -> (String, Shape) {
+    /// Returns the shape of what a list has, or of the values of a map.
+    fn item(&self) -> Shape {
         match self {
-            Shape::Leaf => (key, Shape::Leaf),
-            Shape::Each(value) => (key, value()),
-            Shape::Object(members) => {
-                let same = |name: &str| members.iter().find(|(known, _)| *known == name);
-                let folded = || {
-                    let mut members = members.iter();
-                    members.find(|(known, _)| known.eq_ignore_ascii_case(&key))
-                };
-                match same(&key).or_else(folded) {
-                    Some((name, value)) => ((*name).to_owned(), value()),
-                    None => (key, Shape::Leaf),
-                }
-            }
+            Shape::Each(item, _) => item(),
+            Shape::Leaf | Shape::Object(..) => Shape::Leaf,
         }
     }
-}
 
-/// Puts a member into an object. Of two objects that mean the same field the later goes into the earlier, as Go's
-/// decoder fills what is there already; entries of maps are replaced whole.
-fn put(shape: &Shape, object: &mut Map<String, Value>, key: String, value: Value) {
-    match (shape, object.get_mut(&key), value) {
-        (Shape::Object(_), Some(Value::Object(known)), Value::Object(more)) => {
-            for (key, value) in more {
-                let (key, inner) = shape.member(key);
-                put(&inner, known, key, value);
+    /// Returns the member that a key means.
+    fn member(&self, key: &str) -> Option<Member> {
+        let Shape::Object(members, _) = self else {
+            return None;
+        };
+        let same = members.iter().find(|(name, _)| *name == key);
+        let folded = || {
+            let mut members = members.iter();
+            members.find(|(name, _)| name.eq_ignore_ascii_case(key))
+        };
+        same.or_else(folded).copied()
+    }
+
+    /// Puts a member of the shape `inner` into an object of this one. Of two values that mean the same field the later
+    /// goes into the earlier, as Go's decoder fills what is there already; entries of maps are replaced whole.
+    fn put(
+        &self,
+        inner: &Shape,
+        object: &mut Map<String, Value>,
+        key: String,
+        value: Value,
+    ) -> Result<(), serde_json::Error> {
+        let Some(known) = object.get_mut(&key) else {
+            object.insert(key, value);
+            return Ok(());
+        };
+        match (self, inner, known, value) {
+            (
+                Shape::Object(..),
+                Shape::Object(..) | Shape::Each(..),
+                Value::Object(known),
+                Value::Object(more),
+            ) => inner.merge(known, more),
+            (_, _, known, value) => self.check(key, std::mem::replace(known, value)),
+        }
+    }
+
+    /// Puts all members of one object of this shape into another; both have the names as the API spells them.
+    fn merge(
+        &self,
+        known: &mut Map<String, Value>,
+        more: Map<String, Value>,
+    ) -> Result<(), serde_json::Error> {
+        let item = self.item();
+        for (key, value) in more {
+            match self.member(&key) {
+                Some((_, shape)) => self.put(&shape(), known, key, value)?,
+                None => self.put(&item, known, key, value)?,
             }
         }
-        (Shape::Each(_), Some(Value::Object(known)), Value::Object(more)) => known.extend(more),
-        (_, _, value) => {
-            object.insert(key, value);
+        Ok(())
+    }
+
+    /// Refuses a member that does not fit an object of this shape, whose place another one has taken.
+    fn check(&self, key: String, replaced: Value) -> Result<(), serde_json::Error> {
+        match self {
+            // `null` leaves what is there.
+            _ if replaced.is_null() => Ok(()),
+            Shape::Leaf => Ok(()),
+            // By its owner, which alone knows how it reads this member.
+            Shape::Each(_, check) | Shape::Object(_, check) => {
+                check(Value::Object(Map::from_iter([(key, replaced)])))
+            }
         }
     }
 }
@@ -292,7 +357,10 @@ leaves![
 /// A type whose names are those of what it holds.
 macro_rules! holders {
     ($([$($parameters:tt)*] $name:ty = $shape:expr;)*) => {$(
-        impl<$($parameters)*> Shaped for $name {
+        impl<$($parameters)*> Shaped for $name
+        where
+            $name: DeserializeOwned,
+        {
             fn shape() -> Shape {
                 $shape
             }
@@ -306,13 +374,16 @@ macro_rules! holders {
 
 holders! {
     [T: Shaped] Option<T> = T::shape();
-    [T: Shaped] Vec<T> = Shape::Each(T::shape);
-    [T: Shaped, const N: usize] [T; N] = Shape::Each(T::shape);
-    [T: Shaped] BTreeMap<String, T> = Shape::Each(T::shape);
+    [T: Shaped] Vec<T> = Shape::Each(T::shape, fits::<Vec<T>>);
+    // Serde has no reader for arrays of any length; their owner checks that.
+    [T: Shaped, const N: usize] [T; N] = Shape::Each(T::shape, fits::<Vec<T>>);
+    [T: Shaped] BTreeMap<String, T> = Shape::Each(T::shape, fits::<BTreeMap<String, T>>);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::container::{ContainerCreateRequest, UpdateRequest};
     use crate::exec::{ExecCreateRequest, ExecStartRequest};
@@ -361,6 +432,92 @@ mod tests {
             r#"{"HostConfig":{"Memory":1,"Sysctls":{"net.a":"1"}},"hostconfig":{"cpushares":2,"sysctls":{"net.b":"2"}},"Labels":{"x":"1"},"labels":null}"#,
             r#"{"HostConfig":{"Memory":1,"CpuShares":2,"Sysctls":{"net.a":"1","net.b":"2"}},"Labels":null}"#,
         );
+    }
+
+    #[test]
+    fn entries_of_maps_are_replaced_whole() {
+        check(
+            r#"{"NetworkingConfig":{"EndpointsConfig":{"n":{"Aliases":["a"]},"n":{"networkid":"x"}}}}"#,
+            r#"{"NetworkingConfig":{"EndpointsConfig":{"n":{"NetworkID":"x"}}}}"#,
+        );
+    }
+
+    #[test]
+    fn what_is_replaced_must_have_fitted() {
+        for json in [
+            r#"{"Tty":"x","Tty":true}"#,
+            r#"{"Tty":true,"Tty":"x","tty":true}"#,
+            r#"{"HostConfig":"x","HostConfig":{"Memory":1}}"#,
+            r#"{"HostConfig":{"Memory":"x"},"HostConfig":{"Memory":1}}"#,
+            r#"{"HostConfig":{"Memory":"x"},"HostConfig":null}"#,
+            r#"{"HostConfig":{"Memory":"x","memory":1}}"#,
+            r#"{"HostConfig":{"CapAdd":{"a":"b"}},"HostConfig":{"CapAdd":["x"]}}"#,
+            r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":1}]},"PortBindings":{"80/tcp":[]}}}"#,
+            r#"{"Labels":{"a":1},"Labels":{"a":"b"}}"#,
+            r#"{"Labels":{"a":1,"a":"b"}}"#,
+            r#"{"Cmd":7,"Cmd":["x"]}"#,
+            r#"{"Cmd":[7],"cmd":["x"]}"#,
+            r#"{"Env":["x",7],"Env":["x"]}"#,
+            r#"{"HostConfig":{"ConsoleSize":["x"],"ConsoleSize":[1,2]}}"#,
+        ] {
+            let read = from_slice::<ContainerCreateRequest>(json.as_bytes());
+            assert!(read.is_err(), "{json}");
+        }
+        check(
+            r#"{"Tty":null,"Tty":true,"HostConfig":null,"HostConfig":{"ConsoleSize":[1,2],"consolesize":[3,4]}}"#,
+            r#"{"Tty":true,"HostConfig":{"ConsoleSize":[3,4]}}"#,
+        );
+    }
+
+    #[test]
+    fn the_shape_of_a_maps_values_is_made_once() {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        fn value() -> Shape {
+            MADE.fetch_add(1, Ordering::Relaxed);
+            Shape::Object(vec![("Name", || Shape::Leaf)], |_| Ok(()))
+        }
+        let entries: Vec<String> = (0..1000)
+            .map(|number| format!(r#""{number}":{{"name":{number}}}"#))
+            .collect();
+        let json = format!("{{{}}}", entries.join(","));
+        let shape = Shape::Each(value, |_| Ok(()));
+        let read = Folded(&shape)
+            .deserialize(&mut serde_json::Deserializer::from_str(&json))
+            .unwrap();
+        assert_eq!(read["999"], serde_json::json!({"Name": 999}));
+        assert_eq!(MADE.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_no_field_is_named() {
+        let shape = ContainerCreateRequest::shape();
+        let json = r#"{"image":"a","nothing":[{"image":1}],"nothing":2,"hostconfig":{"x":[1]}}"#;
+        let read = Folded(&shape)
+            .deserialize(&mut serde_json::Deserializer::from_str(json))
+            .unwrap();
+        assert_eq!(read, serde_json::json!({"Image": "a", "HostConfig": {}}));
+    }
+
+    /// A body as large as the daemon takes, of what costs the most for each of its bytes.
+    #[test]
+    fn large_bodies_are_read_in_good_time() {
+        const SIZE: usize = 8 << 20;
+        for (begin, entry, end) in [
+            (
+                r#"{"networkingconfig":{"EndpointsConfig":{"#,
+                r#""":{},"#,
+                r#""x":{}}}}"#,
+            ),
+            (r#"{"image":"a","#, r#""":[],"#, r#""x":[]}"#),
+            (r#"{"image":"a","#, r#""Tty":true,"#, r#""tty":true}"#),
+        ] {
+            let many = entry.repeat((SIZE - begin.len() - end.len()) / entry.len());
+            let json = format!("{begin}{many}{end}");
+            let begun = std::time::Instant::now();
+            from_slice::<ContainerCreateRequest>(json.as_bytes()).unwrap();
+            // Ten times and more what a slow machine needs; a shape for each entry would be as much again and again.
+            assert!(begun.elapsed().as_secs() < 120, "{entry}");
+        }
     }
 
     #[test]

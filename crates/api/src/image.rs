@@ -224,6 +224,7 @@ crate::fold::shaped!(AuthConfig, {
         names
             .map(|name| (*name, <String as crate::fold::Shaped>::shape as fn() -> _))
             .collect(),
+        crate::fold::fits::<AuthConfig>,
     )
 });
 

@@ -144,11 +144,11 @@ macro_rules! wire {
             #[allow(unused_mut, reason = "only some structs have a flattened one")]
             let mut members: Vec<crate::fold::Member> = names.zip(shapes.iter().copied()).collect();
             $(
-                if let crate::fold::Shape::Object(inner) = <$flat_ty as crate::fold::Shaped>::shape() {
+                if let crate::fold::Shape::Object(inner, _) = <$flat_ty as crate::fold::Shaped>::shape() {
                     members.extend(inner);
                 }
             )?
-            crate::fold::Shape::Object(members)
+            crate::fold::Shape::Object(members, crate::fold::fits::<$name>)
         });
     )*};
 }

@@ -61,7 +61,7 @@ impl Repository {
     pub async fn upload(&self) -> Result<BlobUpload> {
         let path = format!("{}/blobs/uploads/", self.path);
         let scopes = self.scopes(Purpose::Push);
-        let call = Call::new(Method::POST, path, scopes.clone());
+        let call = Call::new(Method::POST, path, scopes.clone()).untold();
         let reply = self.session.change(&call).await?;
         self.opened(&reply, scopes).await
     }
@@ -182,7 +182,7 @@ impl Drop for BlobUpload {
 
 impl Wire {
     fn call(&self, method: Method, location: Url) -> Call {
-        Call::to(method, Target::Url(location), self.scopes.clone())
+        Call::to(method, Target::Url(location), self.scopes.clone()).untold()
     }
 
     /// Sends a chunk whose first byte is the blob's byte `start`, until all of it has arrived. Gives the next address.
@@ -258,7 +258,7 @@ impl Wire {
     /// Begins a new upload in the place of one that the registry has forgotten.
     async fn renew(&mut self) -> Result<()> {
         let path = format!("{}/blobs/uploads/", self.path);
-        let call = Call::new(Method::POST, path, self.scopes.clone());
+        let call = Call::new(Method::POST, path, self.scopes.clone()).untold();
         let reply = self.session.persist(&self.endpoint, &call, ANY).await?;
         self.location = next_location(&reply, None)?;
         Ok(())

@@ -132,11 +132,9 @@ fn parse_json<T: DeserializeOwned + Shaped>(bytes: &[u8]) -> Result<Option<T>, A
         Some(Err(error)) if error.is_eof() => {
             return Err(ApiError::invalid("invalid JSON: unexpected EOF"));
         }
-        // Also a key that is there twice, of which Go takes the last.
-        Some(Err(error)) => {
-            return fold::from_slice(bytes)
-                .map_err(|_| ApiError::invalid(format!("invalid JSON: {error}")));
-        }
+        // Go takes the last of several.
+        Some(Err(error)) if is_key_twice(&error) => return parse_folded(bytes),
+        Some(Err(error)) => return Err(ApiError::invalid(format!("invalid JSON: {error}"))),
         None => None,
     };
     let rest = &bytes[documents.byte_offset()..];
@@ -144,10 +142,19 @@ fn parse_json<T: DeserializeOwned + Shaped>(bytes: &[u8]) -> Result<Option<T>, A
         return Err(ApiError::invalid("unexpected content after JSON"));
     }
     if T::names().are_respelled_in(bytes) {
-        return fold::from_slice(bytes)
-            .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")));
+        return parse_folded(bytes);
     }
     Ok(value)
+}
+
+fn parse_folded<T: DeserializeOwned + Shaped>(bytes: &[u8]) -> Result<Option<T>, ApiError> {
+    fold::from_slice(bytes).map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
+}
+
+/// Tells whether serde met one field for the second time. It has no kind for that; all else that it may say begins
+/// otherwise.
+fn is_key_twice(error: &serde_json::Error) -> bool {
+    error.is_data() && error.to_string().starts_with("duplicate field `")
 }
 
 #[cfg(test)]
@@ -178,6 +185,11 @@ mod tests {
             r#"{"Detach":7}"#,
             r#"{"detach":7}"#,
             r#"{"Tty":true "Tty":true}"#,
+            // What is replaced has been read all the same.
+            r#"{"Tty":"x","Tty":true}"#,
+            r#"{"Tty":true,"Tty":"x","Tty":true}"#,
+            r#"{"Tty":"x","tty":true}"#,
+            r#"{"tty":true,"Tty":"x","tty":true}"#,
         ] {
             let refused = check(text).unwrap_err();
             assert!(refused.starts_with("invalid JSON: "), "{refused}");
@@ -190,6 +202,7 @@ mod tests {
             r#"{"detach":true}"#,
             r#"{"Detach":false,"DETACH":true}"#,
             r#"{"Detach":false,"Detach":true}"#,
+            r#"{"Detach":null,"Detach":true}"#,
         ] {
             let read = check(text).unwrap().unwrap();
             assert!(read.detach && !read.tty, "{text}");

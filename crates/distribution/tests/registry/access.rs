@@ -48,6 +48,18 @@ async fn basic_authorization_is_given_once_it_is_asked_for() {
         format!("Head \"http://{host}/v2/a/manifests/1\": no basic auth credentials")
     );
     assert_eq!(error.kind(), ErrorKind::System);
+    // Of a push Docker does not say which request it was.
+    let pushed = repository(&host, "a");
+    let known = digest(&registry.push_blob(b"x"));
+    let asked = pushed.head_blob(&known).await.expect_err("nobody");
+    let sent = pushed.upload().await.err().expect("nobody");
+    assert_eq!(
+        (asked.to_string(), sent.to_string()),
+        (
+            "no basic auth credentials".to_owned(),
+            "no basic auth credentials".to_owned()
+        )
+    );
     let wrong = Credentials {
         password: "wrong".to_owned(),
         ..user()

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use gantry_testkit::peer::{DockerRegistry, PASSWORD, USER};
+use gantry_testkit::peer::{DockerRegistry, PASSWORD, USER, fresh};
 use gantry_testkit::session::{Client, Session};
 use serde_json::{Value, json};
 
@@ -32,10 +32,17 @@ fn without_a_login_nothing_passes(s: &Session) {
         registry.host(),
         format!("{}/{}", registry.host(), s.x("@i")),
     );
-    s.d(&format!("tag @bb {name}:1")).ok();
-    s.d(&format!("push {name}:1"))
-        .fails(1, "no basic auth credentials\n")
-        .shows(": Preparing\n");
+    // With a layer that another registry has, which is asked for first, and with one that was never pushed.
+    let other = DockerRegistry::open(s);
+    fresh(s, &format!("{name}:1"));
+    s.d(&format!("tag {name}:1 {}/@i:1", other.host())).ok();
+    s.d(&format!("push -q {}/@i:1", other.host())).ok();
+    fresh(s, &format!("{name}:2"));
+    for tag in [1, 2] {
+        s.d(&format!("push {name}:{tag}"))
+            .fails(1, "no basic auth credentials\n")
+            .shows(": Preparing\n");
+    }
     s.d(&format!("pull {name}:1")).fails(
         1,
         &format!("Error response from daemon: Head \"http://{host}/v2/@i/manifests/1\": no basic auth credentials\n"),

@@ -183,6 +183,21 @@ fn keys_may_be_in_another_case(s: &Session) {
         (&json!(7), &json!(33_554_432))
     );
     assert_eq!(host["RestartPolicy"]["Name"], "no");
+    // But each must fit.
+    for wrong in [
+        r#"{"CpuShares":"x","CpuShares":5}"#,
+        r#"{"CpuShares":"x","cpushares":5}"#,
+        r#"{"RestartPolicy":{"Name":1},"RestartPolicy":{"Name":"no"}}"#,
+    ] {
+        let body = Some(("application/json", wrong.as_bytes()));
+        let refused = http::unix(&s.engine.socket, "POST", &path, body).expect("an answer");
+        let text = refused.text();
+        assert!(
+            refused.status == 400 && text.starts_with("{\"message\":\"invalid JSON: "),
+            "{wrong}: {} {text}",
+            refused.status
+        );
+    }
 
     let body = json!({"name": s.x("@n"), "labels": {"Name": "x"}, "ipam": {"config": []}, "INTERNAL": true});
     let created = s.engine.api("POST", "/networks/create", Some(&body));
