@@ -90,16 +90,18 @@ fn a_router_of_its_own_accord_stays_one_when_its_switch_is_turned() {
 #[test]
 fn a_switch_that_was_not_reached_is_not_called_the_engines() {
     let host = Host::new();
-    let rules = Socket::open(Family::Netfilter).unwrap();
-    // Nobody else can write into a table that has an owner, so the rules cannot stand.
-    let mut owned = nft::Transaction::new();
-    owned.add_owned_table(nft::Family::Inet, "gantry-caaaaaaaaaab", false);
-    owned.commit(&rules).unwrap();
+    // What is written last of all cannot be written.
+    let switch = "/proc/sys/net/ipv4/ip_forward";
+    gantry_sys::net::unshare_mounts().unwrap();
+    run("mount", &["--make-rprivate", "/"]);
+    run("mount", &["--bind", switch, switch]);
+    run("mount", &["-o", "remount,bind,ro", switch]);
     let config = host.config("caaaaaaaaaab1");
     let note = config.exec_root.join("network/ip_forward");
-    assert!(Stack::open(config.clone(), &[], &[]).is_err());
+    let refused = Stack::open(config.clone(), &[], &[]).err().unwrap();
+    assert!(refused.to_string().contains("ip_forward"), "{refused}");
     assert!(!note.exists());
-    drop(rules);
+    run("umount", &[switch]);
     // Its administrator makes a router of it.
     turn("ip_forward", "1");
     let (asker, answerer) = (host.another_lan(20), host.another_lan(30));
