@@ -885,18 +885,18 @@ fn a_ledger_of_another_version_is_not_taken_up() {
     let fds: [(&dyn AsFd, i32); 3] = [(&port, LISTENER), (&taken, CLIENT), (&server, SERVER)];
     let left = Left::new(&host, 2, &[], &fds);
     drop((port, taken, server));
-    // Who waits in the queue is not lost with the port.
     let mut waiting = connect();
     assert_eq!(sockets(&host), 1);
-    accept(&inside).write_all(b"here").unwrap();
-    let mut text = String::new();
-    waiting.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "here");
     // What belongs together is not known: nobody takes it for the end of all bytes.
     for end in [&mut client, &mut end] {
         let error = end.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
+    // Who waits in the queue is not lost with the port.
+    accept(&inside).write_all(b"here").unwrap();
+    let mut text = String::new();
+    waiting.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "here");
     assert!(left.is_ended());
 }
 
