@@ -496,14 +496,15 @@ fn a_failed_start_leaves_no_zombie() {
     }
     let engine = Engine::private(&[]);
     let daemon = engine.daemon_pid().expect("a daemon");
-    let zombies = || {
-        let is_zombie = |pid: &u32| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Their lines of proc_pid_stat(5), which have their names.
+    let zombies = || -> Vec<String> {
+        let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+        let is_zombie = |stat: &String| {
             let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
             let mut fields = rest.split_ascii_whitespace();
             fields.next() == Some("Z") && fields.next() == Some(daemon.to_string().as_str())
         };
-        pids().filter(is_zombie).count()
+        pids().filter_map(stat).filter(is_zombie).collect()
     };
     for (number, body) in [
         json!({"Cmd": ["/no/such/program"]}),
@@ -530,10 +531,10 @@ fn a_failed_start_leaves_no_zombie() {
         assert!(started.status >= 400, "{body} started");
     }
     let deadline = Instant::now() + SOON;
-    while zombies() > 0 && Instant::now() < deadline {
+    while !zombies().is_empty() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(zombies(), 0, "of 25 failed starts");
+    assert_eq!(zombies(), [""; 0], "of 25 failed starts");
     eventually_within(SOON, "no shim is left", || {
         engine.processes_of_role("shim").is_empty().then_some(())
     });
