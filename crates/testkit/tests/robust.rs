@@ -79,17 +79,29 @@ fn ends_with(code: u8) -> Value {
     json!({"Image": BUSYBOX, "Cmd": ["sh", "-c", script]})
 }
 
+/// Waits until a container's shell would do something at SIGUSR1: before that a first process is not ended by it.
+fn await_trap(engine: &Engine, id: &str) -> i32 {
+    eventually_within(SOON, "its signal is caught", || {
+        let pid = record(engine, id)["state"]["pid"].as_i64()?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+        let is_caught = caught & 1 << (Signal::USR1.as_raw() - 1) != 0;
+        is_caught.then(|| i32::try_from(pid).ok()).flatten()
+    })
+}
+
 fn end(engine: &Engine, id: &str) {
+    await_trap(engine, id);
     let killed = engine.api("POST", &format!("/containers/{id}/kill?signal=USR1"), None);
     assert_eq!(killed.status, 204, "{}", killed.text());
 }
 
 /// As [`end`], without the engine: it does not count as a stop by hand.
 fn end_by_itself(engine: &Engine, id: &str) {
-    let pid = record(engine, id)["state"]["pid"].as_i64().expect("a pid");
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
+    let pid = rustix::process::Pid::from_raw(await_trap(engine, id));
     rustix::process::kill_process(pid.expect("a pid"), Signal::USR1).expect("kill");
 }
 
@@ -287,6 +299,11 @@ fn what_cannot_be_freed_is_remembered_and_freed_later() {
     };
     let release = |group: &str| on_host(&engine, &format!("umount -l {group}"));
     let left = |id: &str| record(&engine, id)["acquired"]["over"] == true;
+    let is_left = |id: &str| {
+        eventually_within(SOON, "the record tells what is left", || {
+            left(id).then_some(())
+        });
+    };
     let free = |id: &str| record(&engine, id)["acquired"]["shim"] == false;
 
     // Given back as soon as it can be; until then neither a start nor a removal forgets it.
@@ -294,7 +311,7 @@ fn what_cannot_be_freed_is_remembered_and_freed_later() {
     let group = hold(&id);
     end(&engine, &id);
     await_exit(&engine, &id, 3);
-    assert!(left(&id), "{}", record(&engine, &id));
+    is_left(&id);
     let started = engine.api("POST", &format!("/containers/{id}/start"), None);
     assert!(
         started.status == 500 && started.text().contains("still holds the cgroup"),
@@ -328,7 +345,7 @@ fn what_cannot_be_freed_is_remembered_and_freed_later() {
     });
     engine.end_daemon(Signal::KILL);
     engine.start_daemon(&[]);
-    assert!(left(&id), "{}", record(&engine, &id));
+    is_left(&id);
     release(&group);
     eventually_within(SOON, "the removal is finished", || {
         let status = engine
@@ -359,9 +376,13 @@ fn what_cannot_be_freed_is_remembered_and_freed_later() {
     let group = hold(&id);
     let stop = engine.api("POST", &format!("/containers/{id}/stop?t=0"), None);
     assert_eq!(stop.status, 204, "{}", stop.text());
-    assert!(left(&id), "{}", record(&engine, &id));
+    is_left(&id);
     engine.end_daemon(Signal::KILL);
     engine.start_daemon(&[]);
+    eventually_within(SOON, "it waits for its start", || {
+        (state(&engine, &id)["Status"] == "restarting").then_some(())
+    });
+    // As long as it is held it goes on to wait.
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(state(&engine, &id)["Status"], "restarting");
     release(&group);
@@ -475,14 +496,15 @@ fn a_failed_start_leaves_no_zombie() {
     }
     let engine = Engine::private(&[]);
     let daemon = engine.daemon_pid().expect("a daemon");
-    let zombies = || {
-        let is_zombie = |pid: &u32| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Their lines of proc_pid_stat(5), which have their names.
+    let zombies = || -> Vec<String> {
+        let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+        let is_zombie = |stat: &String| {
             let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
             let mut fields = rest.split_ascii_whitespace();
             fields.next() == Some("Z") && fields.next() == Some(daemon.to_string().as_str())
         };
-        pids().filter(is_zombie).count()
+        pids().filter_map(stat).filter(is_zombie).collect()
     };
     for (number, body) in [
         json!({"Cmd": ["/no/such/program"]}),
@@ -508,12 +530,14 @@ fn a_failed_start_leaves_no_zombie() {
         let started = engine.api("POST", &format!("/containers/{id}/start"), None);
         assert!(started.status >= 400, "{body} started");
     }
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while zombies() > 0 && Instant::now() < deadline {
+    let deadline = Instant::now() + SOON;
+    while !zombies().is_empty() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(zombies(), 0, "of 25 failed starts");
-    assert_eq!(engine.processes_of_role("shim"), [0; 0]);
+    assert_eq!(zombies(), [""; 0], "of 25 failed starts");
+    eventually_within(SOON, "no shim is left", || {
+        engine.processes_of_role("shim").is_empty().then_some(())
+    });
     no_leaks(&engine);
 }
 

@@ -21,26 +21,154 @@ pub struct Request {
 
 /// Makes the request. Reads the files that the flags name.
 pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String> {
+    let parts = Parts::read(matches, proxy)?;
     let attach = matches.all("attach");
     let attached = |stream: &str| {
         attach
             .iter()
             .any(|value| value.eq_ignore_ascii_case(stream))
     };
-    let open_stdin = matches.on("interactive");
-    let attach_stdin = attached("stdin") || open_stdin;
-    let attach_stdout = attach.is_empty() || attached("stdout");
-    let attach_stderr = attach.is_empty() || attached("stderr");
-    let mac = matches.text("mac-address").trim().to_owned();
-    if !mac.is_empty() && !network::is_mac(&mac) {
-        return Err(format!("{mac} is not a valid mac address"));
+    let mut arguments = matches.arguments.iter().cloned();
+    let mut request = Request {
+        body: Value::Null,
+        image: arguments.next().unwrap_or_default(),
+        tty: matches.on("tty"),
+        attach_stdin: attached("stdin") || matches.on("interactive"),
+        attach_stdout: attach.is_empty() || attached("stdout"),
+        attach_stderr: attach.is_empty() || attached("stderr"),
+        auto_remove: matches.on("rm"),
+    };
+    let mut body = config(matches, &request, &parts, arguments.collect());
+    let host = host_config(matches, &parts)?;
+    body.insert("HostConfig".to_owned(), Value::Object(host));
+    body.insert(
+        "NetworkingConfig".to_owned(),
+        json!({"EndpointsConfig": parts.endpoints}),
+    );
+    request.body = Value::Object(body);
+    Ok(request)
+}
+
+/// What several flags say together or what may be wrong, read in the order in which Docker refuses it.
+struct Parts {
+    mac: String,
+    swappiness: i64,
+    binds: Vec<String>,
+    /// The anonymous ones, as Docker's set of paths.
+    volumes: Map<String, Value>,
+    published: ports::Ports,
+    exposed: Vec<String>,
+    device_mappings: Vec<Value>,
+    device_requests: Vec<Value>,
+    environment: Vec<String>,
+    labels: Vec<String>,
+    restart: Value,
+    logging: Value,
+    security_options: Vec<String>,
+    /// The kernel's paths are neither masked nor read-only.
+    open_paths: bool,
+    storage: Map<String, Value>,
+    health: Value,
+    /// The first network, which the container starts on.
+    mode: String,
+    endpoints: Map<String, Value>,
+}
+
+impl Parts {
+    fn read(matches: &Matches, proxy: Option<&Proxy>) -> Result<Parts, String> {
+        let mac = matches.text("mac-address").trim().to_owned();
+        if !mac.is_empty() && !network::is_mac(&mac) {
+            return Err(format!("{mac} is not a valid mac address"));
+        }
+        let swappiness = matches.integer("memory-swappiness").unwrap_or(-1);
+        if swappiness != -1 && !(0..=100).contains(&swappiness) {
+            return Err(format!(
+                "invalid value: {swappiness}. Valid memory swappiness range is 0-100"
+            ));
+        }
+        let (binds, volumes) = bound(matches)?;
+        let mut published = ports::parse_published(&matches.all("publish"))?;
+        let exposed = ports::add_exposed(&mut published, &matches.all("expose"))?;
+        let mut device_mappings = Vec::new();
+        let mut cdi_names = Vec::new();
+        for device in matches.all("device") {
+            if devices::is_cdi_name(&device) {
+                cdi_names.push(device);
+            } else {
+                device_mappings.push(devices::parse_device(&device)?);
+            }
+        }
+        let environment = environment::of_flags(matches, proxy)?;
+        let labels = environment::read(&matches.all("label-file"), &matches.all("label"), false)?;
+        security::check_modes(matches)?;
+        let restart = limits::parse_restart(matches.get("restart").unwrap_or("no"))?;
+        let logging = logging(matches)?;
+        let mut security_options = security::security(&matches.all("security-opt"))?;
+        let open_paths = security_options
+            .iter()
+            .any(|option| option == "systempaths=unconfined");
+        security_options.retain(|option| option != "systempaths=unconfined");
+        let storage = storage(&matches.all("storage-opt"))?;
+        let health = health::parse(matches)?;
+        let mut device_requests = matches
+            .all("gpus")
+            .iter()
+            .map(|value| devices::parse_gpus(value))
+            .collect::<Result<Vec<_>, _>>()?;
+        if !cdi_names.is_empty() {
+            device_requests.push(
+                json!({"Driver": "cdi", "Count": 0, "DeviceIDs": cdi_names, "Capabilities": null, "Options": null}),
+            );
+        }
+        let restarts = !matches!(restart["Name"].as_str(), Some("" | "no"));
+        if matches.on("rm") && restarts {
+            return Err("conflicting options: cannot specify both --restart and --rm".to_owned());
+        }
+        refuse_unsupported(matches)?;
+        let networks = matches
+            .values
+            .iter()
+            .filter(|(flag, _)| *flag == "network" || *flag == "net")
+            .map(|(_, value)| network::parse(value))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mode = networks
+            .first()
+            .map_or("default", |network| network.target.as_str())
+            .to_owned();
+        let companions = Companions {
+            aliases: both(matches, "network-alias", "net-alias"),
+            links: matches.all("link"),
+            ipv4: matches.text("ip"),
+            ipv6: matches.text("ip6"),
+            link_local: matches.all("link-local-ip"),
+            mac: mac.clone(),
+        };
+        let endpoints = network::endpoints(&networks, &companions)?;
+        Ok(Parts {
+            mac,
+            swappiness,
+            binds,
+            volumes,
+            published,
+            exposed,
+            device_mappings,
+            device_requests,
+            environment,
+            labels,
+            restart,
+            logging,
+            security_options,
+            open_paths,
+            storage,
+            health,
+            mode,
+            endpoints,
+        })
     }
-    let swappiness = matches.integer("memory-swappiness").unwrap_or(-1);
-    if swappiness != -1 && !(0..=100).contains(&swappiness) {
-        return Err(format!(
-            "invalid value: {swappiness}. Valid memory swappiness range is 0-100"
-        ));
-    }
+}
+
+/// Tells binds and anonymous volumes apart.
+fn bound(matches: &Matches) -> Result<(Vec<String>, Map<String, Value>), String> {
     let (mut binds, mut volumes) = (Vec::new(), Map::new());
     for value in matches.all("volume") {
         match volume::parse(&value)? {
@@ -51,54 +179,10 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
             volume::Volume::Bind(_) => {}
         }
     }
-    let tmpfs: Map<String, Value> = matches
-        .all("tmpfs")
-        .iter()
-        .map(|value| value.split_once(':').unwrap_or((value.as_str(), "")))
-        .map(|(path, options)| (path.to_owned(), json!(options)))
-        .collect();
-    let entrypoint = match matches.get("entrypoint") {
-        None => Value::Null,
-        Some(program) => json!([program]),
-    };
-    let mut published = ports::parse_published(&matches.all("publish"))?;
-    let exposed = ports::add_exposed(&mut published, &matches.all("expose"))?;
-    let mut device_mappings = Vec::new();
-    let mut cdi_names = Vec::new();
-    for device in matches.all("device") {
-        if devices::is_cdi_name(&device) {
-            cdi_names.push(device);
-        } else {
-            device_mappings.push(devices::parse_device(&device)?);
-        }
-    }
-    let environment = environment::of_flags(matches, proxy)?;
-    let labels = environment::read(&matches.all("label-file"), &matches.all("label"), false)?;
-    security::check_modes(matches)?;
-    let restart = limits::parse_restart(matches.get("restart").unwrap_or("no"))?;
-    let logging = logging(matches)?;
-    let mut security_options = security::security(&matches.all("security-opt"))?;
-    let open_paths = security_options
-        .iter()
-        .any(|option| option == "systempaths=unconfined");
-    security_options.retain(|option| option != "systempaths=unconfined");
-    let storage = storage(&matches.all("storage-opt"))?;
-    let health = health::parse(matches)?;
-    let mut device_requests = matches
-        .all("gpus")
-        .iter()
-        .map(|value| devices::parse_gpus(value))
-        .collect::<Result<Vec<_>, _>>()?;
-    if !cdi_names.is_empty() {
-        device_requests.push(
-            json!({"Driver": "cdi", "Count": 0, "DeviceIDs": cdi_names, "Capabilities": null, "Options": null}),
-        );
-    }
-    let auto_remove = matches.on("rm");
-    let restarts = !matches!(restart["Name"].as_str(), Some("" | "no"));
-    if auto_remove && restarts {
-        return Err("conflicting options: cannot specify both --restart and --rm".to_owned());
-    }
+    Ok((binds, volumes))
+}
+
+fn refuse_unsupported(matches: &Matches) -> Result<(), String> {
     if matches.on("use-api-socket") {
         return Err(
             "--use-api-socket is not supported; use -v with the daemon's socket".to_owned(),
@@ -110,30 +194,21 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
                 .to_owned(),
         );
     }
-    let networks = matches
-        .values
-        .iter()
-        .filter(|(flag, _)| *flag == "network" || *flag == "net")
-        .map(|(_, value)| network::parse(value))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mode = networks
-        .first()
-        .map_or("default", |network| network.target.as_str())
-        .to_owned();
-    let companions = Companions {
-        aliases: both(matches, "network-alias", "net-alias"),
-        links: matches.all("link"),
-        ipv4: matches.text("ip"),
-        ipv6: matches.text("ip6"),
-        link_local: matches.all("link-local-ip"),
-        mac: mac.clone(),
-    };
-    let endpoints = network::endpoints(&networks, &companions)?;
-    let mut arguments = matches.arguments.iter().cloned();
-    let image = arguments.next().unwrap_or_default();
-    let command: Vec<String> = arguments.collect();
-    let tty = matches.on("tty");
+    Ok(())
+}
 
+/// Gives what of the body is the container's own.
+fn config(
+    matches: &Matches,
+    request: &Request,
+    parts: &Parts,
+    command: Vec<String>,
+) -> Map<String, Value> {
+    let entrypoint = match matches.get("entrypoint") {
+        None => Value::Null,
+        Some(program) => json!([program]),
+    };
+    let open_stdin = matches.on("interactive");
     let mut body = Map::new();
     let mut put = |key: &str, value: Value| {
         body.insert(key.to_owned(), value);
@@ -141,37 +216,38 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     put("Hostname", json!(matches.text("hostname")));
     put("Domainname", json!(matches.text("domainname")));
     put("User", json!(matches.text("user")));
-    put("AttachStdin", json!(attach_stdin));
-    put("AttachStdout", json!(attach_stdout));
-    put("AttachStderr", json!(attach_stderr));
-    if !exposed.is_empty() {
+    put("AttachStdin", json!(request.attach_stdin));
+    put("AttachStdout", json!(request.attach_stdout));
+    put("AttachStderr", json!(request.attach_stderr));
+    if !parts.exposed.is_empty() {
         put(
             "ExposedPorts",
             Value::Object(
-                exposed
+                parts
+                    .exposed
                     .iter()
                     .map(|port| (port.clone(), json!({})))
                     .collect(),
             ),
         );
     }
-    put("Tty", json!(tty));
+    put("Tty", json!(request.tty));
     put("OpenStdin", json!(open_stdin));
-    put("StdinOnce", json!(open_stdin && attach_stdin));
-    put("Env", list_or_null(environment));
+    put("StdinOnce", json!(open_stdin && request.attach_stdin));
+    put("Env", list_or_null(parts.environment.clone()));
     put("Cmd", list_or_null(command));
-    if !health.is_null() {
-        put("Healthcheck", health);
+    if !parts.health.is_null() {
+        put("Healthcheck", parts.health.clone());
     }
-    put("Image", json!(image));
-    put("Volumes", Value::Object(volumes));
+    put("Image", json!(request.image));
+    put("Volumes", Value::Object(parts.volumes.clone()));
     put("WorkingDir", json!(matches.text("workdir")));
     put("Entrypoint", entrypoint);
-    if !mac.is_empty() {
-        put("MacAddress", json!(mac));
+    if !parts.mac.is_empty() {
+        put("MacAddress", json!(parts.mac));
     }
     put("OnBuild", Value::Null);
-    put("Labels", Value::Object(pairs_to_map(&labels)));
+    put("Labels", Value::Object(pairs_to_map(&parts.labels)));
     if let Some(signal) = matches
         .get("stop-signal")
         .filter(|signal| !signal.is_empty())
@@ -181,18 +257,22 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     if let Some(timeout) = matches.integer("stop-timeout") {
         put("StopTimeout", json!(timeout));
     }
+    body
+}
 
+/// Gives what of the body is the host's side of it.
+fn host_config(matches: &Matches, parts: &Parts) -> Result<Map<String, Value>, String> {
     let mut host = Map::new();
     let mut put = |key: &str, value: Value| {
         host.insert(key.to_owned(), value);
     };
-    put("Binds", list_or_null(binds));
+    put("Binds", list_or_null(parts.binds.clone()));
     put("ContainerIDFile", json!(matches.text("cidfile")));
-    put("LogConfig", logging);
-    put("NetworkMode", json!(mode));
-    put("PortBindings", ports::bindings(&published));
-    put("RestartPolicy", restart);
-    put("AutoRemove", json!(auto_remove));
+    put("LogConfig", parts.logging.clone());
+    put("NetworkMode", json!(parts.mode));
+    put("PortBindings", ports::bindings(&parts.published));
+    put("RestartPolicy", parts.restart.clone());
+    put("AutoRemove", json!(matches.on("rm")));
     put("VolumeDriver", json!(matches.text("volume-driver")));
     put("VolumesFrom", list_or_null(matches.all("volumes-from")));
     put("ConsoleSize", json!([0, 0]));
@@ -241,14 +321,20 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     put(
         "SecurityOpt",
         if matches.given("security-opt") {
-            json!(security_options)
+            json!(parts.security_options)
         } else {
             Value::Null
         },
     );
-    if !storage.is_empty() {
-        put("StorageOpt", Value::Object(storage));
+    if !parts.storage.is_empty() {
+        put("StorageOpt", Value::Object(parts.storage.clone()));
     }
+    let tmpfs: Map<String, Value> = matches
+        .all("tmpfs")
+        .iter()
+        .map(|value| value.split_once(':').unwrap_or((value.as_str(), "")))
+        .map(|(path, options)| (path.to_owned(), json!(options)))
+        .collect();
     if !tmpfs.is_empty() {
         put("Tmpfs", Value::Object(tmpfs));
     }
@@ -265,9 +351,9 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     put("Isolation", json!(matches.text("isolation")));
     limits::resources(
         matches,
-        swappiness,
-        device_mappings,
-        device_requests,
+        parts.swappiness,
+        parts.device_mappings.clone(),
+        parts.device_requests.clone(),
         &mut put,
     )?;
     let mounts = matches
@@ -278,26 +364,17 @@ pub fn parse(matches: &Matches, proxy: Option<&Proxy>) -> Result<Request, String
     if !mounts.is_empty() {
         put("Mounts", json!(mounts));
     }
-    let paths = if open_paths { json!([]) } else { Value::Null };
+    let paths = if parts.open_paths {
+        json!([])
+    } else {
+        Value::Null
+    };
     put("MaskedPaths", paths.clone());
     put("ReadonlyPaths", paths);
     if matches.given("init") {
         put("Init", json!(matches.on("init")));
     }
-    body.insert("HostConfig".to_owned(), Value::Object(host));
-    body.insert(
-        "NetworkingConfig".to_owned(),
-        json!({"EndpointsConfig": endpoints}),
-    );
-    Ok(Request {
-        body: Value::Object(body),
-        image,
-        tty,
-        attach_stdin,
-        attach_stdout,
-        attach_stderr,
-        auto_remove,
-    })
+    Ok(host)
 }
 
 pub fn list_or_null(list: Vec<String>) -> Value {

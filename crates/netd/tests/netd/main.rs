@@ -91,11 +91,22 @@ impl Host {
         processes(self.exec_root.path(), "gantry-keeper")
     }
 
+    /// The keeper, once it has its name and one before it is gone.
+    fn one_keeper(&self) -> i32 {
+        let start = Instant::now();
+        loop {
+            let keepers = self.keepers();
+            if let [keeper] = keepers[..] {
+                return keeper;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "{keepers:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Kills the keeper of a netd, which may be dead, and waits for its end.
     fn kill_keeper(&self) {
-        let keepers = self.keepers();
-        assert_eq!(keepers.len(), 1, "{keepers:?}");
-        let pidfd = gantry_sys::process::pidfd_open(keepers[0]).unwrap();
+        let pidfd = gantry_sys::process::pidfd_open(self.one_keeper()).unwrap();
         gantry_sys::process::pidfd_send_signal(pidfd.as_fd(), 9).unwrap();
         gantry_sys::unix::wait_readable(pidfd.as_fd(), Duration::from_secs(5)).unwrap();
     }
@@ -848,6 +859,8 @@ fn ten_thousand_ports_fit() {
     // A restarted one needs no more of them, whether its keeper has them, the daemon, both, or nobody.
     for (is_held, is_kept) in [(false, false), (true, false), (false, true), (true, true)] {
         let kept = is_held.then(|| host.client.ports(None).unwrap());
+        // One that has just begun may not have its keeper yet.
+        host.one_keeper();
         host.kill_netd();
         if !is_kept {
             host.kill_keeper();

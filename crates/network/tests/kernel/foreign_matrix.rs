@@ -235,26 +235,26 @@ fn beside(firewall: &Firewall, br_netfilter: &str) {
         );
     }
 
-    let outside4 = enter(&host.outside, || ask(HOST, 8080));
+    let outside4 = enter(&host.outside, || hear(HOST, 8080));
     assert_eq!(outside4.as_deref(), Some("web 10.9.0.2"));
-    let outside6 = enter(&host.outside, || ask(HOST6, 8080));
+    let outside6 = enter(&host.outside, || hear(HOST6, 8080));
     assert_eq!(outside6.as_deref(), Some("web fd09::2"));
-    assert!(ask(HOST, 8080).is_some() && ask(Ipv4Addr::LOCALHOST, 8080).is_some());
+    assert!(hear(HOST, 8080).is_some() && hear(Ipv4Addr::LOCALHOST, 8080).is_some());
     assert_eq!(enter(&host.outside, || ask(web.ipv4(), 80)), None);
     for container in [&web, &mate, &other] {
-        let hairpin = enter(&container.netns, || ask(HOST, 8080));
+        let hairpin = enter(&container.netns, || hear(HOST, 8080));
         assert!(
             hairpin.is_some(),
             "{} by the host's address",
             container.endpoint.container_id
         );
-        let world = enter(&container.netns, || ask(OUTSIDE, 7000));
+        let world = enter(&container.netns, || hear(OUTSIDE, 7000));
         assert_eq!(world.as_deref(), Some("world 10.9.0.1"));
     }
-    let world6 = enter(&web.netns, || ask(OUTSIDE6, 7000));
+    let world6 = enter(&web.netns, || hear(OUTSIDE6, 7000));
     assert_eq!(world6.as_deref(), Some("world fd09::1"));
-    assert!(enter(&web.netns, || ask(mate.ipv4(), 81)).is_some());
-    assert!(enter(&web.netns, || ask(mate.ipv6(), 81)).is_some());
+    assert!(enter(&web.netns, || hear(mate.ipv4(), 81)).is_some());
+    assert!(enter(&web.netns, || hear(mate.ipv6(), 81)).is_some());
     assert_eq!(
         enter(&other.netns, || ask(mate.ipv4(), 81)),
         None,

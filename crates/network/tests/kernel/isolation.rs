@@ -350,7 +350,7 @@ fn what_leaves_can_have_a_certain_address() {
     };
     let web = web(&stack, config);
     serve_tcp(&host.outside, 7000, "world");
-    let world = |address: IpAddr| enter(&web.netns, || ask(address, 7000));
+    let world = |address: IpAddr| enter(&web.netns, || hear(address, 7000));
     assert_eq!(world(OUTSIDE.into()).as_deref(), Some("world 10.9.0.77"));
     assert_eq!(world(OUTSIDE6.into()).as_deref(), Some("world fd09::77"));
 }

@@ -210,13 +210,16 @@ impl Host {
             repairs: Arc::default(),
             living: Arc::default(),
         };
-        eventually("the wire works", || {
-            enter(&host.outside, || {
-                let refused =
-                    TcpStream::connect_timeout(&(HOST, 9).into(), Duration::from_millis(50));
-                refused.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
-            })
-        });
+        for address in [IpAddr::from(HOST), IpAddr::from(HOST6)] {
+            let address = SocketAddr::new(address, 9);
+            eventually("the wire works", || {
+                enter(&host.outside, || {
+                    let refused = TcpStream::connect_timeout(&address, Duration::from_millis(50));
+                    refused
+                        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+                })
+            });
+        }
         host
     }
 
@@ -398,8 +401,10 @@ pub fn serve_tcp(netns: &Netns, port: u16, name: &'static str) {
     let listener = enter(netns, || TcpListener::bind(("::", port)).unwrap());
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let from = stream.peer_addr().unwrap().ip().to_canonical();
-            let _ = write!(stream, "{name} {from}");
+            // An asker that gave up before it was accepted has no address any more.
+            if let Ok(from) = stream.peer_addr() {
+                let _ = write!(stream, "{name} {}", from.ip().to_canonical());
+            }
         }
     });
 }
@@ -427,6 +432,19 @@ pub fn ask(address: impl Into<IpAddr>, port: u16) -> Option<String> {
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     (!text.is_empty()).then_some(text)
+}
+
+/// As [`ask`], until somebody answers: the kernel sends a first packet that was lost, on a network just made, only after
+/// longer than one question waits.
+pub fn hear(address: impl Into<IpAddr>, port: u16) -> Option<String> {
+    let (address, start) = (address.into(), Instant::now());
+    loop {
+        let heard = ask(address, port);
+        if heard.is_some() || start.elapsed() > Duration::from_secs(10) {
+            return heard;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 pub fn ask_udp(socket: &UdpSocket, address: impl Into<IpAddr>, port: u16) -> Option<String> {
