@@ -91,12 +91,12 @@ def no_servers(engine):
 
 
 # Left to itself the scheduler moves both ends about, which makes more of a difference than any engine.
-STREAM = ('-t', '8', '-J', '-A', '0,1')
+STREAM = ('-t', SECONDS, '-J', '-A', '0,1')
 
 
 @suite(10, before=servers, after=no_servers, floor={'container to container [Gbit/s]': 'veth'})
 def throughput(engine):
-    "iperf3, one stream of 8 s, each end on a core of its own, all with the default route's MTU, beside a bare veth that tracks connections: between two containers of a network, by name; from another host to a published port"
+    "iperf3, one stream of 4 s, each end on a core of its own, all with the default route's MTU, beside a bare veth that tracks connections: between two containers of a network, by name; from another host to a published port"
     inside = engine.run('exec', 'bench-client', 'iperf3', '-c', 'bench-server', *STREAM)
     outside = shell('ip', 'netns', 'exec', LAN, 'iperf3', '-c', HERE, '-p', str(engine.port), *STREAM)
     return {'container to container [Gbit/s]': gbits(inside), 'outside to published port [Gbit/s]': gbits(outside)}
