@@ -61,6 +61,10 @@ impl Server {
         is_cut: bool,
     ) {
         if is_cut {
+            // An answer is never answered.
+            if matches!(message::parse(&self.buffer[..length]), Err(Fault::Ignored)) {
+                return;
+            }
             self.names.refused += 1;
             let answer = &mut self.names.answer;
             message::refuse(&self.buffer[..length], Rcode::Refused, answer);
