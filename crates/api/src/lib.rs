@@ -12,6 +12,7 @@ pub mod id;
 pub mod image;
 pub mod network;
 pub mod oci;
+pub mod path;
 pub mod platform;
 pub mod port;
 pub mod progress;

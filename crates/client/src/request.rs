@@ -75,16 +75,7 @@ impl Path {
     /// An empty name.
     pub(crate) fn encode(self, before: &str) -> Result<String, Error> {
         let path = format!("{before}/{}", self.0.map_err(Error::Invalid)?);
-        let mut segments: Vec<&str> = Vec::new();
-        for segment in path.split('/') {
-            match segment {
-                "" | "." => {}
-                ".." => {
-                    segments.pop();
-                }
-                segment => segments.push(segment),
-            }
-        }
+        let segments = gantry_api::path::segments(&path);
         Ok(utf8_percent_encode(&format!("/{}", segments.join("/")), PATH).to_string())
     }
 }

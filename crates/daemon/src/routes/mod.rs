@@ -202,16 +202,7 @@ async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Optio
 /// Takes `//`, `.` and `..` out of a path, as Docker's router does before it looks for an operation. The slash at the
 /// end stays.
 fn clean(path: &str) -> String {
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => {
-                segments.pop();
-            }
-            segment => segments.push(segment),
-        }
-    }
+    let segments = gantry_api::path::segments(path);
     let end = if path.ends_with('/') && !segments.is_empty() {
         "/"
     } else {
