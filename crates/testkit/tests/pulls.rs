@@ -208,7 +208,15 @@ fn a_full_disk_fails_the_pull_and_gets_back_what_it_gave() {
     ));
     engine.start_daemon(&[]);
     let registry = engine.on_host(Registry::start);
-    registry.push_image("a", "1", &[&layer(1, 4 * MIB), &layer(2, 30 * MIB)]);
+    // One layer that is here, one that is on its way, and one that does not fit.
+    let layers = [layer(1, 4 * MIB), layer(2, 8 * MIB), layer(3, 30 * MIB)];
+    let image = registry.push_image("a", "1", &layers.each_ref().map(Vec::as_slice));
+    registry.misbehave(
+        "GET",
+        &image.layers[1],
+        Times::First(1),
+        Fault::StallAfter(5 * MIB),
+    );
     let name = format!("{}/a:1", registry.host());
     let answer = pull(&engine, &name);
     assert!(answer.contains("no space left on device"), "{answer}");

@@ -41,6 +41,29 @@ pub(crate) struct Wanted {
     /// What the image's configuration says it unpacks to.
     pub diff_id: Digest,
     pub setup: Setup,
+    /// Goes when nothing of the flight is at work any more, neither its task nor its thread.
+    #[expect(dead_code, reason = "its end is the message")]
+    pub at_work: AtWork,
+}
+
+/// Is held by everything that works for a pull; [`AtWork::channel`] gives what waits until nobody does.
+#[derive(Clone)]
+pub(crate) struct AtWork(#[expect(dead_code, reason = "its end is the message")] mpsc::Sender<()>);
+
+/// Waits for the end of all that works for a pull.
+pub(crate) struct Ended(mpsc::Receiver<()>);
+
+impl AtWork {
+    pub fn channel() -> (Self, Ended) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Self(sender), Ended(receiver))
+    }
+}
+
+impl Ended {
+    pub async fn wait(mut self) {
+        let _ = self.0.recv().await;
+    }
 }
 
 enum Feed {

@@ -2,7 +2,7 @@
 
 use super::flights::Stage;
 use super::inspect::asked;
-use super::layer::{Wanted, blocking};
+use super::layer::{AtWork, Ended, Wanted, blocking, partial_name};
 use super::lines::Lines;
 use super::resolve::{self, Resolved};
 use super::whole::Kept;
@@ -10,7 +10,7 @@ use super::{Done, Events, LINES_MAX, PullOptions, Setup, Transfers};
 use crate::error::{Error, Result};
 use crate::load::image_record;
 use crate::record::BlobRecord;
-use crate::store::{Lease, Staged, now, parse_config};
+use crate::store::{Images, Lease, Staged, now, parse_config};
 use gantry_api::digest::Digest;
 use gantry_api::id::ImageId;
 use gantry_api::oci::image::{ImageConfig, Manifest};
@@ -223,6 +223,7 @@ impl Pull {
             })
             .await?
         };
+        let (at_work, ended) = AtWork::channel();
         let mut layers = Layers::new(lease);
         let mut fetching: Vec<Fetching> = Vec::new();
         let mut seen = HashSet::new();
@@ -242,12 +243,16 @@ impl Pull {
             }
         }
         for (descriptor, diff_id) in missing {
+            layers
+                .wanted
+                .push((descriptor.digest.clone(), diff_id.clone()));
             let wanted = || Wanted {
                 repository: self.repository.clone(),
                 source: source.to_owned(),
                 descriptor: descriptor.clone(),
                 diff_id: diff_id.clone(),
                 setup: self.setup.clone(),
+                at_work: at_work.clone(),
             };
             let flights = &self.transfers.0.flights;
             let (stage, is_own) = flights.layer(&self.transfers, wanted());
@@ -259,9 +264,10 @@ impl Pull {
                 again: (!is_own).then(wanted),
             });
         }
+        drop(at_work);
         let result = self.wait_for(fetching, &mut layers).await;
         if let Err(error) = result {
-            layers.given_up(images, &error);
+            layers.given_up(images, ended, &error);
             return Err(error);
         }
         Ok(layers)
@@ -401,6 +407,8 @@ struct Layers {
     _lease: Lease,
     held: Vec<Arc<Lease>>,
     fetched: Vec<Digest>,
+    /// The blobs that were not here, and what they unpack to.
+    wanted: Vec<(Digest, Digest)>,
 }
 
 impl Layers {
@@ -409,26 +417,38 @@ impl Layers {
             _lease: lease,
             held: Vec::new(),
             fetched: Vec::new(),
+            wanted: Vec::new(),
         }
     }
 
     /// Leaves what came for the next try; a full disk gets back what it gave.
-    fn given_up(self, images: &crate::store::Images, error: &Error) {
+    fn given_up(self, images: &Images, ended: Ended, error: &Error) {
         let mut error = error;
         while let Error::Shared(inner) = error {
             error = inner;
         }
-        let is_full = matches!(error, Error::NoSpace { .. });
         let images = images.clone();
-        tokio::task::spawn_blocking(move || {
-            if is_full {
-                let fetched = self.fetched.clone();
-                drop(self);
-                // What cannot be let go of now goes with its time.
-                let _ = images.let_go(&fetched);
-            } else if !self.fetched.is_empty() {
-                images.sync_later(self.fetched.clone());
-            }
+        if !matches!(error, Error::NoSpace { .. }) {
+            tokio::task::spawn_blocking(move || {
+                if !self.fetched.is_empty() {
+                    images.sync_later(self.fetched.clone());
+                }
+            });
+            return;
+        }
+        tokio::spawn(async move {
+            // One layer filled the disk while others were on their way; what they had so far is there when they have ended.
+            ended.wait().await;
+            tokio::task::spawn_blocking(move || {
+                let Self { wanted, .. } = self;
+                for (blob, _) in &wanted {
+                    // What cannot go now, or is another pull's, goes with its time.
+                    let _ = images.0.content.remove_partial(&partial_name(blob));
+                }
+                let diff_ids: Vec<Digest> =
+                    wanted.into_iter().map(|(_, diff_id)| diff_id).collect();
+                let _ = images.let_go(&diff_ids);
+            });
         });
     }
 }
