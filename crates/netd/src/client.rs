@@ -12,8 +12,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use gantry_api::port::{PortReserver, Reservation, ReserveError};
 use gantry_sys::unix;
@@ -30,9 +32,14 @@ pub use ports::{HostPorts, KeptPort};
 /// How long an answer may take before netd counts as unresponsive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a connection that broke is made anew for one request, and the pause before each.
-const RECONNECTS_MAX: u32 = 20;
+/// How long a connection that broke is made anew for one request, and the pause before each. By time and not by number:
+/// on a busy machine a killed netd can take a while until its socket refuses.
+const RECONNECT_MAX: Duration = Duration::from_secs(5);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long another's netd, one that is being started or that ends, is waited for, and the pause before each look.
+const LISTENS_MAX: Duration = Duration::from_secs(5);
+const LISTENS_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where netd's files lie beneath the exec root.
 pub fn socket_path(exec_root: &Path) -> PathBuf {
@@ -88,8 +95,9 @@ pub struct Client {
 #[derive(Debug, Default)]
 struct State {
     stream: Option<UnixStream>,
-    /// The netd that this process started, kept to be reaped.
-    child: Option<Child>,
+    /// Waits for the end of the netd that this process started, on a thread of its own: whoever is busy elsewhere, it is
+    /// reaped in the moment in which it ends.
+    child: Option<JoinHandle<io::Result<()>>>,
     last_id: u64,
 }
 
@@ -181,8 +189,8 @@ impl Client {
         let answer = self.call(&Request::Shutdown)?;
         let mut state = self.lock();
         state.stream = None;
-        if let Some(mut child) = state.child.take() {
-            child.wait()?;
+        if let Some(child) = state.child.take() {
+            reaped(child)?;
         }
         match answer {
             Reply::Ok => Ok(()),
@@ -206,15 +214,14 @@ impl Client {
     /// As [`Client::call`], with descriptors.
     fn call_with(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Reply> {
         let mut state = self.lock();
-        let mut attempts_left = RECONNECTS_MAX;
+        let since = Instant::now();
         loop {
             let answer = self.try_call(&mut state, request, fds);
             let Err(error) = &answer else { return answer };
             state.stream = None;
-            if attempts_left == 0 || !is_broken_connection(error) {
+            if since.elapsed() > RECONNECT_MAX || !is_broken_connection(error) {
                 return answer;
             }
-            attempts_left -= 1;
             std::thread::sleep(RECONNECT_PAUSE);
         }
     }
@@ -254,7 +261,8 @@ impl Client {
 
     fn connect(&self, state: &mut State) -> io::Result<UnixStream> {
         let path = socket_path(&self.options.exec_root);
-        for _ in 0..50 {
+        let since = Instant::now();
+        while since.elapsed() < LISTENS_MAX {
             match UnixStream::connect(&path) {
                 Ok(stream) => return Ok(stream),
                 Err(error)
@@ -264,16 +272,16 @@ impl Client {
                     ) => {}
                 Err(error) => return Err(error),
             }
-            if let Some(mut child) = state.child.take() {
+            if let Some(child) = state.child.take() {
                 // Its socket refuses, so it is dead or about to be.
-                child.wait()?;
+                reaped(child)?;
             }
             if let Some(child) = spawn(&self.options)? {
                 state.child = Some(child);
                 continue;
             }
             // Another process is starting it or it is ending.
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(LISTENS_PAUSE);
         }
         Err(io::Error::new(
             io::ErrorKind::TimedOut,
@@ -353,7 +361,7 @@ fn granted(reply: Reply) -> Result<(), ReserveError> {
 }
 
 /// Starts netd; `None` means that one lives already or is being started.
-fn spawn(options: &SpawnOptions) -> io::Result<Option<Child>> {
+fn spawn(options: &SpawnOptions) -> io::Result<Option<JoinHandle<io::Result<()>>>> {
     let directory = state_dir(&options.exec_root);
     fs::DirBuilder::new()
         .recursive(true)
@@ -379,6 +387,8 @@ fn spawn(options: &SpawnOptions) -> io::Result<Option<Child>> {
     }
     let listener = UnixListener::bind(&path)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    // Before there is anything to wait for: without a thread for that nothing is started.
+    let (reap, reaper) = reaper()?;
     // The child inherits the open file description and with it the lock: it holds as long as the child lives.
     let child = Command::new(&options.program)
         .arg0("gantry-netd")
@@ -391,7 +401,29 @@ fn spawn(options: &SpawnOptions) -> io::Result<Option<Child>> {
         .stdout(Stdio::from(lock))
         .stderr(Stdio::null())
         .spawn()?;
-    Ok(Some(child))
+    // The thread waits for nothing else.
+    let _ = reap.send(child);
+    Ok(Some(reaper))
+}
+
+/// Starts the thread that waits for a child which is handed to it. Without one it ends.
+fn reaper() -> io::Result<(Sender<Child>, JoinHandle<io::Result<()>>)> {
+    let (sender, receiver) = channel::<Child>();
+    let thread = std::thread::Builder::new()
+        .name("netd-reap".to_owned())
+        .stack_size(64 * 1024)
+        .spawn(move || match receiver.recv() {
+            Ok(mut child) => child.wait().map(drop),
+            Err(_) => Ok(()),
+        })?;
+    Ok((sender, thread))
+}
+
+/// Waits until the child is reaped.
+fn reaped(reaper: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    reaper
+        .join()
+        .map_err(|_| io::Error::other("wait for netd's end"))?
 }
 
 impl PortReserver for Client {

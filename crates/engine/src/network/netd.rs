@@ -197,7 +197,8 @@ impl PortReserver for Netd {
     }
 }
 
-/// The pause before netd is started once more when it has ended right after its start.
+/// The pause before netd is started once more when it has ended right after its start. It doubles where it cannot be
+/// started at all.
 const PAUSE: Duration = Duration::from_millis(100);
 /// One that has lived so long has not ended right after its start.
 const LIVED: Duration = Duration::from_secs(1);
@@ -212,6 +213,7 @@ impl Engine {
         let inner = Arc::downgrade(&self.inner);
         let netd = self.inner.netd.clone();
         tokio::spawn(async move {
+            let mut pause = PAUSE;
             loop {
                 // An engine that is gone starts nothing any more.
                 if inner.strong_count() == 0 {
@@ -227,12 +229,14 @@ impl Engine {
                     }
                     Ok(Err(error)) => {
                         tracing::error!(%error, "start netd");
-                        tokio::time::sleep(LIVED).await;
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LIVED);
                         continue;
                     }
                     // The runtime ends.
                     Err(_) => return,
                 };
+                pause = PAUSE;
                 let since = Instant::now();
                 let share = netd.clone();
                 match crate::blocking::run(move || share.share_ports()).await {

@@ -483,6 +483,19 @@ fn a_killed_netd_comes_back_with_what_it_held() {
 }
 
 #[test]
+fn a_killed_netd_is_reaped_although_nobody_asks_for_another() {
+    let host = Host::new();
+    let pid = host.client.status().unwrap().pid;
+    host.kill_netd();
+    let since = Instant::now();
+    while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+        assert!(since.elapsed() < Duration::from_secs(5), "a zombie stays");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_ne!(host.client.status().unwrap().pid, pid);
+}
+
+#[test]
 fn who_connects_while_netd_is_dead_waits_in_sockets_that_are_held_beside_it() {
     let host = Host::new();
     let ports = [both(Protocol::Tcp, 8080, 80), both(Protocol::Udp, 5353, 53)].concat();
