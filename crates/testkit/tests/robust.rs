@@ -489,6 +489,46 @@ fn a_container_that_removes_itself_goes_when_its_restart_fails() {
     no_leaks(&engine);
 }
 
+/// The children that nobody has waited for: their lines of proc_pid_stat(5), which have their names.
+fn zombies(parent: u32) -> Vec<String> {
+    let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    let is_zombie = |stat: &String| {
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let mut fields = rest.split_ascii_whitespace();
+        fields.next() == Some("Z") && fields.next() == Some(parent.to_string().as_str())
+    };
+    pids().filter_map(stat).filter(is_zombie).collect()
+}
+
+/// A shim that dies is reaped at once, whoever works on its container at the moment.
+#[test]
+fn a_killed_shim_is_reaped_while_its_container_is_stopped() {
+    if is_reference() {
+        return;
+    }
+    let engine = Engine::private(&[]);
+    let daemon = engine.daemon_pid().expect("a daemon");
+    let body =
+        json!({"Image": BUSYBOX, "Cmd": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]});
+    let id = created(&engine.api("POST", "/containers/create", Some(&body)));
+    engine.api("POST", &format!("/containers/{id}/start"), None);
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| {
+            let path = format!("/containers/{id}/stop?t=15");
+            engine.try_api("POST", &path, None)
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        for shim in engine.processes_of_role("shim") {
+            let shim = rustix::process::Pid::from_raw(shim.cast_signed()).expect("a pid");
+            rustix::process::kill_process(shim, rustix::process::Signal::KILL).expect("kill");
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(zombies(daemon), [""; 0], "2 s after its end");
+        let _ = stopping.join();
+    });
+    engine.api("DELETE", &format!("/containers/{id}?force=1"), None);
+}
+
 #[test]
 fn a_failed_start_leaves_no_zombie() {
     if is_reference() {
@@ -496,16 +536,7 @@ fn a_failed_start_leaves_no_zombie() {
     }
     let engine = Engine::private(&[]);
     let daemon = engine.daemon_pid().expect("a daemon");
-    // Their lines of proc_pid_stat(5), which have their names.
-    let zombies = || -> Vec<String> {
-        let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-        let is_zombie = |stat: &String| {
-            let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-            let mut fields = rest.split_ascii_whitespace();
-            fields.next() == Some("Z") && fields.next() == Some(daemon.to_string().as_str())
-        };
-        pids().filter_map(stat).filter(is_zombie).collect()
-    };
+    let zombies = || zombies(daemon);
     for (number, body) in [
         json!({"Cmd": ["/no/such/program"]}),
         json!({"Cmd": ["/etc"]}),

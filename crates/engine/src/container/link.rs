@@ -255,12 +255,13 @@ impl Engine {
                 Event::AttachEnded { .. } => {}
             })
             .await;
+            if let Some(mut spawned) = spawned {
+                // It ends when its connection does; this waits for the moment in between. First, and by itself: what
+                // comes next waits for whoever works on the container.
+                tokio::task::spawn_blocking(move || spawned.child.wait());
+            }
             if exit.is_none() {
                 engine.shim_gone(&container, &shim).await;
-            }
-            if let Some(mut spawned) = spawned {
-                // It ends when its connection does; this waits for the moment in between.
-                let _ = tokio::task::spawn_blocking(move || spawned.child.wait()).await;
             }
         });
     }
