@@ -1,7 +1,7 @@
 //! The verbs on networks.
 
 use crate::cli::Cli;
-use crate::command::{each, get, text};
+use crate::command::{get, text};
 use crate::failure::{Failure, Outcome};
 use crate::format::{Format, Row};
 use crate::grammar::Matches;
@@ -44,17 +44,24 @@ pub async fn dispatch(cli: &Cli, path: &str, matches: &Matches) -> Outcome {
 
 async fn remove(client: &Client, matches: &Matches) -> Outcome {
     let force = matches.on("force");
-    each(&matches.arguments, |name| async move {
+    let mut failed = false;
+    // One after the other, and each is told of in its turn: names and errors stand in the order of the arguments.
+    for name in &matches.arguments {
         let path = Path::object("network", name, "");
         match client.call(Request::delete(path)).await {
-            Err(error) if force && error.is_not_found() => Ok(None),
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(Some(name.to_owned())),
+            Ok(_) => output::line(name),
+            Err(error) if force && error.is_not_found() => {}
+            Err(error) => {
+                output::error_line(&Failure::from(error).text);
+                failed = true;
+            }
         }
-    })
-    .await
+    }
     // Docker's client ends with its exit status in words here.
-    .map_err(|failure| Failure::new(format!("{}\nexit status 1", failure.text)))
+    if failed {
+        return Err(Failure::new("exit status 1"));
+    }
+    Ok(())
 }
 
 /// Reads a network's and a container's name and makes the path of a verb on the former.

@@ -10,6 +10,7 @@ gantry_testkit::scenarios![
     a_network_in_use_names_all_its_containers,
     a_name_that_is_empty_is_refused_by_the_client,
     addresses_that_cannot_be_given,
+    removals_are_told_in_their_order,
 ];
 
 fn wrong_words_about_networks(s: &Session) {
@@ -402,4 +403,16 @@ fn addresses_that_cannot_be_given(s: &Session) {
             &format!("docker: Error response from daemon: invalid config for network @n: invalid endpoint settings:\n{faults}\n\nRun 'docker run --help' for more information\n"),
         );
     }
+}
+
+fn removals_are_told_in_their_order(s: &Session) {
+    s.d("network create @n").ok();
+    s.d("network create @m").ok();
+    s.script("docker network rm @x @n @y @m 2>&1; echo $?")
+        .prints(
+            "Error response from daemon: network @x not found\n@n\n\
+         Error response from daemon: network @y not found\n@m\nexit status 1\n1\n",
+        );
+    s.script("docker network rm -f @x @n; echo $?")
+        .prints("0\n");
 }
