@@ -47,7 +47,9 @@ pub fn options(
     let of_mode = networks
         .iter()
         .find(|(name, _)| *name == mode || is_default(name) && is_default(mode));
-    let endpoint_mac = of_mode.map_or(String::new(), |(_, wished)| wished.mac.clone());
+    let endpoint_mac = of_mode.map_or(String::new(), |(_, wished)| {
+        wished.as_ref().map_or(String::new(), |one| one.mac.clone())
+    });
     let platform = platform
         .map(|text| Platform::from_str(text).map_err(|error| ApiError::invalid(error.to_string())))
         .transpose()?;
@@ -524,7 +526,7 @@ fn merge_mac(of_container: &str, of_endpoint: String) -> Result<String, ApiError
 fn endpoints(
     networking: Option<NetworkingConfig>,
     version: ApiVersion,
-) -> Result<BTreeMap<String, endpoint::Settings>, ApiError> {
+) -> Result<BTreeMap<String, Option<endpoint::Settings>>, ApiError> {
     let endpoints = networking.and_then(|networking| networking.endpoints_config);
     let endpoints = endpoints.unwrap_or_default();
     if version.is_before(44) && endpoints.len() > 1 {
@@ -539,7 +541,7 @@ fn endpoints(
         .map(|(name, wished)| {
             (
                 name,
-                endpoint::settings(wished.unwrap_or_default(), version),
+                wished.map(|wished| endpoint::settings(wished, version)),
             )
         })
         .collect())

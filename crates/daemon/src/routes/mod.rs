@@ -15,6 +15,7 @@ mod transfer;
 mod upkeep;
 mod volume;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use gantry_api::error::ApiError;
@@ -49,13 +50,11 @@ pub async fn answer(
     if clean != path {
         return respond::moved(&clean, head.uri.query());
     }
-    let (api_version, rest) = match version::split(&path) {
-        Ok(split) => split,
-        Err(error) => {
-            let mut response = respond::refused_version(&error);
-            respond::add_common_headers(&mut response);
-            return response;
-        }
+    let (version, rest) = version::split(&path);
+    // A path that there is not is told of before a version that is not served.
+    let (api_version, unserved) = match version {
+        Ok(version) => (version, None),
+        Err(unserved) => (version::MAX, Some(unserved)),
     };
     let segments: Vec<&str> = rest.split('/').skip(1).collect();
     let mut name = String::new();
@@ -69,10 +68,15 @@ pub async fn answer(
         body,
         connection,
     };
-    let Some(reply) = dispatch(&head.method, &segments, request).await else {
+    let Some(operation) = find(&head.method, &segments, request) else {
         return respond::error(&ApiError::not_found("page not found"));
     };
-    let mut response = match reply {
+    if let Some(unserved) = unserved {
+        let mut response = respond::refused_version(&unserved);
+        respond::add_common_headers(&mut response);
+        return response;
+    }
+    let mut response = match operation.await {
         Ok(response) => response,
         Err(failure) => {
             let status = failure.error.kind.status();
@@ -98,105 +102,119 @@ pub async fn answer(
     response
 }
 
-/// Finds the operation and runs it; `None` if there is none.
-async fn dispatch(method: &Method, segments: &[&str], request: Request) -> Option<Reply> {
+/// An operation that was found and is not begun.
+type Operation<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
+
+fn run<'a>(operation: impl Future<Output = Reply> + Send + 'a) -> Operation<'a> {
+    Box::pin(operation)
+}
+
+fn reply<'a>(reply: Reply) -> Operation<'a> {
+    run(std::future::ready(reply))
+}
+
+/// Finds the operation; `None` if there is none.
+fn find<'a>(method: &Method, segments: &'a [&'a str], request: Request) -> Option<Operation<'a>> {
     // `docker` asks for HEAD in two places only; elsewhere Docker has no such route.
-    let reply = match (method.as_str(), segments) {
-        ("GET" | "HEAD", ["_ping"]) => system::ping(method),
-        ("GET", ["version"]) => system::version(request).await,
-        ("GET", ["info"]) => system::info(request).await,
-        ("GET", ["events"]) => system::events(request).await,
-        ("GET", ["system", "df"]) => system::disk_usage(request).await,
+    let operation = match (method.as_str(), segments) {
+        ("GET" | "HEAD", ["_ping"]) => reply(system::ping(method)),
+        ("GET", ["version"]) => run(system::version(request)),
+        ("GET", ["info"]) => run(system::info(request)),
+        ("GET", ["events"]) => run(system::events(request)),
+        ("GET", ["system", "df"]) => run(system::disk_usage(request)),
 
-        ("GET", ["containers", "json"]) => container::list(request).await,
-        ("POST", ["containers", "create"]) => container::create(request).await,
-        ("POST", ["containers", "prune"]) => container::prune(request).await,
-        ("GET", ["containers", name, "json"]) => container::inspect(request, name).await,
-        ("GET", ["containers", name, "top"]) => container::top(request, name).await,
-        ("GET", ["containers", name, "logs"]) => stream::logs(request, name).await,
-        ("GET", ["containers", name, "stats"]) => stream::stats(request, name).await,
-        ("POST", ["containers", name, "start"]) => container::start(request, name).await,
-        ("POST", ["containers", name, "stop"]) => container::stop(request, name).await,
-        ("POST", ["containers", name, "restart"]) => container::restart(request, name).await,
-        ("POST", ["containers", name, "kill"]) => container::kill(request, name).await,
-        ("POST", ["containers", name, "pause"]) => container::pause(request, name).await,
-        ("POST", ["containers", name, "unpause"]) => container::unpause(request, name).await,
-        ("POST", ["containers", name, "rename"]) => container::rename(request, name).await,
-        ("POST", ["containers", name, "update"]) => container::update(request, name).await,
-        ("POST", ["containers", name, "resize"]) => container::resize(request, name).await,
-        ("POST", ["containers", name, "attach"]) => stream::attach(request, name).await,
-        ("POST", ["containers", name, "wait"]) => stream::wait(request, name).await,
-        ("POST", ["containers", name, "exec"]) => exec::create(request, name).await,
-        ("DELETE", ["containers", name]) => container::remove(request, name).await,
+        ("GET", ["containers", "json"]) => run(container::list(request)),
+        ("POST", ["containers", "create"]) => run(container::create(request)),
+        ("POST", ["containers", "prune"]) => run(container::prune(request)),
+        ("GET", ["containers", name, "json"]) => run(container::inspect(request, name)),
+        ("GET", ["containers", name, "top"]) => run(container::top(request, name)),
+        ("GET", ["containers", name, "logs"]) => run(stream::logs(request, name)),
+        ("GET", ["containers", name, "stats"]) => run(stream::stats(request, name)),
+        ("POST", ["containers", name, "start"]) => run(container::start(request, name)),
+        ("POST", ["containers", name, "stop"]) => run(container::stop(request, name)),
+        ("POST", ["containers", name, "restart"]) => run(container::restart(request, name)),
+        ("POST", ["containers", name, "kill"]) => run(container::kill(request, name)),
+        ("POST", ["containers", name, "pause"]) => run(container::pause(request, name)),
+        ("POST", ["containers", name, "unpause"]) => run(container::unpause(request, name)),
+        ("POST", ["containers", name, "rename"]) => run(container::rename(request, name)),
+        ("POST", ["containers", name, "update"]) => run(container::update(request, name)),
+        ("POST", ["containers", name, "resize"]) => run(container::resize(request, name)),
+        ("POST", ["containers", name, "attach"]) => run(stream::attach(request, name)),
+        ("POST", ["containers", name, "wait"]) => run(stream::wait(request, name)),
+        ("POST", ["containers", name, "exec"]) => run(exec::create(request, name)),
+        ("DELETE", ["containers", name]) => run(container::remove(request, name)),
 
-        ("POST", ["exec", id, "start"]) => exec::start(request, id).await,
-        ("POST", ["exec", id, "resize"]) => exec::resize(request, id).await,
-        ("GET", ["exec", id, "json"]) => exec::inspect(request, id).await,
+        ("POST", ["exec", id, "start"]) => run(exec::start(request, id)),
+        ("POST", ["exec", id, "resize"]) => run(exec::resize(request, id)),
+        ("GET", ["exec", id, "json"]) => run(exec::inspect(request, id)),
 
-        ("GET", ["volumes"]) => volume::list(request).await,
-        ("POST", ["volumes", "create"]) => volume::create(request).await,
-        ("POST", ["volumes", "prune"]) => volume::prune(request).await,
-        ("GET", ["volumes", name]) => volume::inspect(request, name).await,
-        ("DELETE", ["volumes", name]) => volume::remove(request, name).await,
+        ("GET", ["volumes"]) => run(volume::list(request)),
+        ("POST", ["volumes", "create"]) => run(volume::create(request)),
+        ("POST", ["volumes", "prune"]) => run(volume::prune(request)),
+        ("GET", ["volumes", name]) => run(volume::inspect(request, name)),
+        ("DELETE", ["volumes", name]) => run(volume::remove(request, name)),
 
-        ("GET", ["networks"] | ["networks", ""]) => network::list(request).await,
-        ("POST", ["networks", "create"]) => network::create(request).await,
-        ("POST", ["networks", "prune"]) => network::prune(request).await,
-        ("GET", ["networks", name]) => network::inspect(request, name).await,
-        ("DELETE", ["networks", name]) => network::remove(request, name).await,
-        ("POST", ["networks", name, "connect"]) => network::connect(request, name).await,
-        ("POST", ["networks", name, "disconnect"]) => network::disconnect(request, name).await,
+        ("GET", ["networks"] | ["networks", ""]) => run(network::list(request)),
+        ("POST", ["networks", "create"]) => run(network::create(request)),
+        ("POST", ["networks", "prune"]) => run(network::prune(request)),
+        ("GET", ["networks", name]) => run(network::inspect(request, name)),
+        ("DELETE", ["networks", name]) => run(network::remove(request, name)),
+        ("POST", ["networks", name, "connect"]) => run(network::connect(request, name)),
+        ("POST", ["networks", name, "disconnect"]) => run(network::disconnect(request, name)),
 
-        ("GET", ["images", "json"]) => image::list(request).await,
-        ("POST", ["images", "create"]) => transfer::create(request).await,
-        ("POST", ["images", "load"]) => archive::load(request).await,
-        ("POST", ["images", "prune"]) => image::prune(request).await,
-        ("GET", ["images", "get"]) => archive::save(request, None).await,
+        ("GET", ["images", "json"]) => run(image::list(request)),
+        ("POST", ["images", "create"]) => run(transfer::create(request)),
+        ("POST", ["images", "load"]) => run(archive::load(request)),
+        ("POST", ["images", "prune"]) => run(image::prune(request)),
+        ("GET", ["images", "get"]) => run(archive::save(request, None)),
         ("GET", ["images", name @ .., "get"]) if !name.is_empty() => {
-            archive::save(request, Some(name.join("/"))).await
+            run(archive::save(request, Some(name.join("/"))))
         }
-        ("GET", ["images", "search"]) => transfer::search(request).await,
-        ("GET", ["images", "gc"]) => upkeep::policy(&request),
-        ("POST", ["images", "gc"]) => upkeep::collect(request).await,
-        ("POST", ["system", "check"]) => upkeep::check(request).await,
-        ("POST", ["auth"]) => transfer::login(request).await,
+        ("GET", ["images", "search"]) => run(transfer::search(request)),
+        ("GET", ["images", "gc"]) => reply(upkeep::policy(&request)),
+        ("POST", ["images", "gc"]) => run(upkeep::collect(request)),
+        ("POST", ["system", "check"]) => run(upkeep::check(request)),
+        ("POST", ["auth"]) => run(transfer::login(request)),
         ("GET", ["distribution", name @ .., "json"]) if !name.is_empty() => {
-            transfer::distribution(request, &name.join("/")).await
+            run(async move { transfer::distribution(request, &name.join("/")).await })
         }
         ("POST", ["images", name @ .., "push"]) if !name.is_empty() => {
-            transfer::push(request, &name.join("/")).await
+            run(async move { transfer::push(request, &name.join("/")).await })
         }
         ("GET", ["images", name @ .., "json"]) if !name.is_empty() => {
-            image::inspect(request, &name.join("/")).await
+            run(async move { image::inspect(request, &name.join("/")).await })
         }
         ("GET", ["images", name @ .., "history"]) if !name.is_empty() => {
-            image::history(request, &name.join("/")).await
+            run(async move { image::history(request, &name.join("/")).await })
         }
         ("POST", ["images", name @ .., "tag"]) if !name.is_empty() => {
-            image::tag(request, &name.join("/")).await
+            run(async move { image::tag(request, &name.join("/")).await })
         }
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
-            image::remove(request, &name.join("/")).await
+            run(async move { image::remove(request, &name.join("/")).await })
         }
 
-        ("GET", ["plugins"]) => system::plugins(&request),
-        ("POST", ["build", "prune"]) => system::prune_build_cache(),
+        ("GET", ["plugins"]) => reply(system::plugins(&request)),
+        ("POST", ["build", "prune"]) => reply(system::prune_build_cache()),
         // That there is no such container is told before that the operation is not supported.
         ("GET", ["containers", name, "changes" | "export"]) => {
-            match request.daemon.engine.inspect(name, false).await {
-                Ok(_) => return refused::answer(method.as_str(), segments),
-                Err(error) => Err(error.into()),
-            }
+            let refusal = refused::answer(method.as_str(), segments)?;
+            run(async move {
+                match request.daemon.engine.inspect(name, false).await {
+                    Ok(_) => refusal,
+                    Err(error) => Err(error.into()),
+                }
+            })
         }
         (method, segments) => {
-            let answer = refused::answer(method, segments);
-            if answer.is_some() {
+            let refusal = refused::answer(method, segments)?;
+            run(async move {
                 request.discard_body().await;
-            }
-            return answer;
+                refusal
+            })
         }
     };
-    Some(reply)
+    Some(operation)
 }
 
 /// Takes `//`, `.` and `..` out of a path, as Docker's router does before it looks for an operation. The slash at the

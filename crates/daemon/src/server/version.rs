@@ -42,10 +42,10 @@ pub enum Unserved {
     TooNew(String),
 }
 
-/// Splits `/v1.NN/rest` into the version and `/rest`; a path without a version is of the newest.
-pub fn split(path: &str) -> Result<(ApiVersion, &str), Unserved> {
+/// Splits `/v1.NN/rest` into the version, if it is served, and `/rest`; a path without a version is of the newest.
+pub fn split(path: &str) -> (Result<ApiVersion, Unserved>, &str) {
     let Some(tail) = path.strip_prefix("/v") else {
-        return Ok((MAX, path));
+        return (Ok(MAX), path);
     };
     let end = tail.find('/').unwrap_or(tail.len());
     let (version, rest) = tail.split_at(end);
@@ -53,8 +53,12 @@ pub fn split(path: &str) -> Result<(ApiVersion, &str), Unserved> {
         || rest.is_empty()
         || !version.bytes().all(|b| b.is_ascii_digit() || b == b'.')
     {
-        return Ok((MAX, path));
+        return (Ok(MAX), path);
     }
+    (served(version), rest)
+}
+
+fn served(version: &str) -> Result<ApiVersion, Unserved> {
     let parts: Vec<u64> = version
         .split('.')
         .map(|part| part.parse().unwrap_or(u64::MAX))
@@ -67,7 +71,7 @@ pub fn split(path: &str) -> Result<(ApiVersion, &str), Unserved> {
         return Err(Unserved::TooOld(version.to_owned()));
     }
     match u8::try_from(key.1) {
-        Ok(minor) if key.0 == 1 && minor <= MAX.0 => Ok((ApiVersion(minor), rest)),
+        Ok(minor) if key.0 == 1 && minor <= MAX.0 => Ok(ApiVersion(minor)),
         _ => Err(Unserved::TooNew(version.to_owned())),
     }
 }
@@ -78,34 +82,37 @@ mod tests {
 
     #[test]
     fn paths_split_into_version_and_rest() {
-        assert_eq!(split("/_ping"), Ok((MAX, "/_ping")));
-        assert_eq!(split("/v1.24/info"), Ok((ApiVersion(24), "/info")));
+        assert_eq!(split("/_ping"), (Ok(MAX), "/_ping"));
+        assert_eq!(split("/v1.24/info"), (Ok(ApiVersion(24)), "/info"));
         assert_eq!(
             split("/v1.51/containers/json"),
-            Ok((MAX, "/containers/json"))
+            (Ok(MAX), "/containers/json")
         );
-        assert_eq!(split("/volumes"), Ok((MAX, "/volumes")));
-        assert_eq!(split("/version"), Ok((MAX, "/version")));
+        assert_eq!(split("/volumes"), (Ok(MAX), "/volumes"));
+        assert_eq!(split("/version"), (Ok(MAX), "/version"));
+        assert_eq!(split("/v1.23/info").1, "/info");
     }
 
     #[test]
     fn versions_out_of_range_are_refused_with_dockers_texts() {
         assert_eq!(
-            split("/v1.12/info").unwrap_err().to_string(),
+            split("/v1.12/info").0.unwrap_err().to_string(),
             "client version 1.12 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"
         );
         assert_eq!(
-            split("/v1.99/info").unwrap_err().to_string(),
+            split("/v1.99/info").0.unwrap_err().to_string(),
             "client version 1.99 is too new. Maximum supported API version is 1.51"
         );
         assert!(
             split("/v2/info")
+                .0
                 .unwrap_err()
                 .to_string()
                 .contains("too new")
         );
         assert!(
             split("/v0.9/info")
+                .0
                 .unwrap_err()
                 .to_string()
                 .contains("too old")

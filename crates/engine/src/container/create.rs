@@ -23,8 +23,9 @@ pub struct CreateOptions {
     /// The user's wishes; the image's are merged in here.
     pub config: Config,
     pub host: HostConfig,
-    /// Networks by name or id, with what is wished for there; that of the mode is one of them in any case.
-    pub networks: BTreeMap<String, EndpointSettings>,
+    /// Networks by name or id, with what is wished for there; that of the mode is one of them in any case. `None` is
+    /// refused, in its turn.
+    pub networks: BTreeMap<String, Option<EndpointSettings>>,
     pub platform: Option<Platform>,
 }
 
@@ -73,7 +74,10 @@ impl Engine {
         let chosen_directory = config.working_dir.clone();
         // Neither is what an image exposes, nor what is wished for on a network, a wish about the container.
         let exposes = !config.exposed_ports.is_empty();
-        let mac_of_endpoint = networks.values().any(|one| one.mac == config.mac_address);
+        let mac_of_endpoint = {
+            let mut wishes = networks.values().flatten();
+            wishes.any(|one| one.mac == config.mac_address)
+        };
         merge::merge(&mut config, &image.config);
         let Some((path, args)) = merge::command(&config) else {
             return Err(Error::invalid("no command specified"));

@@ -119,8 +119,17 @@ impl Engine {
         &self,
         config: &Config,
         host: &HostConfig,
-        asked: BTreeMap<String, EndpointSettings>,
+        asked: BTreeMap<String, Option<EndpointSettings>>,
     ) -> Result<BTreeMap<String, EndpointSettings>> {
+        let asked = asked
+            .into_iter()
+            .map(|(name, settings)| match settings {
+                Some(settings) => Ok((name, settings)),
+                None => Err(Error::invalid(format!(
+                    "invalid config for network {name}: EndpointsConfig is nil"
+                ))),
+            })
+            .collect::<Result<BTreeMap<_, _>>>()?;
         if host.network_mode.starts_with("container:") {
             // There is nothing to be had, and Docker refuses no other wish.
             let mut wishes = asked.iter();

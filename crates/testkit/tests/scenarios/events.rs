@@ -7,6 +7,7 @@ gantry_testkit::scenarios![
     a_run_has_its_events_in_order,
     exec_events_tell_the_command,
     filters_choose,
+    a_filter_that_there_is_not_chooses_nothing,
     events_are_followed_live,
     volume_events,
     stop_and_kill_events,
@@ -28,6 +29,15 @@ fn now() -> String {
         .duration_since(std::time::UNIX_EPOCH)
         .expect("after 1970");
     format!("{}.{:09}", time.as_secs(), time.subsec_nanos())
+}
+
+fn a_filter_that_there_is_not_chooses_nothing(s: &Session) {
+    let begin = now();
+    s.d("create --name @c @bb").ok();
+    assert_eq!(
+        actions(s, &begin, "--filter nosuch=x --filter container=@c"),
+        "create\n"
+    );
 }
 
 fn a_run_has_its_events_in_order(s: &Session) {

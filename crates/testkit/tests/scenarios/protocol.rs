@@ -10,6 +10,8 @@ use serde_json::json;
 
 gantry_testkit::scenarios![
     a_path_is_cleaned,
+    a_path_that_there_is_not_comes_before_the_version,
+    a_network_without_settings_is_refused,
     a_name_with_slashes_is_not_found,
     an_exec_is_listed_before_its_start,
     the_command_of_an_exec_is_a_list,
@@ -42,6 +44,44 @@ fn a_path_is_cleaned(s: &Session) {
     s.d("create --name @c @bb").ok();
     s.d("inspect -f '{{.Name}}' /@c").prints("/@c\n");
     s.d("rm /@c").prints("/@c\n");
+}
+
+fn a_path_that_there_is_not_comes_before_the_version(s: &Session) {
+    let check = |path: &str| {
+        let answer = http::unix(&s.engine.socket, "GET", path, None).expect("an answer");
+        (answer.status, answer.text())
+    };
+    let unknown = "{\"message\":\"page not found\"}\n";
+    for path in ["/v1.23/nosuch", "/v1.99/nosuch", "/v1.51/nosuch"] {
+        let (status, text) = check(path);
+        assert_eq!(
+            (status, text.trim_end()),
+            (404, unknown.trim_end()),
+            "{path}"
+        );
+    }
+    for (path, word) in [("/v1.23/info", "old"), ("/v1.99/info", "new")] {
+        let (status, text) = check(path);
+        assert_eq!(status, 400, "{path}");
+        assert!(text.contains(&format!("is too {word}")), "{text}");
+    }
+}
+
+fn a_network_without_settings_is_refused(s: &Session) {
+    let path = s.x("/containers/create?name=@c");
+    let create = |image: String| {
+        let body =
+            json!({"Image": image, "NetworkingConfig": {"EndpointsConfig": {"bridge": null}}});
+        s.engine.api("POST", &path, Some(&body))
+    };
+    let refused = create(s.x("@bb"));
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert_eq!(
+        refused.text().trim_end(),
+        r#"{"message":"invalid config for network bridge: EndpointsConfig is nil"}"#
+    );
+    // That there is no image is told first.
+    assert_eq!(create("localhost/no/such:1".to_owned()).status, 404);
 }
 
 fn a_name_with_slashes_is_not_found(s: &Session) {
