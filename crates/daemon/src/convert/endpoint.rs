@@ -160,7 +160,8 @@ fn endpoint_settings(view: &EndpointView) -> EndpointSettings {
 /// Writes the ports of a running container: published ones with their bindings, exposed ones as `null`.
 fn ports(record: &Record, view: &NetworkView) -> wire::PortMap {
     let mut ports: wire::PortMap = BTreeMap::new();
-    if view.networks.values().all(|one| one.place.is_none()) {
+    let mut networks = view.networks.values();
+    if networks.all(|one| one.place.is_none() || one.is_internal) {
         return ports;
     }
     for port in &record.config.exposed_ports {

@@ -47,6 +47,8 @@ pub struct EndpointView {
     pub network_id: String,
     /// `None` while the container does not run, and on networks without addresses.
     pub place: Option<Place>,
+    /// Nobody comes in by it: no port of the container is published there, nor shown as one that could be.
+    pub is_internal: bool,
     /// Names that it answers to; empty on networks without names.
     pub dns_names: Vec<String>,
 }
@@ -143,6 +145,7 @@ impl Engine {
             Some(network) if running => network.id.clone(),
             _ => settings.network_id.clone(),
         };
+        let is_internal = network.as_ref().is_some_and(|network| network.internal);
         let has_names =
             (running || settings.known) && network.is_some_and(|network| network.has_names());
         let endpoint = record
@@ -155,6 +158,7 @@ impl Engine {
             settings: settings.clone(),
             place: endpoint.map(Place::from),
             network_id: id,
+            is_internal,
             dns_names: if has_names {
                 crate::network::dns_names(record, settings)
             } else {

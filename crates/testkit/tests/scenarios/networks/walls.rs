@@ -11,6 +11,7 @@ use super::{endpoint, fetches, parse_address};
 gantry_testkit::scenarios![
     bridges_do_not_reach_each_other,
     an_internal_network_has_no_way_out,
+    an_internal_network_shows_no_ports,
     containers_without_icc_do_not_talk,
     a_published_port_is_reached_from_another_network,
     a_routed_network_is_reached_directly,
@@ -177,4 +178,26 @@ fn ports_are_bound_where_the_network_says(s: &Session) {
         .ok();
     s.d("port @c")
         .prints(&format!("80/tcp -> 127.0.0.1:{port}\n"));
+}
+
+fn an_internal_network_shows_no_ports(s: &Session) {
+    let port = s.port();
+    s.d("network create --internal @n").ok();
+    s.d(&format!(
+        "run -d --name @c --network @n -p {port}:80 --expose 81 @bb sleep 1000"
+    ))
+    .ok();
+    let (list, inspect) = (
+        "ps --filter name=@c --format '{{.Ports}}'",
+        "inspect -f '{{json .NetworkSettings.Ports}}' @c",
+    );
+    s.d(list).prints("\n");
+    s.d("port @c").prints("");
+    s.d(inspect).prints("{}\n");
+    // Another network has a way in.
+    s.d("network create @m").ok();
+    s.d("network connect @m @c").ok();
+    s.d(list).prints(&format!(
+        "81/tcp, 0.0.0.0:{port}->80/tcp, [::]:{port}->80/tcp\n"
+    ));
 }
