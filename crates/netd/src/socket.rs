@@ -135,7 +135,7 @@ pub fn plan(reservations: &[Reservation]) -> Vec<Plan> {
 pub fn open(plan: &Plan) -> Result<Vec<OwnedFd>, (Reservation, io::Error)> {
     let first = plan.reservations[0];
     match open_one(plan.protocol, plan.address, plan.dual) {
-        Ok(socket) => Ok(socket.into_iter().collect()),
+        Ok(socket) => Ok(vec![socket]),
         Err(error) if !plan.dual => Err((first, error)),
         // One of the families is in the way, or the host has no IPv6: only trying tells which.
         Err(_) => {
@@ -146,32 +146,20 @@ pub fn open(plan: &Plan) -> Result<Vec<OwnedFd>, (Reservation, io::Error)> {
                 let address = SocketAddr::new(reservation.address, reservation.port);
                 let socket = open_one(plan.protocol, address, false)
                     .map_err(|error| (reservation, error))?;
-                sockets.extend(socket);
+                sockets.push(socket);
             }
             Ok(sockets)
         }
     }
 }
 
-fn open_one(protocol: Protocol, address: SocketAddr, dual: bool) -> io::Result<Option<OwnedFd>> {
+fn open_one(protocol: Protocol, address: SocketAddr, dual: bool) -> io::Result<OwnedFd> {
     let transport = match protocol {
         Protocol::Tcp => Transport::Tcp,
         Protocol::Udp => Transport::Udp,
         Protocol::Sctp => Transport::Sctp,
     };
-    let socket = match net::socket(address.ip(), transport, dual) {
-        Err(error)
-            if protocol == Protocol::Sctp
-                && matches!(
-                    error.raw_os_error(),
-                    Some(libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT)
-                ) =>
-        {
-            // A kernel without SCTP sockets: nobody on the host can take the port.
-            return Ok(None);
-        }
-        socket => socket?,
-    };
+    let socket = net::socket(address.ip(), transport, dual)?;
     let fd = socket.as_fd();
     if protocol == Protocol::Tcp {
         // Old connections in TIME_WAIT must not keep a restarted container from its port.
@@ -183,7 +171,7 @@ fn open_one(protocol: Protocol, address: SocketAddr, dual: bool) -> io::Result<O
         Protocol::Udp => net::set_packet_info(fd, address.is_ipv6())?,
         Protocol::Sctp => {}
     }
-    Ok(Some(socket))
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -30,6 +30,9 @@ pub enum Error {
         protocol: Protocol,
         reason: String,
     },
+    /// The kernel knows no sockets of the protocol.
+    #[error("error starting userland proxy: failed to listen on {host}: {reason}")]
+    ProtocolUnknown { host: SocketAddr, reason: String },
     /// Every port of the range is taken.
     #[error("all ports are allocated")]
     PortsExhausted,

@@ -46,27 +46,53 @@ pub struct Table {
 impl Table {
     /// Finds who stands in the way of a port on these addresses.
     pub fn conflict(&self, protocol: Protocol, port: u16, addresses: &[IpAddr]) -> Option<IpAddr> {
-        self.conflict_besides(None, protocol, port, addresses)
+        self.conflict_besides(&[], protocol, port, addresses)
     }
 
-    /// The same, without what `spared` has.
-    pub fn conflict_besides(
+    /// Finds who stands in the way of a mapping whose number on the host is `port`, where `owner` has taken `held` before
+    /// it and what `spared` has is in nobody's way. Docker listens for nobody at a UDP port, so it minds as little when
+    /// one port of a container is to be there twice, or at all addresses and at one of them.
+    pub fn conflict_beside(
         &self,
+        mapping: &PortMapping,
+        port: u16,
+        addresses: &[IpAddr],
+        owner: &str,
+        held: &[PublishedPort],
         spared: Option<&str>,
+    ) -> Option<IpAddr> {
+        let is_the_same = |held: &PublishedPort| {
+            mapping.protocol == Protocol::Udp && held.container_port == mapping.container_port
+        };
+        let mut own = held
+            .iter()
+            .filter(|held| held.protocol == mapping.protocol && held.host_port == port)
+            .filter(|held| !is_the_same(held))
+            .map(|held| held.ip);
+        let in_the_way = |taken: &IpAddr| addresses.iter().any(|&one| collide(*taken, one));
+        own.find(in_the_way).or_else(|| {
+            let besides: Vec<&str> = spared.into_iter().chain([owner]).collect();
+            self.conflict_besides(&besides, mapping.protocol, port, addresses)
+        })
+    }
+
+    fn conflict_besides(
+        &self,
+        spared: &[&str],
         protocol: Protocol,
         port: u16,
         addresses: &[IpAddr],
     ) -> Option<IpAddr> {
         let taken = self.taken.get(&(protocol, port))?;
-        let mut others = taken
-            .iter()
-            .filter(|(_, owner)| spared != Some(owner.as_str()));
-        others.find_map(|(taken, _)| {
-            addresses
-                .iter()
-                .any(|&address| collide(*taken, address))
-                .then_some(*taken)
-        })
+        let others = || {
+            let others = taken.iter();
+            others
+                .filter(|(_, owner)| !spared.contains(&owner.as_str()))
+                .map(|(taken, _)| *taken)
+        };
+        // Docker names the very address that was asked for, if somebody has it.
+        let same = others().find(|taken| addresses.contains(taken));
+        same.or_else(|| others().find(|taken| addresses.iter().any(|&one| collide(*taken, one))))
     }
 
     /// Notes that `owner` has a port on these addresses.

@@ -1,6 +1,6 @@
 //! From Docker's port wishes to the network's mappings. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use gantry_api::port::Protocol;
@@ -31,12 +31,6 @@ pub(crate) fn plan(config: &Config, host: &HostConfig) -> Result<Vec<PortMapping
             }
         }
     }
-    // Docker listens for nobody at a UDP port, so it minds as little when it is asked for twice.
-    let mut seen = HashSet::new();
-    mappings.retain(|one| match (one.protocol, one.single_port()) {
-        (Protocol::Udp, Some(port)) => seen.insert((one.ip, port, one.container_port)),
-        _ => true,
-    });
     Ok(mappings)
 }
 
@@ -221,25 +215,6 @@ mod tests {
         assert!(!listens_twice(&all));
         // Each one compared with each other, it would be two thousand million comparisons.
         assert!(start.elapsed() < std::time::Duration::from_secs(2));
-    }
-
-    #[test]
-    fn the_same_udp_port_twice_is_once() {
-        let asked = |port: &str, host_ports: [&str; 2]| {
-            let mut host = host(port, "", host_ports[0]);
-            let binding = PortBinding {
-                host_ip: "".into(),
-                host_port: host_ports[1].into(),
-            };
-            let bindings = host.port_bindings.values_mut().next().unwrap();
-            bindings.push(binding);
-            plan(&Config::default(), &host).unwrap().len()
-        };
-        assert_eq!(asked("80/udp", ["8080", "8080"]), 1);
-        assert_eq!(asked("80/udp", ["8080", "8081"]), 2);
-        assert_eq!(asked("80/udp", ["", ""]), 2);
-        assert_eq!(asked("80/udp", ["8080-8081", "8080-8081"]), 2);
-        assert_eq!(asked("80", ["8080", "8080"]), 2);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Published ports: chosen, reserved, led to the container, taken back.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -29,10 +30,23 @@ fn target(endpoint: &Endpoint, host: IpAddr) -> Option<IpAddr> {
     }
 }
 
-/// Gives what is to be reserved for ports: nothing for those that are reached by the container's own address alone.
+/// Gives what is to be reserved for ports: nothing for those that are reached by the container's own address alone, and one
+/// socket for a UDP port that is asked for twice or at all addresses and at one of them.
 pub(super) fn reservations(endpoint: &Endpoint, ports: &[PublishedPort]) -> Vec<Reservation> {
+    let mut known = HashSet::new();
+    let everywhere: HashSet<(u16, u16, bool)> = ports
+        .iter()
+        .filter(|port| port.protocol == Protocol::Udp && port.ip.is_unspecified())
+        .map(|port| (port.host_port, port.container_port, port.ip.is_ipv4()))
+        .collect();
+    let is_within_another = |port: &PublishedPort| {
+        port.protocol == Protocol::Udp
+            && !port.ip.is_unspecified()
+            && everywhere.contains(&(port.host_port, port.container_port, port.ip.is_ipv4()))
+    };
     ports
         .iter()
+        .filter(|port| known.insert(**port) && !is_within_another(port))
         .filter(|port| port.host_port != 0)
         .filter_map(|port| {
             Some(Reservation {
@@ -73,6 +87,22 @@ pub(super) fn refused(endpoint: &Endpoint, ports: &[PublishedPort], error: Reser
             protocol,
             reason: "cannot assign requested address".to_owned(),
         },
+        // As Docker has it, whose proxy is the first to ask for such a socket.
+        ReserveError::Refused {
+            address,
+            port,
+            protocol: Protocol::Sctp,
+            source,
+        } if matches!(
+            source.raw_os_error(),
+            Some(libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT)
+        ) =>
+        {
+            Error::ProtocolUnknown {
+                host: SocketAddr::new(address, port),
+                reason: errno_text(&source),
+            }
+        }
         ReserveError::Refused {
             address,
             port,
@@ -219,8 +249,10 @@ impl Shared {
                     && (self.config.allow_direct_routing
                         || !config.trusted_host_interfaces.is_empty())
         };
+        let mut known = HashSet::new();
         ports
             .iter()
+            .filter(|port| known.insert(**port))
             .filter_map(|&port| {
                 let container = target(endpoint, port.ip)?;
                 Some(Publication {
@@ -291,7 +323,11 @@ impl Shared {
             let places = self.places(endpoint, mapping)?;
             let addresses = &places.bound;
             let mut state = lock(&self.state);
-            if let Some(address) = state.ports.conflict(mapping.protocol, number, addresses) {
+            let conflict =
+                state
+                    .ports
+                    .conflict_beside(mapping, number, addresses, &endpoint.id, held, None);
+            if let Some(address) = conflict {
                 return Err(Error::PortAllocated {
                     address,
                     port: number,

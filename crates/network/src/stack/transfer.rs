@@ -147,11 +147,11 @@ impl Shared {
             let protocol = mapping.protocol;
             let mut state = lock(&self.state);
             let spared = Some(from.id.as_str());
-            if let Some(address) =
+            let conflict =
                 state
                     .ports
-                    .conflict_besides(spared, protocol, port, &places.bound)
-            {
+                    .conflict_beside(mapping, port, &places.bound, &to.id, taken, spared);
+            if let Some(address) = conflict {
                 return Err(Error::PortAllocated {
                     address,
                     port,

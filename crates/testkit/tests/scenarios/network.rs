@@ -33,6 +33,8 @@ gantry_testkit::scenarios![
     ports_are_shown_by_ps,
     exposed_ports_are_shown,
     a_port_that_is_asked_for_twice,
+    a_udp_port_at_all_addresses_and_at_one,
+    a_protocol_that_the_kernel_has_not,
 ];
 
 fn the_bridge_gives_address_route_and_name(s: &Session) {
@@ -469,4 +471,77 @@ fn a_port_that_is_asked_for_twice(s: &Session) {
     ] {
         s.d(&format!("run --rm {flags} @bb true")).ok();
     }
+}
+
+fn a_udp_port_at_all_addresses_and_at_one(s: &Session) {
+    let port = s.port();
+    s.file("echo.py", UDP_ECHO);
+    s.d(&format!(
+        "run -d --name @twice -p {port}:53/udp -p {port}:53/udp @bb sleep 1000"
+    ))
+    .ok();
+    let ports = "inspect -f '{{json .NetworkSettings.Ports}}'";
+    let shown = |addresses: &[&str]| {
+        let all = addresses
+            .iter()
+            .map(|address| format!("{{\"HostIp\":\"{address}\",\"HostPort\":\"{port}\"}}"));
+        all.collect::<Vec<_>>().join(",")
+    };
+    s.d(&format!("{ports} @twice")).prints(&format!(
+        "{{\"53/udp\":[{}]}}\n",
+        shown(&["0.0.0.0", "::", "0.0.0.0", "::"])
+    ));
+    s.d("rm -f @twice").ok();
+    s.d(&format!(
+        "run -d --name @c -v @dir:/m -p {port}:5000/udp -p 127.0.0.1:{port}:5000/udp @deb python3 /m/echo.py"
+    ))
+    .ok();
+    s.d(&format!("{ports} @c")).prints(&format!(
+        "{{\"5000/udp\":[{}]}}\n",
+        shown(&["0.0.0.0", "::", "127.0.0.1"])
+    ));
+    for address in [s.engine.address, Ipv4Addr::LOCALHOST.into()] {
+        eventually("an answer", || udp_echo(s, address, port));
+    }
+    // Another port of the container, or another container, has to go elsewhere.
+    let allocated = format!("Bind for 127.0.0.1:{port} failed: port is already allocated");
+    for flags in [
+        format!("-p 127.0.0.1:{port}:5000/udp"),
+        format!("-p 127.0.0.1:{port}:53/udp"),
+    ] {
+        let refused = s.d(&format!("run --rm {flags} @bb true")).exits(125).stderr;
+        assert!(refused.contains(&allocated), "{refused}");
+    }
+    s.d("restart -t 0 @c").ok();
+    eventually("an answer", || udp_echo(s, s.engine.address, port));
+    s.d("rm -f @c").ok();
+    let flags = format!("-p 127.0.0.1:{port}:53/udp -p {port}:54/udp");
+    let refused = s.d(&format!("run --rm {flags} @bb true")).exits(125).stderr;
+    assert!(refused.contains(&allocated), "{refused}");
+    s.d(&format!("run --rm -p {port}:53/udp @bb true")).ok();
+}
+
+fn a_protocol_that_the_kernel_has_not(s: &Session) {
+    if std::fs::read_to_string("/proc/net/protocols").is_ok_and(|text| text.contains("SCTP")) {
+        println!("skipped: the kernel has SCTP");
+        return;
+    }
+    let port = s.port();
+    for (flag, address) in [
+        (format!("{port}:80/sctp"), format!("0.0.0.0:{port}")),
+        (
+            format!("127.0.0.1:{port}:80/sctp"),
+            format!("127.0.0.1:{port}"),
+        ),
+    ] {
+        let refused = s
+            .d(&format!("run --rm -p {flag} @bb true"))
+            .exits(125)
+            .stderr;
+        let end = format!(
+            "error starting userland proxy: failed to listen on {address}: protocol not supported\n\nRun 'docker run --help' for more information\n"
+        );
+        assert!(refused.ends_with(&end), "{refused}");
+    }
+    s.d(&format!("run --rm -p {port}:80 @bb true")).ok();
 }
