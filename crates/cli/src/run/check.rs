@@ -2,6 +2,7 @@
 
 use super::{devices, limits};
 use crate::grammar::values::quote;
+use gantry_api::oci::sysctl;
 use std::net::IpAddr;
 
 /// Checks a value of a flag of type `list` when it is read.
@@ -46,20 +47,10 @@ pub fn check_map(flag: &str, value: &str) -> Result<(), String> {
         return Ok(());
     }
     let refused = || Err(format!("sysctl '{value}' is not allowed"));
-    const NAMED: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
     let Some((name, _)) = value.split_once('=') else {
         return refused();
     };
-    if NAMED.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.") {
+    if sysctl::is_of_ipc(name) || sysctl::is_of_network(name) {
         Ok(())
     } else {
         refused()

@@ -2,21 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use gantry_api::oci::sysctl;
 use gantry_sys::process::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS};
 
 use super::namespaces::Namespaces;
 use crate::error::Error;
-
-const IPC: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
 
 /// Plans paths beneath `/proc/sys` and their values.
 ///
@@ -30,9 +20,9 @@ pub fn plan(
         .iter()
         .map(|(key, value)| {
             let name = dotted(key);
-            let needed = if IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
+            let needed = if sysctl::is_of_ipc(&name) {
                 CLONE_NEWIPC
-            } else if name.starts_with("net.") {
+            } else if sysctl::is_of_network(&name) {
                 CLONE_NEWNET
             } else if name == "kernel.domainname" {
                 CLONE_NEWUTS
