@@ -46,7 +46,7 @@ lint:
 # Tests of the kernel share mounts, links and control groups of one machine: one test program at a time. The last ones are
 # the scenarios, with Gantry's client and with Docker's, and the short crash test.
 test: images lint build
-	GANTRY_DOCKER="$$(tests/docker-client || echo docker)" cargo test --workspace
+	GANTRY_DOCKER="$$(tests/docker-client || echo docker)" cargo test --workspace --no-fail-fast
 
 test-unprivileged:
 	tests/unprivileged

@@ -204,12 +204,12 @@ fn a_full_disk_fails_the_pull_and_gets_back_what_it_gave() {
         assert!(status.success(), "`{script}` failed");
     };
     on_host(&format!(
-        "mkdir {data}; mount -t tmpfs -o size=24m data {data}"
+        "mkdir {data}; mount -t tmpfs -o size=48m data {data}"
     ));
     engine.start_daemon(&[]);
     let registry = engine.on_host(Registry::start);
     // One layer that is here, one that is on its way, and one that does not fit.
-    let layers = [layer(1, 4 * MIB), layer(2, 8 * MIB), layer(3, 30 * MIB)];
+    let layers = [layer(1, 4 * MIB), layer(2, 8 * MIB), layer(3, 64 * MIB)];
     let image = registry.push_image("a", "1", &layers.each_ref().map(Vec::as_slice));
     registry.misbehave(
         "GET",
@@ -226,7 +226,7 @@ fn a_full_disk_fails_the_pull_and_gets_back_what_it_gave() {
         let usage = usage.json().expect("JSON")["LayersSize"].as_u64();
         usage.is_some_and(|bytes| bytes < 3 * MIB as u64)
     });
-    on_host(&format!("mount -o remount,size=200m {data}"));
+    on_host(&format!("mount -o remount,size=400m {data}"));
     let answer = pull(&engine, &name);
     assert!(
         answer.contains("Status: Downloaded newer image"),
