@@ -30,7 +30,8 @@ impl Parsed {
     /// Reads a manifest that came with a content type.
     ///
     /// # Errors
-    /// [`Code::ManifestInvalid`] for what is no JSON object, contradicts its content type, or has a broken descriptor.
+    /// [`Code::ManifestInvalid`] for what is no JSON object, contradicts its content type, has not its shape, or has a
+    /// broken descriptor.
     pub fn read(content_type: Option<&str>, bytes: &[u8]) -> Result<Self> {
         let object: Map<String, Value> = serde_json::from_slice(bytes)
             .map_err(|error| invalid(format!("it is no JSON object: {error}")))?;
@@ -53,6 +54,7 @@ impl Parsed {
         if media_type.starts_with("application/vnd.docker.distribution.manifest.v1") {
             return Err(invalid("schema version 1 is not supported"));
         }
+        check_shape(&media_type, &object)?;
         let mut blobs = Vec::new();
         for descriptor in descriptors(&object, "config")?
             .into_iter()
@@ -60,12 +62,6 @@ impl Parsed {
             .chain(descriptors(&object, "blobs")?)
         {
             blobs.push(part(&descriptor)?);
-        }
-        if media_type::is_manifest(&media_type) && !object.contains_key("config") {
-            return Err(invalid("it has no `config`"));
-        }
-        if media_type::is_index(&media_type) && !object.contains_key("manifests") {
-            return Err(invalid("it has no `manifests`"));
         }
         let manifests = descriptors(&object, "manifests")?
             .into_iter()
@@ -128,6 +124,56 @@ impl Parsed {
 
 fn invalid(reason: impl Into<String>) -> Error {
     Error::new(Code::ManifestInvalid, json!({ "reason": reason.into() }))
+}
+
+/// Refuses what has not the members that its media type promises.
+///
+/// Layers may be missing and `schemaVersion` too, as clients leave them out. Of a kind that is not known the members
+/// are its own affair, but it must say something.
+fn check_shape(media_type: &str, object: &Map<String, Value>) -> Result<()> {
+    let (is_manifest, is_index) = (
+        media_type::is_manifest(media_type),
+        media_type::is_index(media_type),
+    );
+    if object.is_empty() && !is_manifest && !is_index {
+        return Err(invalid("it is empty"));
+    }
+    if !is_manifest && !is_index {
+        return Ok(());
+    }
+    if object
+        .get("schemaVersion")
+        .is_some_and(|version| version.as_u64() != Some(2))
+    {
+        return Err(invalid("its `schemaVersion` is not 2"));
+    }
+    if is_manifest {
+        if !object.get("config").is_some_and(Value::is_object) {
+            return Err(invalid("it has no `config`"));
+        }
+        // A list that is null is how Go writes one without members.
+        if object
+            .get("layers")
+            .is_some_and(|layers| !layers.is_array() && !layers.is_null())
+        {
+            return Err(invalid("`layers` is no list"));
+        }
+        if object.contains_key("manifests") {
+            return Err(invalid("a manifest has no `manifests`"));
+        }
+    } else {
+        // Null as well, for the same reason.
+        if !object
+            .get("manifests")
+            .is_some_and(|manifests| manifests.is_array() || manifests.is_null())
+        {
+            return Err(invalid("it has no `manifests`"));
+        }
+        if object.contains_key("config") || object.contains_key("layers") {
+            return Err(invalid("an index has no `config` and no `layers`"));
+        }
+    }
+    Ok(())
 }
 
 fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>> {
@@ -267,6 +313,42 @@ mod tests {
             (None, json!({"config": {"digest": config["digest"]}})),
             (None, json!({"config": config, "layers": ["x"]})),
             (None, json!({"config": config, "annotations": 7})),
+            // What says nothing is no manifest, under whatever type it comes.
+            (Some("application/json"), json!({})),
+            (Some(media_type::MANIFEST), json!({"config": null})),
+            (
+                Some(media_type::MANIFEST),
+                json!({"config": [], "layers": []}),
+            ),
+            (
+                Some(media_type::MANIFEST),
+                json!({"config": [config, config]}),
+            ),
+            (
+                Some(media_type::MANIFEST),
+                json!({"config": config, "layers": config}),
+            ),
+            (
+                Some(media_type::MANIFEST),
+                json!({"schemaVersion": 1, "config": config, "layers": []}),
+            ),
+            (
+                Some(media_type::MANIFEST),
+                json!({"schemaVersion": "2", "config": config}),
+            ),
+            (
+                Some(media_type::MANIFEST),
+                json!({"config": config, "manifests": []}),
+            ),
+            (Some(media_type::INDEX), json!({"manifests": config})),
+            (
+                Some(media_type::INDEX),
+                json!({"manifests": [], "layers": []}),
+            ),
+            (
+                Some(media_type::INDEX),
+                json!({"schemaVersion": 3, "manifests": []}),
+            ),
             (None, json!({"config": config, "artifactType": 7})),
             (
                 Some("application/vnd.docker.distribution.manifest.v1+prettyjws"),
