@@ -115,6 +115,12 @@ fn a_list_is_annotated(s: &Session) {
             &format!("manifest for image {name}:{image} does not exist in {name}:{list}\n"),
         );
     }
+    // As they were typed: without a tag, and with the index that short names mean.
+    s.d("manifest annotate foo/nolist docker.io/foo/none")
+        .fails(
+            1,
+            "manifest for image docker.io/foo/none does not exist in foo/nolist\n",
+        );
 }
 
 fn a_list_grows_with_amend_alone(s: &Session) {

@@ -111,8 +111,7 @@ fn annotate(cli: &Cli, matches: &Matches) -> Outcome {
     let Some(mut manifest) = store.get(&target, &image)? else {
         return Err(Failure::new(format!(
             "manifest for image {} does not exist in {}",
-            image.canonical(),
-            target.canonical()
+            matches.arguments[1], matches.arguments[0]
         )));
     };
     let platform = manifest
